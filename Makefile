@@ -1,0 +1,35 @@
+# `make demo` shows a face; `make test` runs everything that continuous integration runs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS := runs
+
+.PHONY: demo test unit lint lab measure faces clean
+
+$(VENV)/.notebooks: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebooks]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.notebooks
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebooks,render,dev]"
+	touch $@
+
+test: lint unit
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(VENV)/.notebooks
+	$(BIN)/jupyter lab notebooks
+
+faces: $(VENV)/.dev
+	$(BIN)/python -m data_prep.faces128.build
+
+clean:
+	rm -rf $(VENV) $(RUNS)

@@ -1,0 +1,180 @@
+"""Builds the face world on disk: `python -m data_prep.faces128.build` (or `make faces`).
+
+Every sample is a pure function of its number, so a stopped build goes on where it was, on any
+number of processes, and gives the same files.
+"""
+
+import argparse
+import io
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from dmgi_lib.dataset import SPLITS, default_root
+from dmgi_lib.masks import PALETTE
+
+TEST_SEED = 1_000_000  # test identities are drawn from here on, training identities from 0 on
+SECOND_VIEW = 500_000  # sample numbers of second views
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def make_sample(root: Path, split: str, number: int, spp: int) -> None:
+    """Renders sample `number` of `split` and writes its five files, the record last."""
+    from data_prep.faces128.attributes import attributes
+    from data_prep.faces128.captions import captions
+    from data_prep.faces128.person import sample_identity, sample_view
+    from data_prep.faces128.render import render
+    from data_prep.scribbles import scribble
+
+    folder = root / split
+    name = f"{number:06d}"
+    identity_number, view_number = number % SECOND_VIEW, number // SECOND_VIEW
+    seed = identity_number + (TEST_SEED if split == "test" else 0)
+    identity = sample_identity(seed)
+    view = sample_view(identity, view_number)
+    picture = render(identity, view, spp=spp)
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture.image).save(buffer, "WEBP", quality=94, method=4)
+    _write(folder / "images" / f"{name}.webp", buffer.getvalue())
+    mask = Image.fromarray(picture.mask, "P")
+    mask.putpalette(PALETTE.astype(np.uint8).tobytes())
+    _write(folder / "masks" / f"{name}.png", _png(mask))
+    strokes = scribble(picture.mask, picture.image)
+    _write(folder / "scribbles" / f"{name}.png", _png(Image.fromarray(strokes)))
+    depth = np.clip(picture.depth * 10_000, 0, 65_535).round().astype(np.uint16)
+    _write(folder / "depth" / f"{name}.png", _png(Image.fromarray(depth)))
+    seen = attributes(identity, view, picture.mask)
+    record = {
+        "id": name,
+        "identity": identity_number,
+        "seed": seed,
+        "captions": captions(seen, seed * 10 + view_number),
+        "attributes": seen,
+        "camera": [round(float(x), 6) for x in picture.camera],
+        "shape_code": [round(float(x), 4) for x in identity.shape_code],
+        "hair_color": "none" if identity.hair_style == "bald" else identity.hair_color,
+        "skin_tone": round(identity.skin_tone, 4),
+        "style": "photo",
+    }
+    _write(folder / "records" / f"{name}.json", json.dumps(record).encode())
+
+
+def _collect(root: Path, split: str) -> int:
+    records = sorted((root / split / "records").glob("*.json"))
+    lines = b"\n".join(path.read_bytes() for path in records) + b"\n"
+    if records:
+        _write(root / split / "metadata.jsonl", lines)
+    return len(records)
+
+
+def build(root: Path, counts: dict[str, tuple[int, int]], workers: int, spp: int) -> None:
+    """Renders what is missing.
+
+    Args:
+        counts: split → (identities, how many of them get a second view).
+    """
+    tasks = []
+    for split, (identities, second) in counts.items():
+        for folder in ("images", "masks", "scribbles", "depth", "records"):
+            (root / split / folder).mkdir(parents=True, exist_ok=True)
+        numbers = list(range(identities)) + [SECOND_VIEW + i for i in range(second)]
+        done = {int(p.stem) for p in (root / split / "records").glob("*.json")}
+        tasks += [(split, number) for number in numbers if number not in done]
+    with ProcessPoolExecutor(workers) as pool:
+        futures = [pool.submit(make_sample, root, split, number, spp) for split, number in tasks]
+        bar = tqdm(as_completed(futures), total=len(futures), desc="faces128", mininterval=10)
+        for finished, future in enumerate(bar, 1):
+            future.result()
+            if finished % 100 == 0:
+                for split in counts:
+                    _collect(root, split)
+    print(
+        *(f"{split}: {_collect(root, split)} samples" for split in counts),
+        sep=", ",
+        end=f" in {root}\n",
+    )
+
+
+def check(root: Path) -> list[str]:
+    """Faults of a built set, one line each; an empty list means that all is well."""
+    faults = []
+    identities: dict[str, set[int]] = {}
+    for split in SPLITS:
+        path = root / split / "metadata.jsonl"
+        if not path.is_file():
+            faults.append(f"{path} is missing: run the build")
+            continue
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        identities[split] = {r["seed"] for r in records}
+        if len({r["id"] for r in records}) != len(records):
+            faults.append(f"{split}: an id occurs twice")
+        for record in records:
+            name = record["id"]
+            try:
+                image = np.asarray(Image.open(root / split / "images" / f"{name}.webp"))
+                mask = np.asarray(Image.open(root / split / "masks" / f"{name}.png"))
+            except OSError as error:
+                faults.append(f"{split}/{name}: {error}")
+                continue
+            if image.shape[:2] != mask.shape or mask.max() > 18:
+                faults.append(
+                    f"{split}/{name}: image {image.shape}, mask {mask.shape}, ids to {mask.max()}"
+                )
+            if image.mean() < 12 or image.mean() > 235 or (mask == 1).sum() < 200:
+                faults.append(
+                    f"{split}/{name}: mean {image.mean():.0f}, {(mask == 1).sum()} skin pixels"
+                )
+            if len(record["captions"]) < 5:
+                faults.append(f"{split}/{name}: {len(record['captions'])} captions, 5 expected")
+    if len(identities) == 2 and identities["train"] & identities["test"]:
+        faults.append("train and test share identities")
+    return faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, default=default_root(), help="folder to build in")
+    parser.add_argument("--train", type=int, default=2600, help="training identities")
+    parser.add_argument("--test", type=int, default=300, help="test identities")
+    parser.add_argument(
+        "--second-views", type=int, default=500, help="training identities seen twice"
+    )
+    parser.add_argument(
+        "--test-second-views", type=int, default=100, help="test identities seen twice"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--spp", type=int, default=16, help="light paths a pixel")
+    parser.add_argument("--check", action="store_true", help="only verify what is there")
+    args = parser.parse_args()
+    if not args.check:
+        counts = {
+            "test": (args.test, args.test_second_views),
+            "train": (args.train, args.second_views),
+        }
+        build(args.root, counts, args.workers, args.spp)
+    faults = check(args.root)
+    print(*faults or ["all samples are sound"], sep="\n")
+    raise SystemExit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Path tracing with mitsuba: image, class mask and depth of one picture.
+
+World units are EG3D's: the camera is 2.7 from the origin, normalised focal length 4.2647.
+"""
+
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, median_filter
+
+from data_prep.faces128 import regions, scene
+from data_prep.faces128.person import Identity, View
+from data_prep.faces128.wearables import Part
+
+RADIUS, FOCAL = 2.7, 4.2647
+METRES_PER_UNIT = 0.305 / (RADIUS / FOCAL)  # the frame is 30.5 cm wide at the head
+PIVOT = np.array([0.0, -0.016, -0.03])  # head-space point that every camera looks at
+FOV = float(np.degrees(2 * np.arctan(0.5 / FOCAL)))
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """image (H, W, 3) uint8 sRGB; mask (H, W) uint8; depth (H, W) float, 0 = nothing; camera."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    depth: np.ndarray
+    camera: np.ndarray
+
+
+def camera_label(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """(25,) EG3D camera: cam2world (16, row-major, OpenCV axes) and normalised intrinsics (9).
+
+    Args:
+        yaw: degrees, positive moves the camera to the person's left.
+        pitch: degrees, positive moves it up.
+        roll: degrees, turns the picture.
+    """
+    y, p, r = np.radians([yaw, pitch, roll])
+    position = RADIUS * np.array([np.sin(y) * np.cos(p), np.sin(p), np.cos(y) * np.cos(p)])
+    forward = -position / RADIUS
+    right = np.cross(forward, [0, 1, 0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    right, down = np.cos(r) * right + np.sin(r) * down, -np.sin(r) * right + np.cos(r) * down
+    cam2world = np.eye(4)
+    cam2world[:3] = np.stack([right, down, forward, position], 1)
+    intrinsics = np.array([[FOCAL, 0, 0.5], [0, FOCAL, 0.5], [0, 0, 1]])
+    return np.r_[cam2world.ravel(), intrinsics.ravel()]
+
+
+def _sensor(camera: np.ndarray, size: int, rfilter: str, spp: int, seed: int) -> dict:
+    import mitsuba as mi
+
+    cam2world = camera[:16].reshape(4, 4)
+    origin, down, forward = cam2world[:3, 3], cam2world[:3, 1], cam2world[:3, 2]
+    to_world = mi.ScalarTransform4f().look_at(
+        [float(x) for x in origin], [float(x) for x in origin + forward], [float(-x) for x in down]
+    )
+    film = {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgba"}
+    return {
+        "type": "perspective",
+        "fov": FOV,
+        "near_clip": 1e-3,  # depth counts from here
+        "far_clip": 10.0,
+        "to_world": to_world,
+        "film": {**film, "rfilter": {"type": rfilter}},
+        "sampler": {"type": "multijitter", "sample_count": spp, "seed": seed},
+    }  # fmt: skip
+
+
+def _area_light(position: tuple, size: float, irradiance: float, rgb: tuple) -> dict:
+    """A square light facing the head that gives `irradiance` at the origin."""
+    import mitsuba as mi
+
+    position_ = np.array(position, float)
+    distance = np.linalg.norm(position_)
+    radiance = irradiance * distance**2 / (4 * size**2)
+    color = {"type": "rgb", "value": [radiance * c for c in rgb]}
+    to_world = mi.ScalarTransform4f().look_at(
+        list(map(float, position_)), [0, 0, 0], [0.0, 1.0, 0.1]
+    )
+    return {
+        "type": "rectangle",
+        "to_world": to_world @ mi.ScalarTransform4f().scale(size),
+        "emitter": {"type": "area", "radiance": color},
+    }  # fmt: skip
+
+
+def lights(name: str, power: float, rng: np.random.Generator) -> dict[str, dict]:
+    """Emitters of one of the set-ups in `person.LIGHTS`."""
+    white, warm, cool = (1.0, 0.97, 0.93), (1.0, 0.78, 0.52), (0.86, 0.93, 1.0)
+    s = float(rng.choice([-1, 1]))
+    jitter = rng.uniform(0.8, 1.2, 3)
+    key, fill, env = {
+        "studio": (
+            ((1.8 * s, 1.5, 2.4), 0.7, 2.3, white),
+            ((-2.4 * s, 0.4, 2.0), 0.9, 0.7, white),
+            0.16,
+        ),
+        "window_left": (
+            ((2.8, 0.9, 1.5), 1.1, 2.6, cool),
+            ((-2.0, 0.2, 2.2), 0.8, 0.35, white),
+            0.17,
+        ),
+        "window_right": (
+            ((-2.8, 0.9, 1.5), 1.1, 2.6, cool),
+            ((2.0, 0.2, 2.2), 0.8, 0.35, white),
+            0.17,
+        ),
+        "overcast": (
+            ((0.4 * s, 2.8, 1.8), 1.4, 1.3, cool),
+            ((0.0, -0.6, 2.6), 0.9, 0.4, white),
+            0.42,
+        ),
+        "sunset": (
+            ((2.2 * s, 0.6, 1.9), 0.45, 2.3, warm),
+            ((-1.8 * s, 0.8, 2.2), 0.9, 0.5, cool),
+            0.2,
+        ),
+        "rembrandt": (
+            ((1.9 * s, 2.1, 1.6), 0.5, 2.7, white),
+            ((-2.2 * s, 0.2, 2.3), 0.8, 0.4, white),
+            0.11,
+        ),
+    }[name]
+    position = np.array(key[0]) * jitter
+    rim = (-1.5 * s, 1.4, -2.2)
+    env_rgb = {"overcast": cool, "sunset": (0.85, 0.88, 1.0)}.get(name, white)
+    return {
+        "key": _area_light(tuple(position), key[1], key[2] * power, key[3]),
+        "fill": _area_light(fill[0], fill[1], fill[2] * power, fill[3]),
+        "rim": _area_light(rim, 0.5, float(rng.uniform(0.3, 1.3)) * power, white),
+        "env": {
+            "type": "constant",
+            "radiance": {"type": "rgb", "value": [env * power * c for c in env_rgb]},
+        },
+    }
+
+
+def background(view: View, size: int, rng: np.random.Generator) -> np.ndarray:
+    """(size, size, 3) linear RGB: plain, gradient, or a softly blurred room."""
+    first, second = np.array(view.background[0]), np.array(view.background[1])
+    y, x = np.mgrid[0:size, 0:size] / size
+    if view.background_kind == "plain":
+        return (
+            np.broadcast_to(first, (size, size, 3))
+            * (1 - 0.15 * ((x - 0.5) ** 2 + (y - 0.4) ** 2))[..., None]
+        )
+    angle = rng.uniform(0, np.pi)
+    t = np.clip(0.5 + (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle), 0, 1)[..., None]
+    picture = first * (1 - t) + second * t
+    if view.background_kind == "blurred":
+        for _ in range(rng.integers(4, 9)):
+            color = (
+                (first if rng.random() < 0.5 else second)
+                * np.exp(rng.normal(0, 0.6))
+                * np.exp(rng.normal(0, 0.2, 3))
+            )
+            cx, cy, w, h = (
+                rng.uniform(0, 1),
+                rng.uniform(0, 1),
+                rng.uniform(0.05, 0.4),
+                rng.uniform(0.1, 0.8),
+            )
+            picture = np.where(
+                ((np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2))[..., None], color, picture
+            )
+        picture = gaussian_filter(
+            picture, (rng.uniform(3, 7) * size / 128,) * 2 + (0,), mode="nearest"
+        )
+    return np.clip(picture, 0.005, 0.9)
+
+
+def denoise(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Cross-bilateral filter inside smooth classes (skin, nose, neck, ears, cloth, hat).
+
+    Weights compare colours smoothed over 3x3 pixels, so single noisy pixels do not protect
+    themselves; hair, eyes, lips and brows keep their detail but lose single bright pixels.
+    """
+    eyes = np.isin(mask, [regions.CLASS["l_eye"], regions.CLASS["r_eye"]])[..., None]
+    ceiling = 1.6 * median_filter(linear, (3, 3, 1)) + 0.01
+    linear = np.where(eyes, linear, np.minimum(linear, ceiling))
+    smooth_classes = [
+        regions.CLASS[c] for c in ("skin", "nose", "neck", "l_ear", "r_ear", "cloth", "hat")
+    ]
+    guide = gaussian_filter(np.log(linear + 0.02), (0.8, 0.8, 0))
+    total = np.zeros_like(linear)
+    weights = np.zeros((*linear.shape[:2], 1))
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
+
+            def shifted(a: np.ndarray) -> np.ndarray:
+                return np.roll(a, (dy, dx), (0, 1))  # noqa: B023
+
+            distance = ((guide - shifted(guide)) ** 2).sum(-1, keepdims=True)
+            same = (mask == shifted(mask))[..., None]
+            weight = np.exp(-distance / 0.03 - (dx * dx + dy * dy) / 4.0) * same
+            total += weight * shifted(linear)
+            weights += weight
+    keep = ~np.isin(mask, smooth_classes)[..., None]
+    return np.where(keep, linear, total / weights)
+
+
+def tone_map(linear: np.ndarray) -> np.ndarray:
+    """uint8 sRGB with a soft shoulder above 0.7, so that highlights do not clip."""
+    x = np.clip(linear, 0, None)
+    x = np.where(x > 0.7, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)), x)
+    srgb = np.where(
+        x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055
+    )
+    return np.clip(srgb * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def to_world(parts: list[Part]) -> list[Part]:
+    """Head space (metres) to world units, in place."""
+    for part in parts:
+        part.vertices = (part.vertices - PIVOT) / METRES_PER_UNIT
+        part.radius /= METRES_PER_UNIT
+        part.mask_radius /= METRES_PER_UNIT
+    return parts
+
+
+def class_and_depth(
+    parts: list[Part], camera: np.ndarray, folder: str, size: int, seed: int, over: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
+    """Majority class and its mean ray distance, of over x over rays a pixel.
+
+    Meshes glow with their class id and one bounce-free render reads it; tubes cannot glow, so each
+    class of tubes is rendered alone, with the same rays, and wins where it is nearer.
+    """
+    import mitsuba as mi
+
+    sensor = mi.load_dict(_sensor(camera, size * over, "box", 1, seed))
+
+    def layer(drawn: object, integrator: dict) -> np.ndarray:
+        rays = np.array(
+            mi.render(drawn, integrator=mi.load_dict(integrator), sensor=sensor, seed=seed)
+        )
+        return (
+            rays[..., 0]
+            .reshape(size, over, size, over)
+            .transpose(0, 2, 1, 3)
+            .reshape(size, size, -1)
+        )
+
+    meshes = [p for p in parts if p.faces is not None]
+    glowing = mi.load_dict({"type": "scene", **scene.shapes(meshes, folder, camera[[3, 7, 11]])})
+    label = layer(glowing, {"type": "path", "max_depth": 1}) * scene.LABEL_SCALE
+    label = label.round().astype(int)
+    depth = layer(glowing, {"type": "depth"})
+    depth = np.where(depth > 0, depth, np.inf)
+    for tube_class in sorted({int(p.classes) for p in parts if p.faces is None}):
+        tubes = [p for p in parts if p.faces is None and p.classes == tube_class]
+        alone = mi.load_dict({"type": "scene", **scene.shapes(tubes, folder, camera[[3, 7, 11]])})
+        distance = layer(alone, {"type": "depth"})
+        nearer = (distance > 0) & (distance < depth)
+        label, depth = np.where(nearer, tube_class, label), np.where(nearer, distance, depth)
+    depth = np.where(np.isfinite(depth), depth, 0)
+    mask = np.stack([(label == c).sum(-1) for c in range(len(regions.CLASS))], -1).argmax(-1)
+    same = (label == mask[..., None]) & (depth > 0)
+    mean = (depth * same).sum(-1) / np.maximum(same.sum(-1), 1)
+    return mask.astype(np.uint8), np.where(mask == 0, 0, mean)
+
+
+def render(identity: Identity, view: View, size: int = 128, spp: int = 16) -> Rendering:
+    """Renders one picture; the same identity and view give the same arrays."""
+    import drjit
+    import mitsuba as mi
+
+    mi.set_variant("scalar_rgb")
+    drjit.set_thread_count(
+        1
+    )  # several threads add light in varying order; processes share the work
+    rng = np.random.default_rng([identity.seed, view.seed, 6])
+    seed = int(rng.integers(1 << 30))
+    camera = camera_label(view.yaw, view.pitch, view.roll)
+    parts = to_world(scene.build_parts(identity, view))
+    with tempfile.TemporaryDirectory() as folder:
+        integrator = {"type": "path", "max_depth": 3, "hide_emitters": True}
+        shapes = scene.shapes(parts, folder)
+        emitters = lights(view.light, view.light_power, rng)
+        drawn = mi.load_dict({
+            "type": "scene", **shapes, **emitters, "integrator": integrator,
+            "sensor": _sensor(camera, size, "gaussian", spp, seed),
+        })  # fmt: skip
+        rgba = np.array(mi.render(drawn, spp=spp, seed=seed))
+        mask, depth = class_and_depth(parts, camera, folder, size, seed)
+    alpha = np.clip(rgba[..., 3:], 0, 1)
+    linear = rgba[..., :3] + (1 - alpha) * background(view, size, rng)
+    return Rendering(tone_map(denoise(linear, mask)), mask, depth, camera)

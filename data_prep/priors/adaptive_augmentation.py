@@ -1,0 +1,121 @@
+"""Adaptive discriminator augmentation (ADA, Karras et al. 2020, arXiv 2006.06676).
+
+Real and generated images are both augmented before D sees them, each operation with probability p;
+p follows how far D has come to overfit the few real images (Sec. 3.1, r_t = E[sign D(real)]).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+P_MAX = 0.8  # beyond that, augmentations leak into the generated images (Sec. 2.2)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One random augmentation per sample.
+
+    Args:
+        affine: (B, 2, 3) output → input coordinates; scale, rotation and shift
+        color:  (B, 3, 4) matrix on (R, G, B, 1)
+        cutout: (B, 4) centre x, y and half sides of the erased rectangle, in [-1, 1] coordinates
+    """
+
+    affine: Tensor
+    color: Tensor
+    cutout: Tensor
+
+    def first(self, count: int) -> Draw:
+        """The augmentations of the first `count` samples."""
+        return Draw(self.affine[:count], self.color[:count], self.cutout[:count])
+
+
+class AdaptiveAugmentation(nn.Module):
+    """Differentiable augmentation with adaptive probability `p`, a buffer.
+
+    Args:
+        target:  wanted r_t; above it p rises, below it p falls
+        images:  real images in which p may travel from 0 to 1 (our choice: 5 times faster than the
+                 paper's 500,000, for a short run)
+        interval: optimisation steps between two moves of p
+    """
+
+    p: Tensor
+    sign_sum: Tensor
+    sign_count: Tensor
+
+    def __init__(self, target: float = 0.6, images: int = 100_000, interval: int = 4) -> None:
+        super().__init__()
+        self.target, self.images, self.interval = target, images, interval
+        self.register_buffer("p", torch.zeros([]))
+        self.register_buffer("sign_sum", torch.zeros([]))
+        self.register_buffer("sign_count", torch.zeros([]))
+
+    @torch.no_grad()
+    def observe(self, real_logits: Tensor, step: int) -> None:
+        """Records sign D(real) and, every `interval` steps, moves p."""
+        self.sign_sum += real_logits.sign().sum().cpu()
+        self.sign_count += real_logits.numel()
+        if (step + 1) % self.interval == 0:
+            direction = (self.sign_sum / self.sign_count - self.target).sign()
+            self.p += direction * self.sign_count / self.images
+            self.p.clamp_(0.0, P_MAX)
+            self.sign_sum.zero_()
+            self.sign_count.zero_()
+
+    def draw(self, batch: int, rng: torch.Generator) -> Draw:
+        """Random augmentations for `batch` samples; strengths as in the paper's App. B."""
+
+        def chosen(*shape: int) -> Tensor:
+            return (torch.rand(batch, *shape, generator=rng) < self.p).float()
+
+        def normal(std: float) -> Tensor:
+            return torch.randn(batch, generator=rng) * std * chosen()
+
+        scale = torch.exp2(normal(0.2))
+        angle = (torch.rand(batch, generator=rng) * 2 - 1) * 0.15 * math.pi * chosen()
+        shift = (torch.rand(batch, 2, generator=rng) * 2 - 1) * 0.25 * chosen(1)
+        cos, sin = angle.cos() * scale, angle.sin() * scale
+        rows = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1)
+
+        # saturation about the grey axis, then contrast, then brightness
+        grey = torch.full((3, 3), 1 / 3)
+        saturation = torch.exp2(normal(1.0))[:, None, None]
+        contrast = torch.exp2(normal(0.5))[:, None, None]
+        color = (grey + (torch.eye(3) - grey) * saturation) * contrast
+        brightness = normal(0.2)[:, None, None].expand(-1, 3, 1)
+
+        centre = torch.rand(batch, 2, generator=rng) * 2 - 1
+        half_sides = 0.5 * chosen(1).expand(-1, 2)
+        return Draw(
+            rows.view(-1, 2, 3),
+            torch.cat([color, brightness], dim=2),
+            torch.cat([centre, half_sides], dim=1),
+        )
+
+    def forward(self, image: Tensor, draw: Draw) -> Tensor:
+        """image (B, 3, H, W) → augmented image; differentiable in the image."""
+        height, width = image.shape[2:]
+        identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        moved = (draw.affine != identity).any(dim=2).any(dim=1).nonzero()[:, 0]
+        if len(moved):
+            size = [len(moved), 3, height, width]
+            grid = F.affine_grid(draw.affine[moved], size, align_corners=False)
+            warped = F.grid_sample(
+                image[moved], grid, padding_mode="reflection", align_corners=False
+            )
+            image = image.index_copy(0, moved, warped)
+        pixels = image.flatten(2)
+        image = torch.baddbmm(draw.color[:, :, 3:], draw.color[:, :, :3], pixels)
+        image = image.view(-1, 3, height, width)
+        x = torch.linspace(-1, 1, width)[None, :] - draw.cutout[:, 0:1]  # [B, W]
+        y = torch.linspace(-1, 1, height)[None, :] - draw.cutout[:, 1:2]  # [B, H]
+        erased = (x.abs() < draw.cutout[:, 2:3])[:, None, :] & (y.abs() < draw.cutout[:, 3:4])[
+            :, :, None
+        ]
+        return image * (~erased)[:, None]

@@ -1,0 +1,181 @@
+"""What the card of each recognition network states: readings of ground-truth test images.
+
+These are the ceilings of the evaluation protocol: no generated image can be expected to be read
+better than a ground-truth one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
+from dmgi_lib.evaluation.judges import (
+    HAIR_COLORS,
+    AttributeJudge,
+    IdentityJudge,
+    ParserJudge,
+    Recognizer,
+    hair_color_label,
+    identity_code,
+)
+from dmgi_lib.evaluation.metrics import (
+    HairColorReference,
+    attribute_accuracy,
+    balanced_accuracy,
+    confusion,
+    hair_color_by_pixels,
+    mean_iou,
+    pixel_accuracy,
+    verification_auc,
+)
+from dmgi_lib.masks import CLASSES
+
+Measurements = dict[str, float]
+
+
+HIDDEN = -100  # the label that torch's cross-entropy ignores
+
+
+def hair_color_names(dataset: FaceDataset) -> list[str]:
+    """The judge's name of each sample's hair colour ("white" is "gray")."""
+    return [HAIR_COLORS[hair_color_label(str(r.get("hair_color")))] for r in dataset.records]
+
+
+def hair_color_labels(dataset: FaceDataset) -> Tensor:
+    """(N,) indices into HAIR_COLORS, or HIDDEN where a hat leaves no hair colour to be seen."""
+    labels = torch.tensor([HAIR_COLORS.index(name) for name in hair_color_names(dataset)])
+    named = [ATTRIBUTES.index(f"{color}_Hair") for color in ("Black", "Brown", "Blond", "Red")]
+    hidden = (dataset.attributes[:, named] < 0).all(dim=1)
+    return labels.masked_fill(hidden & (labels != HAIR_COLORS.index("none")), HIDDEN)
+
+
+def true_codes(dataset: FaceDataset) -> Tensor:
+    """(N, 49) regression targets of the identity networks."""
+    tones = torch.tensor([float(r["skin_tone"]) for r in dataset.records])
+    return identity_code(dataset.shape_codes, tones)
+
+
+@torch.no_grad()
+def read_all(network: nn.Module, images: Tensor, batch_size: int = 64) -> Iterator[tuple]:
+    """Apply a network to uint8 images (N, 3, H, W); yields tuples of outputs per batch."""
+    for batch in images.split(batch_size):
+        output = network(to_float(batch))
+        yield output if isinstance(output, tuple) else (output,)
+
+
+def parsing_measurements(maps: Tensor, masks: Tensor) -> Measurements:
+    """(N, H, W) parsed ids against (N, H, W) true ids."""
+    table = confusion(maps, masks)
+    result = {"parsing mIoU": mean_iou(table), "parsing pixel accuracy": pixel_accuracy(table)}
+    total = table.sum(0).double()
+    either = total.sum(0) + total.sum(1) - total.diagonal()
+    for index, name in enumerate(CLASSES):
+        if either[index] > 0:
+            result[f"IoU {name}"] = (total[index, index] / either[index]).item()
+    return result
+
+
+def label_measurements(
+    attribute_logits: Tensor, hair_logits: Tensor, dataset: FaceDataset
+) -> Measurements:
+    """(N, 40) and (N, 6) logits against the labels of the data set."""
+    wanted, read = dataset.attributes, attribute_logits > 0
+    color = hair_color_labels(dataset)
+    hit = hair_logits.argmax(1) == color
+    balanced = balanced_accuracy(read, wanted)
+    result = {
+        "attribute accuracy": attribute_accuracy(read, wanted),
+        "attribute balanced accuracy": balanced[~balanced.isnan()].mean().item(),
+        "hair-colour accuracy": hit[color != HIDDEN].double().mean().item(),
+    }
+    for index, name in enumerate(HAIR_COLORS):
+        if (color == index).any():
+            result[f"hair-colour accuracy, {name}"] = hit[color == index].double().mean().item()
+    for index, name in enumerate(ATTRIBUTES):
+        if not balanced[index].isnan():
+            result[f"balanced accuracy {name}"] = balanced[index].item()
+    return result
+
+
+def identity_measurements(codes: Tensor, dataset: FaceDataset) -> Measurements:
+    """(N, 49) predicted codes: share of variance explained, and same/different verification.
+
+    A same pair is two views of one person; a different pair is a first view of one person and a
+    second view of another, so that both kinds of pair differ equally in view.
+    """
+    true = true_codes(dataset)
+    error, spread = (codes - true).square().mean(0), true.var(0, unbiased=False)
+    result = {
+        "variance explained, head shape": 1 - (error[:-1].sum() / spread[:-1].sum()).item(),
+        "variance explained, skin tone": 1 - (error[-1] / spread[-1].clamp(min=1e-6)).item(),
+    }
+    first = dataset.first_views()
+    second = torch.tensor(sorted(set(range(len(dataset))) - set(first.tolist())), dtype=torch.int64)
+    if len(second) >= 2:
+        same = dataset.identities[second][:, None] == dataset.identities[first][None]
+        for name, part in (("", codes), (" without skin tone", codes[:, :-1])):
+            unit = F.normalize(part, dim=1)
+            cosine = unit[second] @ unit[first].T
+            result[f"verification AUC{name}"] = verification_auc(cosine[same], cosine[~same])
+            result[f"cosine of same pairs{name}"] = cosine[same].mean().item()
+            result[f"cosine of different pairs{name}"] = cosine[~same].mean().item()
+        result["same pairs"] = float(same.sum())
+    return result
+
+
+def measure_parser(network: ParserJudge, dataset: FaceDataset) -> Measurements:
+    """Card of judge_parser."""
+    logits = read_all(network, dataset.images)
+    return parsing_measurements(torch.cat([x.argmax(1) for (x,) in logits]), dataset.masks)
+
+
+def measure_attributes(network: AttributeJudge, dataset: FaceDataset) -> Measurements:
+    """Card of judge_attributes, but for the pixel reading (see `measure_hair_pixels`)."""
+    attributes, hair = map(torch.cat, zip(*read_all(network, dataset.images), strict=True))
+    return label_measurements(attributes, hair, dataset)
+
+
+def measure_identity(network: IdentityJudge, dataset: FaceDataset) -> Measurements:
+    """Card of judge_identity."""
+    codes = torch.cat([code for (code,) in read_all(network, dataset.images)])
+    return identity_measurements(codes, dataset)
+
+
+def measure_loss_net(network: Recognizer, dataset: FaceDataset) -> Measurements:
+    """Card of loss_net; its parsing is read at 64 pixels and enlarged."""
+    maps, attributes, hair, codes = [], [], [], []
+    for parsing, attribute_logits, hair_logits, code in read_all(network, dataset.images):
+        size = dataset.masks.shape[-2:]
+        maps.append(F.interpolate(parsing, size, mode="bilinear").argmax(1))
+        attributes.append(attribute_logits)
+        hair.append(hair_logits)
+        codes.append(code)
+    result = parsing_measurements(torch.cat(maps), dataset.masks)
+    result |= label_measurements(torch.cat(attributes), torch.cat(hair), dataset)
+    return result | identity_measurements(torch.cat(codes), dataset)
+
+
+def measure_hair_pixels(reference: HairColorReference, dataset: FaceDataset) -> Measurements:
+    """How often plain pixel colour names the hair right, on samples with a named hair colour."""
+    hits: dict[str, list[bool]] = {}
+    for image, mask, name in zip(
+        to_float(dataset.images), dataset.masks, hair_color_names(dataset), strict=True
+    ):
+        if name in reference.colors:
+            hit = hair_color_by_pixels(image, mask, reference) == name
+            hits.setdefault(name, []).append(hit)
+    every = [hit for values in hits.values() for hit in values]
+    result = {"hair colour by pixels": sum(every) / max(1, len(every))}
+    return result | {f"hair colour by pixels, {k}": sum(v) / len(v) for k, v in hits.items()}
+
+
+MEASURE: dict[str, Callable[..., Measurements]] = {
+    "loss_net": measure_loss_net,
+    "judge_parser": measure_parser,
+    "judge_attributes": measure_attributes,
+    "judge_identity": measure_identity,
+}

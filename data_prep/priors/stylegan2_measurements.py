@@ -1,0 +1,80 @@
+"""Readings of the 2D prior: sample grid, sliced Wasserstein distances, reconstruction errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_prep.priors.sliced_wasserstein import sliced_wasserstein
+from dmgi_lib.dataset import to_float, to_uint8
+from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+
+
+@torch.no_grad()
+def set_mean_latent(G: StyleGAN2Generator, count: int = 10_000, seed: int = 0) -> None:
+    """w_avg = mean of `count` mapped z."""
+    z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed))
+    G.mapping.w_avg.copy_(G.mapping(z)[:, 0].mean(dim=0))
+
+
+def grid_sampler(
+    originals: Tensor, psi: float = 0.8
+) -> Callable[[int, dict[str, nn.Module]], np.ndarray]:
+    """8×8 grid: five rows of samples, eight originals, their W and their W+ reconstructions."""
+    z = torch.randn(40, 128, generator=torch.Generator().manual_seed(1))
+    originals = to_float(originals[:8])
+
+    def sample(step: int, averaged: dict[str, nn.Module]) -> np.ndarray:
+        G = cast(StyleGAN2Generator, averaged["generator"])
+        encoder = averaged["encoder"]
+        set_mean_latent(G)
+        codes, offsets = encoder(originals)
+        ws = G.mapping(codes)
+        latents = torch.cat([G.mapping(z, truncation_psi=psi), ws, ws + offsets])
+        images = torch.cat([part.clamp(-1, 1) for part in map(G.synthesis, latents.split(8))])
+        cells = torch.cat([images[:40], originals, images[40:]]).unflatten(0, (8, -1))
+        return to_uint8(cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)).numpy()
+
+    return sample
+
+
+@torch.no_grad()
+def measure(
+    G: StyleGAN2Generator, encoder: nn.Module, train: Tensor, test: Tensor, seed: int = 0
+) -> dict[str, float]:
+    """Sliced Wasserstein distances ×1000 to the test images, and test reconstruction errors.
+
+    Args:
+        G, encoder:  averaged networks
+        train, test: uint8 images (N, 3, H, W)
+        seed:        of the sampled z and the patches
+    """
+    count = min(len(train), len(test), 512)
+    real, other = to_float(test[:count]), to_float(train[:count])
+    z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed))
+    name = f"SWD x 1000 ({count} images, test split)"
+    figures: dict[str, float] = {}
+    for psi in (1.0, 0.8):
+        parts = [G(part, truncation_psi=psi).clamp(-1, 1) for part in z.split(32)]
+        distance = sliced_wasserstein(torch.cat(parts), real, seed)
+        figures |= {f"{name}, samples at psi {psi}, level {k}": v for k, v in distance.items()}
+    softened = F.interpolate(F.avg_pool2d(real, 2), scale_factor=2.0, mode="bilinear")
+    references = {"training images (floor)": other, "test images blurred 2x": softened}
+    for kind, images in references.items():
+        figures[f"{name}, {kind}, level mean"] = sliced_wasserstein(images, real, seed)["mean"]
+    errors: dict[str, list[Tensor]] = {"W": [], "W+": []}
+    for part in real.split(32):
+        codes, offsets = encoder(part)
+        ws = G.mapping(codes)
+        errors["W"].append((G.synthesis(ws) - part).abs().mean(dim=(1, 2, 3)))
+        errors["W+"].append((G.synthesis(ws + offsets) - part).abs().mean(dim=(1, 2, 3)))
+    for space, values in errors.items():
+        figures[f"reconstruction L1 through the encoder (test split), {space}"] = float(
+            torch.cat(values).mean()
+        )
+    return figures

@@ -1,0 +1,1 @@
+"""Evaluation protocol of the paper's Table 1: judges that read images, and metrics on readings."""

@@ -1,0 +1,305 @@
+"""Metrics of the paper's Table 1 (FID, LPIPS, SSIM, ID, ACC, mIoU) and two text columns.
+
+Each takes what the judges of `judges.py` read, or plain pixels. None of them uses Inception,
+LPIPS-VGG or ArcFace, so none may be printed under those names alone: write "FID (parser features)",
+"perceptual distance (parser features)", "identity cosine (shape judge)".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from dmgi_lib.evaluation.judges import HAIR_COLORS
+from dmgi_lib.masks import CLASSES
+
+HAIR = CLASSES.index("hair")
+
+
+# --- mask agreement ------------------------------------------------------------------------------
+
+
+def confusion(parsed: Tensor, target: Tensor) -> Tensor:
+    """Pixel counts of (wanted class, parsed class), one table per image.
+
+    Args:
+        parsed: (B, H, W) class ids 0..18 that the parser reads from I'.
+        target: (B, H, W) class ids of the input mask x.
+
+    Returns:
+        (B, 19, 19) int64; row = class in x, column = class read from I'.
+    """
+    if parsed.shape != target.shape or parsed.ndim != 3:
+        raise ValueError(
+            f"confusion() got maps of shapes {tuple(parsed.shape)} and {tuple(target.shape)}; "
+            "expected two (B, H, W) maps of one size. Resize the mask to the parser's 128 pixels."
+        )
+    n, batch = len(CLASSES), len(parsed)
+    image = torch.arange(batch)[:, None, None] * n * n
+    cell = image + target.long() * n + parsed.long()
+    return torch.bincount(cell.flatten(), minlength=batch * n * n).reshape(batch, n, n)
+
+
+def mean_iou(table: Tensor) -> float:
+    """mIoU in 0..1 over the classes that occur in the wanted or in the parsed maps.
+
+    The counts are summed over the whole set before the ratio is taken, as is usual on
+    CelebAMask-HQ. A class that occurs nowhere in the set, wanted or parsed, has no IoU and is left
+    out of the mean; a class that is wanted but never parsed, or the reverse, counts as 0.
+
+    Args:
+        table: (B, 19, 19) or (19, 19) from `confusion`.
+    """
+    table = table.reshape(-1, *table.shape[-2:]).sum(dim=0).double()
+    both = table.diagonal()
+    either = table.sum(dim=0) + table.sum(dim=1) - both
+    return (both[either > 0] / either[either > 0]).mean().item()
+
+
+def pixel_accuracy(table: Tensor) -> float:
+    """ACC in 0..1: share of pixels parsed as the wanted class; table as for `mean_iou`."""
+    table = table.reshape(-1, *table.shape[-2:]).sum(dim=0).double()
+    return (table.diagonal().sum() / table.sum()).item()
+
+
+# --- image distances -----------------------------------------------------------------------------
+
+
+class _Embedder(nn.Module):
+    """Hands precomputed features to torchmetrics' Fréchet distance."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.num_features = size
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
+    """Fréchet distance of two feature sets ("FID" of the named features), at N of one's choice.
+
+    Args:
+        real, generated: (N, D) and (M, D) features, e.g. `ParserJudge.embedding`. The estimate is
+            biased upwards by small N, so compare only values of equal N.
+    """
+    metric = FrechetInceptionDistance(feature=_Embedder(real.shape[1])).set_dtype(torch.float64)
+    metric.update(real, real=True)
+    metric.update(generated, real=False)
+    return metric.compute().item()
+
+
+def perceptual_distance(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
+    """LPIPS without its learned weights: squared distance of unit feature vectors, per image.
+
+    Args:
+        features_a, features_b: lists of (B, C, S, S), e.g. `ParserJudge.features` of two images.
+
+    Returns:
+        (B,): mean over places of ‖a/‖a‖ − b/‖b‖‖², averaged over the scales; 0 for equal images.
+    """
+    per_scale = [
+        (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
+        for a, b in zip(features_a, features_b, strict=True)
+    ]
+    return torch.stack(per_scale).mean(dim=0)
+
+
+def ssim(image_a: Tensor, image_b: Tensor) -> Tensor:
+    """Structural similarity per image: two (B, 3, H, W) in [-1, 1] → (B,)."""
+    # Double precision: on flat areas the variances are differences of nearly equal numbers.
+    a, b = ((image.clamp(-1, 1).double() + 1) / 2 for image in (image_a, image_b))
+    per_image = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    return torch.as_tensor(per_image).reshape(-1)
+
+
+def identity_cosine(identity_a: Tensor, identity_b: Tensor) -> Tensor:
+    """Cosine of unit embeddings, (B, D) twice → (B,) in [-1, 1]."""
+    return (identity_a * identity_b).sum(dim=1)
+
+
+def verification_auc(same: Tensor, different: Tensor) -> float:
+    """Probability that a same-person pair scores higher than a different-person pair (AUC).
+
+    Args:
+        same, different: scores, (N,) and (M,); ties count one half.
+    """
+    ordered = different.double().sort().values
+    below = torch.searchsorted(ordered, same.double(), right=False)
+    up_to = torch.searchsorted(ordered, same.double(), right=True)
+    return ((below + up_to).double() / 2 / len(ordered)).mean().item()
+
+
+# --- attributes ----------------------------------------------------------------------------------
+
+
+def attribute_accuracy(read: Tensor, wanted: Tensor) -> float:
+    """Share of known attributes that are read as wanted.
+
+    Args:
+        read:   (B, 40) bool, from `AttributeJudge.read`.
+        wanted: (B, 40) integers: 1 true, 0 false, -1 unknown (not counted).
+    """
+    known = wanted >= 0
+    return (read[known] == (wanted[known] == 1)).double().mean().item()
+
+
+def balanced_accuracy(read: Tensor, wanted: Tensor) -> Tensor:
+    """Mean of the hit rates among true and among false samples, per attribute.
+
+    Args: as `attribute_accuracy`.
+
+    Returns:
+        (40,) float64; NaN where the set lacks true or false samples.
+    """
+    yes, no = (wanted == 1).double(), (wanted == 0).double()
+    hit_yes = (read.double() * yes).sum(dim=0) / yes.sum(dim=0)  # 0/0 = NaN is meant
+    hit_no = ((~read).double() * no).sum(dim=0) / no.sum(dim=0)
+    return (hit_yes + hit_no) / 2
+
+
+# --- hair colour from pixels ---------------------------------------------------------------------
+
+
+def to_lab(rgb: Tensor) -> Tensor:
+    """sRGB (..., 3) in 0..1 → CIELAB (..., 3) with white point D65 (IEC 61966-2-1, CIE 15)."""
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = torch.tensor(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    ).to(rgb)
+    x, y, z = ((linear @ to_xyz.T) / torch.tensor([0.95047, 1.0, 1.08883]).to(rgb)).unbind(-1)
+    fx, fy, fz = (
+        torch.where(v > (6 / 29) ** 3, v.clamp(min=0) ** (1 / 3), v * (29 / 6) ** 2 / 3 + 4 / 29)
+        for v in (x, y, z)
+    )
+    return torch.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], dim=-1)
+
+
+def median_hair_lab(image: Tensor, mask: Tensor, smallest: int = 40) -> Tensor | None:
+    """Median CIELAB colour of the mask's hair, its rim of one pixel left out.
+
+    Args:
+        image:    (3, H, W) in [-1, 1].
+        mask:     (H, W) class ids of the *input* mask, so that no parser is trusted.
+        smallest: fewer hair pixels than this are no hair.
+
+    Returns:
+        (3,) or None.
+    """
+    hair = (mask == HAIR).float()
+    inside = -F.max_pool2d(-hair[None, None], 3, stride=1, padding=1)[0, 0] > 0
+    if int(inside.sum()) < smallest:
+        return None
+    return to_lab((image[:, inside].T.double() + 1) / 2).median(dim=0).values
+
+
+@dataclass(frozen=True)
+class HairColorReference:
+    """One Gaussian in CIELAB per hair colour, measured on ground-truth images.
+
+    Attributes:
+        colors:      names out of HAIR_COLORS, K of them.
+        means:       (K, 3) mean of the median hair colours.
+        covariances: (K, 3, 3), with 1 added to each variance for colours seen seldom.
+    """
+
+    colors: tuple[str, ...]
+    means: Tensor
+    covariances: Tensor
+
+    @classmethod
+    def fit(cls, images: Tensor, masks: Tensor, colors: Sequence[str]) -> HairColorReference:
+        """Measure the colours: (N, 3, H, W) in [-1, 1], (N, H, W), N names out of HAIR_COLORS."""
+        seen: dict[str, list[Tensor]] = {}
+        for image, mask, color in zip(images, masks, colors, strict=True):
+            lab = median_hair_lab(image, mask) if color != "none" else None
+            if lab is not None:
+                seen.setdefault(color, []).append(lab)
+        names = tuple(c for c in HAIR_COLORS if len(seen.get(c, ())) >= 4)
+        if len(names) < 2:
+            counts = {name: len(values) for name, values in seen.items()}
+            raise ValueError(
+                f"hair colours measured per name: {counts}; expected at least two names with four "
+                "images each. Use a larger training set."
+            )
+        samples = [torch.stack(seen[name]) for name in names]
+        covariances = [s.T.cov() + torch.eye(3, dtype=s.dtype) for s in samples]
+        return cls(names, torch.stack([s.mean(0) for s in samples]), torch.stack(covariances))
+
+    def classify(self, lab: Tensor) -> str:
+        """The name under which a CIELAB colour (3,) is most likely, all names equally frequent."""
+        offset = (lab - self.means)[:, :, None]
+        distance = (offset.mT @ torch.linalg.solve(self.covariances, offset)).flatten()
+        return self.colors[int((distance + torch.logdet(self.covariances)).argmin())]
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, whole or not at all."""
+        content = {
+            "what": "median CIELAB colour of the hair region: one Gaussian per hair colour",
+            "colors": list(self.colors),
+            "means": self.means.tolist(),
+            "covariances": self.covariances.tolist(),
+        }
+        temporary = Path(f"{path}.part")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> HairColorReference:
+        """Read what `save` wrote."""
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        mean, covariance = (
+            torch.tensor(content[key], dtype=torch.float64) for key in ("means", "covariances")
+        )
+        return cls(tuple(content["colors"]), mean, covariance)
+
+
+def hair_color_by_pixels(image: Tensor, mask: Tensor, reference: HairColorReference) -> str:
+    """Hair colour with no network: nearest reference colour of the mask's hair region.
+
+    Args:
+        image: (3, H, W) in [-1, 1].
+        mask:  (H, W) class ids of the input mask.
+
+    Returns:
+        a name out of HAIR_COLORS; "none" where the mask has (almost) no hair.
+    """
+    lab = median_hair_lab(image, mask)
+    return "none" if lab is None else reference.classify(lab)
+
+
+# --- uncertainty ---------------------------------------------------------------------------------
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> tuple[float, float]:
+    """Percentile bootstrap over the samples of a test set (Efron 1979).
+
+    Args:
+        statistic: takes (n,) indices into the set, drawn with repetition, and returns the number
+            of interest; e.g. `lambda i: mean_iou(tables[i])`.
+        n:         size of the set.
+        rng:       source of the draws.
+
+    Returns:
+        lower and upper bound of the interval.
+    """
+    values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,96 @@
+"""Time and memory of the inference paths of Fig. 2: one U-Net pass (exit_step = 0) or all steps.
+
+    python -m dmgi_lib.evaluation.speed --weights mini        # prints one line of JSON
+
+Every measurement starts a fresh process, so that loading time and peak memory are those of a reader
+who draws a first face, not of a process that has evaluated anything before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+
+def measure_in_fresh_process(weights: str = "mini", repeats: int = 5) -> dict[str, float]:
+    """Run `measure_here` in a process of its own.
+
+    Returns:
+        seconds: load, first_image, exit_step_0 and full_process (medians over calls at batch 1);
+        ratio full_process / exit_step_0; peak_memory_gb (10^9 bytes) after loading and drawing
+        at exit_step = 0, and peak_memory_full_gb after the full process; num_inference_steps.
+
+    Raises:
+        RuntimeError: if the process fails, with the end of its error output.
+    """
+    command = [sys.executable, "-m", "dmgi_lib.evaluation.speed", "--weights", weights]
+    done = subprocess.run(
+        [*command, "--repeats", str(repeats)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_here(weights: str, repeats: int) -> dict[str, float]:
+    """Load and draw in this process; see `measure_in_fresh_process` for the result."""
+    start = time.perf_counter()
+    import numpy as np
+
+    from dmgi_lib import DMGIPipeline
+
+    pipe = DMGIPipeline.from_pretrained(weights)
+    load = time.perf_counter() - start
+
+    mask = np.zeros((pipe.image_size,) * 2, dtype=np.uint8)  # a plain head: speed asks no more
+    y, x = np.mgrid[: pipe.image_size, : pipe.image_size] / pipe.image_size - 0.5
+    mask[(y / 0.42) ** 2 + (x / 0.36) ** 2 < 1] = 13
+    mask[((y - 0.08) / 0.32) ** 2 + (x / 0.25) ** 2 < 1] = 1
+
+    def seconds(exit_step: int | None) -> float:
+        begin = time.perf_counter()
+        pipe("a woman with black hair", mask=mask, exit_step=exit_step)
+        return time.perf_counter() - begin
+
+    first = seconds(0)
+    early = statistics.median(seconds(0) for _ in range(repeats))
+    peak_early = peak_memory_gb()
+    seconds(None)  # warm up the decoder
+    full = statistics.median(seconds(None) for _ in range(max(1, repeats // 2)))
+    return {
+        "load": load,
+        "first_image": first,
+        "exit_step_0": early,
+        "full_process": full,
+        "ratio": full / early,
+        "peak_memory_gb": peak_early,
+        "peak_memory_full_gb": peak_memory_gb(),
+        "num_inference_steps": pipe.config.num_inference_steps,
+    }
+
+
+def peak_memory_gb() -> float:
+    """Largest resident size of this process so far, in 10^9 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9  # Linux counts kilobytes
+
+
+def main() -> None:
+    """Command line; see the module docstring."""
+    parser = argparse.ArgumentParser(
+        description="Time and memory of one image, as JSON.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--weights", default="mini", help="preset or folder")
+    parser.add_argument("--repeats", type=int, default=5, help="calls per median")
+    args = parser.parse_args()
+    print(json.dumps(measure_here(args.weights, args.repeats)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Presets: the sizes and sources of "mini" (ships with the kit) and "paper" (Stable Diffusion 1.5).
+
+Switching from one to the other changes names and sizes, not code.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dmgi_lib.mapping_network import MappingConfig
+from dmgi_lib.style_modulation import ModulationConfig
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes and defaults of one scale.
+
+    folder: diffusers-style weight folder; for "paper" only what DMGI itself trains (M, T)
+    image_size, latent_size: pixels of x and I, edge of the latents
+    num_inference_steps, guidance_scale: S and classifier-free guidance of the reverse process
+    base_model, controlnet: hub ids (or folders) of the released diffusion prior; None if in
+        `folder`
+    """
+
+    name: str
+    folder: Path
+    image_size: int
+    latent_size: int
+    num_inference_steps: int
+    guidance_scale: float
+    mapping: MappingConfig
+    modulation: ModulationConfig
+    base_model: str | None = None
+    controlnet: str | None = None
+
+
+MINI = Preset(
+    name="mini",
+    folder=WEIGHTS / "mini",
+    image_size=128,
+    latent_size=16,
+    num_inference_steps=10,
+    guidance_scale=2.5,
+    mapping=MappingConfig(),
+    modulation=ModulationConfig(),
+)
+
+PAPER = Preset(
+    name="paper",
+    folder=Path(os.environ.get("DMGI_PAPER", "~/.cache/dmgi/paper")).expanduser(),
+    image_size=512,
+    latent_size=64,
+    num_inference_steps=50,
+    guidance_scale=7.5,
+    mapping=MappingConfig(in_channels=1280, in_resolution=8, num_ws=18, w_dim=512, width=512),
+    modulation=ModulationConfig(
+        in_channels=(1280, 640, 320), resolution=64, num_ws=18, w_dim=512, reduced_channels=64
+    ),
+    base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
+    controlnet="lllyasviel/control_v11p_sd15_seg",
+)
+
+PRESETS: dict[str, Preset] = {"mini": MINI, "paper": PAPER}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name. Raises ValueError naming the known ones."""
+    if name not in PRESETS:
+        raise ValueError(
+            f"unknown preset {name!r}; expected one of {sorted(PRESETS)}, or the path of a folder"
+            " that holds model_index.json."
+        )
+    return PRESETS[name]
+
+
+def load_paper_components(
+    base_model: str | Path | None = None, controlnet: str | Path | None = None
+) -> dict[str, Any]:
+    """The released diffusion prior of the "paper" preset, and M and T if they have been trained.
+
+    Nothing is downloaded: parts come from local folders or from the local Hugging Face cache.
+
+    Args:
+        base_model: Stable Diffusion 1.x, a folder in diffusers format or a hub id; None: the
+            preset's.
+        controlnet: its ControlNet, likewise.
+
+    Returns:
+        Components by name, as `DMGIPipeline` takes them; mapping_network and style_modulation are
+        None where PAPER.folder does not hold them yet.
+
+    Raises:
+        FileNotFoundError: a part is not on this machine; says how to fetch it.
+    """
+    from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from dmgi_lib.mapping_network import MappingNetwork
+    from dmgi_lib.style_modulation import StyleModulationNetwork
+
+    base, control = str(base_model or PAPER.base_model), str(controlnet or PAPER.controlnet)
+
+    def local(cls: Any, source: str, subfolder: str = "") -> Any:
+        try:
+            return cls.from_pretrained(source, subfolder=subfolder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"{cls.__name__} of {source!r} is not on this machine"
+                f" ({str(error).splitlines()[0]}). Fetch it once with `hf download {source}`, or"
+                " name a local folder in diffusers format with base_model= and controlnet=."
+            ) from error
+
+    trained = {}
+    for name, cls in (
+        ("mapping_network", MappingNetwork),
+        ("style_modulation", StyleModulationNetwork),
+    ):
+        folder = PAPER.folder / name
+        trained[name] = cls.from_pretrained(str(folder)) if folder.is_dir() else None
+    return {
+        "tokenizer": local(CLIPTokenizer, base, "tokenizer"),
+        "text_encoder": local(CLIPTextModel, base, "text_encoder"),
+        "vae": local(AutoencoderKL, base, "vae"),
+        "unet": local(UNet2DConditionModel, base, "unet"),
+        "scheduler": local(DDIMScheduler, base, "scheduler"),
+        "controlnet": local(ControlNetModel, control),
+        **trained,
+    }

@@ -1,0 +1,148 @@
+"""Text prompt c: tokens, warnings, word positions, and hidden states for cross-attention.
+
+All prompts are padded to the tokenizer's full length and encoded without an attention mask, as
+Stable Diffusion does, so that training and inference see the same number of tokens.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenized prompts.
+
+    ids: (B, L) int64, padded to the tokenizer's full length
+    word_mask: (B, L) bool, True at tokens that belong to words
+    words: per prompt, the words in order with their token positions; a word may repeat
+    """
+
+    ids: torch.Tensor
+    word_mask: torch.Tensor
+    words: list[list[tuple[str, list[int]]]]
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
+    """Tokenizes prompts and warns of what the text encoder will not understand.
+
+    Raises:
+        ValueError: a prompt that is no string, or has no words.
+    """
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(
+                f"prompt came as {type(prompt).__name__}; expected a string, or a list of strings."
+            )
+        if not prompt.strip():
+            raise ValueError("prompt is empty; expected a description, such as 'a young woman'.")
+    length = tokenizer.model_max_length
+    encoded = tokenizer(
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    ids = encoded["input_ids"]
+    special = torch.tensor(
+        sorted({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None})
+    )
+    words = [_words(encoded, i, prompt) for i, prompt in enumerate(prompts)]
+    for i, prompt in enumerate(prompts):
+        if not words[i]:
+            raise ValueError(f"prompt {prompt!r} holds no words; expected such as 'a young woman'.")
+        _warn_of_unknown(tokenizer, prompt, words[i], ids[i])
+        _warn_of_length(tokenizer, prompt, length)
+    return Tokens(ids, ~torch.isin(ids, special), words)
+
+
+@torch.no_grad()
+def encode_text(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
+    """(B, L) token ids → (B, L, D) last hidden states."""
+    return text_encoder(ids.to(text_encoder.device)).last_hidden_state
+
+
+def encode_empty(tokenizer: Any, text_encoder: Any) -> torch.Tensor:
+    """(1, L, D) hidden states of the empty prompt: the unconditional side of guidance."""
+    encoded = tokenizer(
+        [""],
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return encode_text(text_encoder, encoded["input_ids"])
+
+
+def word_maps(
+    a: Sequence[torch.Tensor], words: list[tuple[str, list[int]]], index: int
+) -> dict[str, torch.Tensor]:
+    """Attention map of each word of one prompt, for looking at.
+
+    Args:
+        a: N x (B, heads, Q_n, L) cross-attention of a step.
+        words: `Tokens.words[index]`.
+
+    Returns:
+        word → (H, W) float32, averaged over heads and, at the largest block's resolution, over
+        blocks (our choice, not specified in the paper's available sources). Tokens of one word, and
+        repetitions of a word, are averaged.
+    """
+    edges = [int(maps.shape[2] ** 0.5) for maps in a]
+    mean = torch.stack(
+        [
+            torch.nn.functional.interpolate(
+                maps[index].mean(0).T.unflatten(1, (edge, edge)).unsqueeze(0),
+                size=(max(edges), max(edges)),
+                mode="bilinear",
+                align_corners=False,
+            )[0]
+            for maps, edge in zip(a, edges, strict=True)
+        ]
+    ).mean(0)  # [L, H, W]
+    positions: dict[str, list[int]] = {}
+    for word, tokens in words:
+        positions.setdefault(word, []).extend(tokens)
+    return {word: mean[tokens].mean(0) for word, tokens in positions.items()}
+
+
+def _words(encoded: Any, index: int, prompt: str) -> list[tuple[str, list[int]]]:
+    """Words of prompt `index` with their token positions, punctuation left out."""
+    positions: dict[int, list[int]] = {}
+    for token, word in enumerate(encoded.word_ids(index)):
+        if word is not None:
+            positions.setdefault(word, []).append(token)
+    found = []
+    for word, tokens in positions.items():
+        span = encoded.word_to_chars(index, word)
+        text = prompt[span.start : span.end].strip().lower()
+        if any(character.isalnum() for character in text):
+            found.append((text, tokens))
+    return found
+
+
+def _warn_of_unknown(
+    tokenizer: Any, prompt: str, words: list[tuple[str, list[int]]], ids: torch.Tensor
+) -> None:
+    unknown = [w for w, tokens in words if any(ids[t] == tokenizer.unk_token_id for t in tokens)]
+    if unknown and tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.pad_token_id):
+        warnings.warn(
+            f"unknown to this text encoder and without effect: {', '.join(dict.fromkeys(unknown))}"
+            f" (in {prompt!r}). It knows the words of its training captions; try a synonym.",
+            stacklevel=4,
+        )
+
+
+def _warn_of_length(tokenizer: Any, prompt: str, length: int) -> None:
+    whole = tokenizer(prompt)
+    count = len(whole["input_ids"])
+    if count > length:
+        ends = int(tokenizer.eos_token_id is not None)
+        span = whole.token_to_chars(length - ends)
+        rest = prompt[span.start :] if span is not None else ""
+        warnings.warn(
+            f"prompt has {count} tokens, at most {length} are read; cut off: {rest!r}. Shorten it.",
+            stacklevel=4,
+        )

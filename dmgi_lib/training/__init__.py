@@ -1,0 +1,1 @@
+"""Training: the one resumable loop, the losses and the stages of the method."""

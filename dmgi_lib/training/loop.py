@@ -1,0 +1,338 @@
+"""The one training loop of all stages and priors: time budget, exact resume, EMA, CSV, samples.
+
+The loop knows nothing of the model. A `step_fn` does one optimisation step (it may drive several
+optimizers, as adversarial training does) and returns what is to be logged:
+
+    def step_fn(step, rng):
+        batch = images[batch_indices(len(images), 32, step, config.seed)]
+        loss = criterion(model(batch), torch.randn(32, 8, generator=rng))
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        return {"loss": float(loss)}
+
+    result = run(config, {"model": model}, {"model": optimizer}, step_fn, ema=("model",))
+    result.ema["model"].save_pretrained(folder)
+
+Every random number of step k is a function of (seed, k), so a resumed run repeats the curve that
+the uninterrupted run would have drawn. The loop is our choice (not specified in the paper's
+available sources).
+"""
+
+import copy
+import csv
+import functools
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from tqdm.auto import tqdm
+
+StepFn = Callable[[int, torch.Generator], Mapping[str, float]]
+SampleFn = Callable[[int, dict[str, Any]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop needs to know; everything else belongs to `step_fn`.
+
+    Args:
+        run_dir:            folder of checkpoint.pt, log.csv and samples/
+        minutes:            time budget, summed over all resumes; 0 loads the checkpoint and returns
+        batch_size:         samples per step; the loop only checks and reports it
+        seed:               with the step number, the seed of every random draw
+        learning_rate:      for the caller that builds the optimizers
+        checkpoint_minutes: minutes between checkpoints
+        sample_minutes:     minutes between sample images
+        log_every:          steps averaged into one row of log.csv
+        ema_half_life_steps: steps after which a weight's share in the EMA has halved
+        warmup_steps:       the learning rates rise linearly over this many steps
+        cooldown:           share of the budget at its end in which the learning rates fall
+                            linearly to 0; budget = the larger of the used shares of `minutes` and
+                            `max_steps`, so with a clock alone the fall depends on the clock
+        max_steps:          stop after this many steps even if time is left
+    """
+
+    run_dir: Path
+    minutes: float
+    batch_size: int
+    seed: int = 0
+    learning_rate: float = 2e-4
+    checkpoint_minutes: float = 4.0
+    sample_minutes: float = 8.0
+    log_every: int = 50
+    ema_half_life_steps: float = 500.0
+    warmup_steps: int = 0
+    cooldown: float = 0.0
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.log_every < 1 or self.minutes < 0:
+            raise ValueError(
+                f"got batch_size={self.batch_size}, log_every={self.log_every}, "
+                f"minutes={self.minutes}; expected batch_size >= 1, log_every >= 1, minutes >= 0"
+            )
+        if not 0.0 <= self.cooldown <= 1.0:
+            raise ValueError(f"got cooldown={self.cooldown}, expected a share in [0, 1]")
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """Where a run stands.
+
+    Args:
+        step:      optimisation steps done, over all resumes
+        seconds:   seconds spent, over all resumes
+        ema:       name -> averaged copy of the module, in eval mode
+        last:      last averaged row of the log
+        log_path:  the CSV file
+    """
+
+    step: int
+    seconds: float
+    ema: dict[str, Any]
+    last: dict[str, float]
+    log_path: Path
+
+
+def seed_of(seed: int, step: int) -> int:
+    """A 63-bit seed that is a pure function of (seed, step) and differs between neighbours."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(n: int, seed: int, epoch: int) -> torch.Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed, epoch)))
+
+
+def batch_indices(n: int, batch_size: int, step: int, seed: int) -> torch.Tensor:
+    """Indices of batch `step`, a pure function of its arguments: (batch_size,) int64 in [0, n).
+
+    The batches cut an endless row of permutations of range(n), so every index comes once per
+    epoch; a batch may straddle two epochs.
+    """
+    if n < 1:
+        raise ValueError(f"got n={n}, expected at least one sample; is the data set empty?")
+    start, stop = step * batch_size, (step + 1) * batch_size
+    epochs = range(start // n, (stop - 1) // n + 1)
+    row = torch.cat([_permutation(n, seed, epoch) for epoch in epochs])
+    return row[start - epochs[0] * n : stop - epochs[0] * n]
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write(temporary_path)`, then renames, so that `path` is never half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _Log:
+    """log.csv: one row of means per `log_every` steps; new columns may appear at any time."""
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last row
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
+        self.columns = list(self.rows[-1]) if self.rows else ["step", "seconds"]
+        self._rewrite()
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            number = float(value)
+            if not math.isfinite(number):
+                raise FloatingPointError(
+                    f"{name} became {number} at step {step}; the last checkpoint is intact, "
+                    "lower the learning rate and run again"
+                )
+            entry = self.sums.setdefault(name, [0.0, 0.0])
+            entry[0] += number
+            entry[1] += 1.0
+
+    def write_row(self, step: int, seconds: float) -> None:
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        row = {"step": str(step), "seconds": f"{seconds:.1f}"}
+        row |= {name: f"{value:.8g}" for name, value in means.items()}
+        self.sums = {}
+        self.rows.append(row)
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self.columns += new
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns, restval="").writerow(row)
+
+    def last(self) -> dict[str, float]:
+        return {k: float(v) for k, v in self.rows[-1].items() if v} if self.rows else {}
+
+    def _rewrite(self) -> None:
+        def write(path: Path) -> None:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+        write_whole(self.path, write)
+
+
+def _load_checkpoint(config: LoopConfig, path: Path, parts: dict[str, Mapping[str, Any]]) -> dict:
+    """Loads checkpoint.pt into modules, optimizers and EMA copies, in place."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("seed", "batch_size"):
+        if state[name] != getattr(config, name):
+            raise ValueError(
+                f"{path} was written with {name}={state[name]}, but this run has "
+                f"{name}={getattr(config, name)}; use the old value or another run_dir"
+            )
+    for part, objects in parts.items():
+        if set(state[part]) != set(objects):
+            raise ValueError(
+                f"{path} holds {part} {sorted(state[part])}, this run has {sorted(objects)}; "
+                "use another run_dir"
+            )
+        for name, obj in objects.items():
+            try:
+                obj.load_state_dict(state[part][name])
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"{part} {name!r} in {path} has another architecture than this run "
+                    f"({error}); use the old config or another run_dir"
+                ) from error
+    return state
+
+
+@torch.no_grad()
+def _update_ema(averaged: nn.Module, module: nn.Module, half_life: float) -> None:
+    targets: list[torch.Tensor] = [p for p in averaged.parameters() if p.is_floating_point()]
+    sources: list[torch.Tensor] = [p for p in module.parameters() if p.is_floating_point()]
+    torch._foreach_lerp_(targets, sources, 1.0 - 0.5 ** (1.0 / half_life))
+    for target, source in zip(averaged.buffers(), module.buffers(), strict=True):
+        target.copy_(source)
+
+
+def _used_share(config: LoopConfig, step: int, seconds: float) -> float:
+    by_clock = seconds / (60.0 * config.minutes) if config.minutes else 1.0
+    return max(by_clock, step / config.max_steps if config.max_steps else 0.0)
+
+
+def run(
+    config: LoopConfig,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    step_fn: StepFn,
+    *,
+    ema: tuple[str, ...] = (),
+    sample_fn: SampleFn | None = None,
+) -> LoopResult:
+    """Trains until the time budget or `max_steps` is used up, resuming from run_dir by itself.
+
+    Args:
+        config:     see LoopConfig
+        modules:    everything with weights or buffers that a checkpoint must hold, by name
+        optimizers: by name; their learning rates are scaled by warm-up and cool-down
+        step_fn:    (step, rng) -> numbers to log; rng is seeded from (config.seed, step), as is the
+                    global generator, for dropout
+        ema:        names of the modules to average
+        sample_fn:  (step, EMA copies) -> uint8 (H, W, 3), saved as samples/{step}.png
+
+    Raises:
+        ValueError:         the checkpoint belongs to another seed, batch size or architecture
+        FileNotFoundError:  minutes=0 and no checkpoint to load
+        FloatingPointError: a logged number is not finite
+    """
+    unknown = set(ema) - set(modules)
+    if unknown:
+        raise ValueError(f"ema names {sorted(unknown)}, expected names of {sorted(modules)}")
+    averaged = {name: copy.deepcopy(modules[name]).eval().requires_grad_(False) for name in ema}
+    base_rates = {k: [g["lr"] for g in o.param_groups] for k, o in optimizers.items()}
+    run_dir, path = Path(config.run_dir), Path(config.run_dir) / "checkpoint.pt"
+    parts: dict[str, Mapping[str, Any]] = {
+        "modules": modules,
+        "optimizers": optimizers,
+        "ema": averaged,
+    }
+    step, before = 0, 0.0
+    sums: dict[str, list[float]] = {}
+    if path.exists():
+        state = _load_checkpoint(config, path, parts)
+        step, before, sums = state["step"], state["seconds"], state["sums"]
+    elif config.minutes == 0:
+        raise FileNotFoundError(f"no {path} to load; train first (minutes > 0)")
+    log = _Log(run_dir / "log.csv", step)
+    log.sums = sums
+    start, first_step = time.monotonic(), step
+
+    def seconds() -> float:
+        return before + time.monotonic() - start
+
+    def save() -> None:
+        states = {p: {k: o.state_dict() for k, o in objs.items()} for p, objs in parts.items()}
+        facts = {"step": step, "seconds": seconds(), "sums": log.sums}
+        facts |= {"seed": config.seed, "batch_size": config.batch_size}
+        write_whole(path, lambda target: torch.save(states | facts, target))
+
+    def sample() -> None:
+        if sample_fn is not None:
+            with torch.no_grad():
+                image = Image.fromarray(sample_fn(step, averaged))
+            target = run_dir / "samples" / f"{step:07d}.png"
+            write_whole(target, lambda p: image.save(p, format="PNG"))
+
+    next_save = seconds() + 60.0 * config.checkpoint_minutes
+    next_sample = seconds() + 60.0 * config.sample_minutes
+    bar = tqdm(
+        total=config.max_steps,
+        initial=step,
+        desc=run_dir.name,
+        disable=None,
+        leave=False,
+    )
+    with torch.random.fork_rng(devices=[]), bar:
+        while (used := _used_share(config, step, seconds())) < 1.0:
+            rate = min(1.0, (step + 1) / max(1, config.warmup_steps))
+            if config.cooldown:
+                rate *= min(1.0, (1.0 - used) / config.cooldown)
+            for name, optimizer in optimizers.items():
+                for group, base in zip(optimizer.param_groups, base_rates[name], strict=True):
+                    group["lr"] = base * rate
+            torch.manual_seed(seed_of(config.seed, step))
+            rng = torch.Generator().manual_seed(seed_of(config.seed, step))
+            log.add(step_fn(step, rng), step)
+            step += 1
+            half_life = max(1.0, min(config.ema_half_life_steps, step / 10))
+            for name, copy_ in averaged.items():
+                _update_ema(copy_, modules[name], half_life)
+            bar.update()
+            if step % config.log_every == 0:
+                log.write_row(step, seconds())
+            if seconds() >= next_save:
+                save()
+                next_save = seconds() + 60.0 * config.checkpoint_minutes
+            if seconds() >= next_sample:
+                sample()
+                next_sample = seconds() + 60.0 * config.sample_minutes
+    if step > first_step:
+        save()
+        sample()
+    rate_now = (step - first_step) * config.batch_size / max(1e-9, seconds() - before)
+    numbers = ", ".join(f"{k} {v:.4g}" for k, v in log.last().items() if k not in _CLOCK)
+    print(
+        f"{run_dir.name}: {step} steps, {seconds() / 60:.1f} min, {rate_now:.1f} img/s; {numbers}"
+    )
+    return LoopResult(step, seconds(), averaged, log.last(), log.path)
+
+
+_CLOCK = ("step", "seconds")

@@ -1,0 +1,273 @@
+"""One stage of training: cached features → w_t → I'_t = G(w_t), compared with I and I_0^d.
+
+Stage 1 trains M against I; stage 2 trains T against I_0^d [stated by the paper] and I, with M
+frozen; stage 3 trains both, one step drawn per sample. E and G stay frozen. The split into terms
+and weights is our choice (not specified in the paper's available sources).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.mapping_network import MappingNetwork
+from dmgi_lib.masks import PALETTE, flip_mask
+from dmgi_lib.presets import MINI, PRESETS
+from dmgi_lib.style_modulation import StyleModulationNetwork, modulate
+from dmgi_lib.training import losses
+from dmgi_lib.training.feature_cache import CachedBatch, FeatureCache
+from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
+
+STAGES: dict[int, tuple[str, ...]] = {1: ("mapping_network",), 2: ("style_modulation",)}
+STAGES[3] = STAGES[1] + STAGES[2]
+BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What is trained and how it is supervised.
+
+    stage: 1, 2 or 3
+    weights: of the loss terms
+    steps: steps of the reverse process drawn from; empty means all that the cache holds
+    schedule: stage 3, see `losses.supervision_shares`
+    held_out: last identities of the dataset that are measured and never trained on
+    """
+
+    stage: int
+    weights: losses.LossWeights = field(default_factory=losses.LossWeights)
+    steps: tuple[int, ...] = ()
+    schedule: str = "linear"
+    held_out: int = 64
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ValueError(f"stage came as {self.stage}; expected one of {sorted(STAGES)}.")
+        losses.supervision_shares(torch.zeros(1), 1, self.schedule)  # refuses an unknown schedule
+
+
+class StageTrainer:
+    """One stage: draws cached features, makes I'_t, compares it with I and I_0^d.
+
+    Args:
+        config: see StageConfig.
+        cache, dataset: the features, and the dataset they were made from.
+        generator, loss_net: G and the recogniser behind the losses; both are frozen.
+        mapping_network: a trained M (stages 2 and 3); None in stage 1 starts a new one.
+        style_modulation: a trained T (stage 3); None in stage 2 starts a new one.
+
+    Raises:
+        ValueError: a network or the images I_0^d that the stage needs are missing; unknown steps.
+    """
+
+    def __init__(
+        self,
+        config: StageConfig,
+        cache: FeatureCache,
+        dataset: FaceDataset,
+        generator: Any,
+        loss_net: Any,
+        mapping_network: MappingNetwork | None = None,
+        style_modulation: StyleModulationNetwork | None = None,
+        preset_name: str = MINI.name,
+    ) -> None:
+        self.config, self.cache, self.dataset = config, cache, dataset
+        self.generator = generator.eval().requires_grad_(False)
+        self.loss_net = loss_net.eval().requires_grad_(False)
+        self.slots = _slots(cache, config.steps)
+        self.train_entries, self.test_entries = _split(cache, dataset, config.held_out)
+        sample = cache.batch(
+            self.train_entries[:BUFFERS_FROM],
+            self.slots[torch.arange(min(BUFFERS_FROM, len(self.train_entries))) % len(self.slots)],
+        )
+        if config.stage > 1 and sample.diffusion_images is None:
+            raise ValueError(
+                f"stage {config.stage} is supervised by I_0^d, but the cache {cache.folder}"
+                " stopped before the last step; build one whose --steps include it."
+            )
+        if config.stage > 1 and mapping_network is None:
+            raise ValueError(f"stage {config.stage} needs a trained mapping_network; run stage 1.")
+        if config.stage == 3 and style_modulation is None:
+            raise ValueError("stage 3 needs a trained style_modulation; run stage 2.")
+        preset = PRESETS[preset_name]
+        num_ws, w_dim = generator.num_ws, len(generator.mean_latent)
+        if mapping_network is None:
+            sizes: dict[str, Any] = {
+                "in_channels": sample.h.shape[1],
+                "in_resolution": sample.h.shape[2],
+            }
+            mapping = replace(preset.mapping, num_ws=num_ws, w_dim=w_dim, **sizes)
+            mapping_network = MappingNetwork.from_dataclass(mapping)
+            mapping_network.calibrate(generator.mean_latent, sample.h)
+        if style_modulation is None and config.stage == 2:
+            sizes = {"in_channels": tuple(f.shape[1] for f in sample.f)}
+            sizes["resolution"] = max(f.shape[2] for f in sample.f)
+            modulation = replace(preset.modulation, num_ws=num_ws, w_dim=w_dim, **sizes)
+            style_modulation = StyleModulationNetwork.from_dataclass(modulation)
+            style_modulation.calibrate(sample.f, sample.maps)
+        self.networks: dict[str, Any] = {"mapping_network": mapping_network}
+        if config.stage > 1:
+            self.networks["style_modulation"] = style_modulation
+        for name, network in self.networks.items():
+            network.train().requires_grad_(name in STAGES[config.stage])
+        self.perceptual = losses.PerceptualLoss(self.loss_net)
+        self.identity = losses.IdentityLoss(self.loss_net)
+        self.parsing = losses.ParsingLoss(self.loss_net)
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        return {name: self.networks[name] for name in STAGES[self.config.stage]}
+
+    def codes(self, batch: CachedBatch, networks: dict[str, nn.Module]) -> torch.Tensor:
+        """w_t (B, num_ws, w_dim) = w_t^m, or w_t^m ⊙ w_t^γ ⊕ w_t^β from stage 2 on."""
+        w = networks["mapping_network"](batch.h)
+        if "style_modulation" in networks:
+            w = modulate(w, *networks["style_modulation"](batch.f, batch.maps))
+        return w
+
+    def draw(self, w: torch.Tensor) -> torch.Tensor:
+        """I' = G(w) (B, 3, H, W), in bf16 where that is safe."""
+        with torch.autocast(w.device.type, dtype=torch.bfloat16):
+            return self.generator.synthesis(w, noise_mode="const").float()
+
+    def terms(
+        self, batch: CachedBatch, w: torch.Tensor, image: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Unweighted loss terms of the stage, each (B,), with the share of their supervision."""
+        target = to_float(self._mirrored(self.dataset.images, batch))
+        weights, stage = self.config.weights, self.config.stage
+        found: dict[str, torch.Tensor] = {}
+        with (
+            losses.SharedFeatures(self.loss_net),
+            torch.autocast(image.device.type, dtype=torch.bfloat16),
+        ):
+            text = structure = torch.ones(len(image))
+            if stage == 3:
+                text, structure = losses.supervision_shares(
+                    batch.step, self.cache.num_inference_steps, self.config.schedule
+                )
+            if stage > 1:
+                assert batch.diffusion_images is not None  # checked when the trainer was made
+                diffusion = to_float(batch.diffusion_images)
+                found["l2 (I_0^d)"] = text * losses.l2_loss(image, diffusion)
+                found["perceptual (I_0^d)"] = text * self.perceptual(image, diffusion)
+            if stage != 2:
+                found["l2 (I)"] = structure * losses.l2_loss(image, target)
+            found["perceptual (I)"] = structure * self.perceptual(image, target)
+            found["identity (I)"] = structure * self.identity(image, target)
+            found["latent"] = losses.latent_regulariser(w, self.generator.mean_latent)
+            if weights.parsing > 0:
+                mask = self._mirrored(self.dataset.masks, batch, flip_mask)
+                found["parsing"] = self.parsing(image, mask)
+        return {name: value.float() for name, value in found.items()}
+
+    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Weighted sum, mean over the batch."""
+        weights = asdict(self.config.weights)
+        return torch.stack([weights[k.split(" ")[0]] * v.mean() for k, v in terms.items()]).sum()
+
+    def fit(self, loop: LoopConfig) -> LoopResult:
+        """Trains through the common loop; the result's `ema` holds the averaged networks."""
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam(net.parameters(), lr=loop.learning_rate, betas=(0.9, 0.99))
+            for name, net in self.trained.items()
+        }
+
+        def step_fn(step: int, rng: torch.Generator) -> dict[str, float]:
+            picked = batch_indices(len(self.train_entries), loop.batch_size, step, loop.seed)
+            drawn = torch.randint(len(self.slots), (loop.batch_size,), generator=rng)
+            batch = self.cache.batch(self.train_entries[picked], self.slots[drawn], self._pool)
+            w = self.codes(batch, self.networks)
+            terms = self.terms(batch, w, self.draw(w))
+            loss = self.total(terms)
+            for optimizer in optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for network in self.trained.values():
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            for optimizer in optimizers.values():
+                optimizer.step()
+            return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
+
+        modules = self.trained
+        return run(
+            loop, modules, optimizers, step_fn, ema=tuple(modules), sample_fn=self.sample_grid
+        )
+
+    @torch.no_grad()
+    def measure(self, networks: dict[str, nn.Module], batch_size: int = 16) -> dict[str, float]:
+        """Mean loss terms of held-out identities for each step, as "term @ step"."""
+        networks = self.networks | networks
+        result: dict[str, float] = {}
+        for slot in self.slots.tolist():
+            sums: dict[str, list[torch.Tensor]] = {}
+            for entries in self.test_entries.split(batch_size):
+                batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
+                w = self.codes(batch, networks)
+                for name, value in self.terms(batch, w, self.draw(w)).items():
+                    sums.setdefault(name, []).append(value)
+            for name, values in sums.items():
+                result[f"{name} @ {self.cache.steps[slot]}"] = torch.cat(values).mean().item()
+        return result
+
+    @torch.no_grad()
+    def sample_grid(self, step: int, networks: dict[str, nn.Module]) -> np.ndarray:
+        """Held-out samples: x, I, I_0^d if there is one, I'_t at the first and at the last step."""
+        entries = self.test_entries[:8]
+        columns: list[torch.Tensor] = []
+        for slot in (int(self.slots[0]), int(self.slots[-1])):
+            batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
+            image = to_uint8(self.draw(self.codes(batch, self.networks | networks)))
+            if not columns:
+                mask = self._mirrored(self.dataset.masks, batch, flip_mask)
+                colours = torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
+                columns += [colours, self._mirrored(self.dataset.images, batch)]
+                if batch.diffusion_images is not None:
+                    columns.append(batch.diffusion_images)
+            columns.append(image)
+        grid = torch.cat([torch.cat(list(column), dim=2) for column in columns], dim=1)
+        return grid.permute(1, 2, 0).contiguous().numpy()
+
+    @property
+    def _pool(self) -> str:
+        t = self.networks.get("style_modulation")
+        return "tokens" if t is None else t.config.pool
+
+    def _mirrored(self, source: torch.Tensor, batch: CachedBatch, flip: Any = None) -> torch.Tensor:
+        """Rows of a dataset tensor; those of mirrored entries are flipped."""
+        rows = source[batch.sample]
+        flipped = rows.flip(-1) if flip is None else flip(rows)
+        chosen = batch.mirrored.view(-1, *[1] * (rows.ndim - 1))
+        return torch.where(chosen, flipped, rows)
+
+
+def _slots(cache: FeatureCache, steps: tuple[int, ...]) -> torch.Tensor:
+    """Positions of `steps` in the cache; all of them if empty."""
+    missing = set(steps) - set(cache.steps)
+    if missing:
+        raise ValueError(
+            f"steps {sorted(missing)} are not in the cache {cache.folder}, which holds"
+            f" {cache.steps}."
+        )
+    return torch.tensor([k for k, s in enumerate(cache.steps) if not steps or s in steps])
+
+
+def _split(
+    cache: FeatureCache, dataset: FaceDataset, held_out: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cache entries for training, and the unmirrored ones of the last cached identities."""
+    identity = dataset.identities[cache.samples]
+    unseen = torch.isin(identity, identity.unique()[-held_out:])
+    first_view = torch.tensor([view == 0 for view in cache.views])
+    train, test = torch.nonzero(~unseen)[:, 0], torch.nonzero(unseen & first_view)[:, 0]
+    if len(train) == 0:
+        raise ValueError(
+            f"holding out {held_out} identities leaves none of {len(cache)} cache entries for"
+            " training; hold out fewer or cache more samples."
+        )
+    return train, test

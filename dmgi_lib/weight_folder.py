@@ -1,0 +1,194 @@
+"""On-disk format of a trained model: one diffusers-style folder of safetensors, checked on load.
+
+    python -m dmgi_lib.weight_folder --folder dmgi_lib/weights/mini    # (re)writes model_index.json
+
+model_index.json lists the components that a folder holds, with library and class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+from diffusers import ModelMixin
+
+from dmgi_lib.presets import MINI
+
+
+@dataclass(frozen=True)
+class Component:
+    """A row of model_index.json: library and class, and what its folder must hold."""
+
+    library: str
+    class_name: str
+    weights: str | None = None  # name of the safetensors file; None: no weights
+
+
+COMPONENTS: dict[str, Component] = {
+    "tokenizer": Component("transformers", "PreTrainedTokenizerFast"),
+    "text_encoder": Component("transformers", "CLIPTextModel", "model.safetensors"),
+    "vae": Component("diffusers", "AutoencoderKL", "diffusion_pytorch_model.safetensors"),
+    "unet": Component("diffusers", "UNet2DConditionModel", "diffusion_pytorch_model.safetensors"),
+    "controlnet": Component("diffusers", "ControlNetModel", "diffusion_pytorch_model.safetensors"),
+    "controlnet_scribble": Component(
+        "diffusers", "ControlNetModel", "diffusion_pytorch_model.safetensors"
+    ),
+    "scheduler": Component("diffusers", "DDIMScheduler"),
+    "mapping_network": Component(
+        "dmgi_lib", "MappingNetwork", "diffusion_pytorch_model.safetensors"
+    ),
+    "style_modulation": Component(
+        "dmgi_lib", "StyleModulationNetwork", "diffusion_pytorch_model.safetensors"
+    ),
+    "generator": Component("dmgi_lib", "StyleGAN2Generator", "diffusion_pytorch_model.safetensors"),
+}
+
+# What may be absent: a pipeline without M, T or G still encodes, which is how their training
+# starts.
+OPTIONAL = ("controlnet_scribble", "mapping_network", "style_modulation", "generator")
+
+
+def check_weights(folder: Path) -> None:
+    """Checks that every component listed in model_index.json is there and whole.
+
+    Raises:
+        FileNotFoundError: folder, model_index.json or a component's file is missing.
+        ValueError: a safetensors file or JSON file is truncated or unreadable.
+    """
+    index_path = folder / "model_index.json"
+    if not index_path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no model_index.json, so it is no pipeline folder. Fetch the kit's"
+            " weights anew (git checkout dmgi_lib/weights), or write the index of a folder of"
+            f" components: python -m dmgi_lib.weight_folder --folder {folder}"
+        )
+    for name, entry in _read_json(index_path).items():
+        if name.startswith("_") or not isinstance(entry, list) or entry[0] is None:
+            continue
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(
+                f"component folder {folder / name} is missing although model_index.json lists it;"
+                " fetch the weights anew (git checkout dmgi_lib/weights)."
+            )
+        configs = list((folder / name).glob("*.json"))
+        for config in configs:
+            _read_json(config)
+        known = COMPONENTS.get(name)
+        if known is not None and known.weights is not None:
+            check_safetensors(folder / name / known.weights)
+
+
+def check_safetensors(path: Path) -> None:
+    """Checks a safetensors file against the sizes in its own header, without reading the tensors.
+
+    Raises: FileNotFoundError, ValueError (truncated or no safetensors file).
+    """
+    mend = "Fetch it anew (git checkout dmgi_lib/weights) or train it again."
+    if not path.is_file():
+        raise FileNotFoundError(f"weight file {path} is missing. {mend}")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        try:
+            if size < 8 or header_size > size - 8:
+                raise ValueError("header longer than the file")
+            header = json.loads(file.read(header_size))
+            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"weight file {path} ({size} bytes) is truncated or not a safetensors file"
+                f" ({error}). {mend}"
+            ) from error
+    expected = 8 + header_size + max(ends, default=0)
+    if size != expected:
+        raise ValueError(
+            f"weight file {path} is truncated: it has {size} bytes, its header says {expected}."
+            f" {mend}"
+        )
+
+
+def save_component(module: ModelMixin, folder: Path, card: str) -> None:
+    """Writes a trained network as fp16 safetensors with its card, whole or not at all.
+
+    Args:
+        module: left unchanged.
+        folder: replaced if it exists.
+        card: text of card.md: command, seed, duration, measurements.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        copy.deepcopy(module).half().save_pretrained(new)
+        (new / "card.md").write_text(card, encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+
+
+def write_model_index(folder: Path, **defaults: float) -> dict:
+    """Writes model_index.json for the component folders that are present; returns its content.
+
+    Args:
+        defaults: num_inference_steps and guidance_scale of a call; those not given stay as they are
+            in an existing index, else are those of the mini preset.
+
+    Raises FileNotFoundError if a component that every pipeline needs is absent.
+    """
+    index: dict = {
+        "_class_name": "DMGIPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "num_inference_steps": MINI.num_inference_steps,
+        "guidance_scale": MINI.guidance_scale,
+    }
+    if (folder / "model_index.json").is_file():
+        old = _read_json(folder / "model_index.json")
+        index |= {k: old[k] for k in ("num_inference_steps", "guidance_scale") if k in old}
+    index |= defaults
+    for name, component in COMPONENTS.items():
+        row: list[str | None] = [component.library, component.class_name]
+        if not (folder / name).is_dir():
+            if name not in OPTIONAL:
+                raise FileNotFoundError(
+                    f"component folder {folder / name} is missing; train it first"
+                    " (data_prep/priors/train_*.py), every pipeline needs it."
+                )
+            row = [None, None]
+        elif name == "scheduler":
+            row[1] = _read_json(folder / name / "scheduler_config.json")["_class_name"]
+        elif name == "generator":
+            row[1] = _read_json(folder / name / "config.json")["_class_name"]
+        index[name] = row
+    temporary = folder / f".model_index.{os.getpid()}.json"
+    temporary.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "model_index.json")
+    return index
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing; fetch the weights anew.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is truncated or no JSON ({error}); fetch it anew.") from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write model_index.json for a folder of trained components.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--folder", type=Path, default=MINI.folder, help="the pipeline folder")
+    folder = parser.parse_args().folder
+    present = [k for k, v in write_model_index(folder).items() if isinstance(v, list) and v[0]]
+    print(f"{folder / 'model_index.json'}: {', '.join(present)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""dmgi_lib.training.loop: exact resume, time budget, whole files, mismatch errors."""
+
+import csv
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dmgi_lib.training import loop
+
+CONFIG = loop.LoopConfig(Path("unset"), minutes=10.0, batch_size=4, log_every=5, max_steps=40)
+
+
+class Killed(Exception):
+    """Stands for a crash in the middle of a run."""
+
+
+def train(config, *, die_at=None, width=8, seconds_per_step=0.0, sample_fn=None):
+    """A small regression with dropout, batch noise and two optimizers."""
+    torch.manual_seed(7)
+    data = torch.randn(30, 6)
+    first, second = (
+        nn.Linear(6, width),
+        nn.Sequential(nn.Dropout(0.3), nn.Linear(width, 1)),
+    )
+    second.append(nn.BatchNorm1d(1))
+    optimizers = {
+        "first": torch.optim.Adam(first.parameters(), 1e-2),
+        "second": torch.optim.SGD(second.parameters(), 1e-2, momentum=0.9),
+    }
+
+    def step_fn(step, rng):
+        time.sleep(seconds_per_step)
+        if step == die_at:
+            raise Killed
+        x = data[loop.batch_indices(len(data), config.batch_size, step, config.seed)]
+        noisy = x + 0.1 * torch.randn(x.shape, generator=rng)
+        loss = (second(first(noisy)) - x.sum(1, keepdim=True)).square().mean()
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+        return {"loss": loss.item(), "rate": optimizers["first"].param_groups[0]["lr"]}
+
+    modules = {"first": first, "second": second}
+    ema = ("second",)
+    return loop.run(config, modules, optimizers, step_fn, ema=ema, sample_fn=sample_fn), modules
+
+
+def curve(path):
+    """All of log.csv except the clock."""
+    with open(path, newline="") as file:
+        return [{k: v for k, v in r.items() if k != "seconds"} for r in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("die_at", [13, 20, 38])
+def test_a_resumed_run_repeats_the_uninterrupted_curve(tmp_path, die_at):
+    shape = {"warmup_steps": 4, "cooldown": 0.5}
+    whole = dataclasses.replace(CONFIG, run_dir=tmp_path / "whole", **shape)
+    # a checkpoint behind the last log row: row 15 or 35 must be cut off and drawn again
+    killed = dataclasses.replace(CONFIG, run_dir=tmp_path / "killed", **shape)
+    expected, expected_modules = train(whole)
+    with pytest.raises(Killed):
+        train(dataclasses.replace(killed, checkpoint_minutes=0.0), die_at=die_at - 6)
+    with pytest.raises(Killed):
+        train(killed, die_at=die_at)
+    resumed, modules = train(killed)
+    assert resumed.step == expected.step == 40
+    assert curve(resumed.log_path) == curve(expected.log_path)
+    assert len(curve(resumed.log_path)) == 8
+    for name, module in modules.items():
+        for key, value in module.state_dict().items():
+            assert torch.equal(value, expected_modules[name].state_dict()[key])
+    for key, value in resumed.ema["second"].state_dict().items():
+        assert torch.equal(value, expected.ema["second"].state_dict()[key])
+
+
+def test_the_time_budget_is_summed_over_resumes(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, minutes=0.01, max_steps=None)
+    start = time.monotonic()
+    result, _ = train(config, seconds_per_step=0.02)
+    assert 0.5 < time.monotonic() - start < 5.0
+    assert result.seconds >= 0.6
+    again, _ = train(config, seconds_per_step=0.02)
+    assert again.step == result.step
+    longer, _ = train(dataclasses.replace(config, minutes=0.02), seconds_per_step=0.02)
+    assert longer.step > result.step
+    assert longer.seconds < 5.0
+
+
+def test_minutes_zero_loads_the_checkpoint_and_nothing_else(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match="train first"):
+        train(dataclasses.replace(config, minutes=0.0))
+    trained, modules = train(config)
+    loaded, fresh = train(dataclasses.replace(config, minutes=0.0))
+    assert loaded.step == trained.step
+    assert torch.equal(fresh["first"].weight, modules["first"].weight)
+
+
+def test_warmup_and_cooldown_scale_the_learning_rate(tmp_path):
+    config = dataclasses.replace(
+        CONFIG,
+        run_dir=tmp_path,
+        warmup_steps=10,
+        cooldown=0.25,
+        max_steps=40,
+        log_every=1,
+    )
+    result, _ = train(config)
+    rates = [float(row["rate"]) for row in curve(result.log_path)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[9:31] == pytest.approx([1e-2] * 22)
+    assert rates[35] == pytest.approx(5e-3)
+    assert rates[39] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 5}])
+def test_another_seed_or_batch_size_is_refused(tmp_path, change):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=3)
+    train(config)
+    with pytest.raises(ValueError, match=f"{next(iter(change))}=.*another run_dir"):
+        train(dataclasses.replace(config, **change))
+
+
+def test_another_architecture_is_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=3)
+    train(config)
+    with pytest.raises(ValueError, match="another architecture"):
+        train(config, width=9)
+
+
+def test_a_number_that_is_not_finite_stops_the_run(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path)
+    with pytest.raises(FloatingPointError, match="loss became nan at step 0"):
+        loop.run(config, {}, {}, lambda step, rng: {"loss": float("nan")})
+
+
+def test_columns_may_appear_later(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, log_every=2, max_steps=6)
+
+    def step_fn(step, rng):
+        return {"loss": 1.0} | ({"penalty": float(step)} if step == 3 else {})
+
+    result = loop.run(config, {}, {}, step_fn)
+    assert [row["penalty"] for row in curve(result.log_path)] == ["", "3", ""]
+
+
+def test_sample_images_are_drawn_from_the_average(tmp_path):
+    seen = {}
+
+    def sample_fn(step, modules):
+        seen[step] = sorted(modules)
+        return np.full((4, 6, 3), step, np.uint8)
+
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=3)
+    train(config, sample_fn=sample_fn)
+    assert seen == {3: ["second"]}
+    assert [p.name for p in (tmp_path / "samples").iterdir()] == ["0000003.png"]
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
+    target = tmp_path / "weights.bin"
+    target.write_bytes(b"old")
+
+    def write(path):
+        path.write_bytes(b"ne")
+        raise Killed
+
+    with pytest.raises(Killed):
+        loop.write_whole(target, write)
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_batches_are_permutations_and_pure():
+    n, size = 10, 4
+    rows = [loop.batch_indices(n, size, step, seed=3) for step in range(10)]
+    stream = torch.cat(rows)
+    for epoch in range(4):
+        assert sorted(stream[epoch * n : (epoch + 1) * n].tolist()) == list(range(n))
+    assert torch.equal(loop.batch_indices(n, size, 7, seed=3), rows[7])
+    assert not torch.equal(torch.cat([loop.batch_indices(n, 10, 0, seed=4)]), stream[:n])
+    assert len(loop.batch_indices(3, 8, 0, seed=0)) == 8
+    with pytest.raises(ValueError, match="n=0"):
+        loop.batch_indices(0, 4, 0, 0)

@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+
+from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.training import losses
+
+
+def images(seed: int = 0, batch: int = 2) -> torch.Tensor:
+    return torch.rand(batch, 3, 128, 128, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def net() -> Recognizer:
+    torch.manual_seed(0)
+    net = Recognizer(channels=(8, 8, 16, 16, 16)).eval().requires_grad_(False)
+    for parameter in net.parameters():  # so that a change of the image reaches every output
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+    return net
+
+
+def test_l2_by_hand():
+    image = torch.zeros(2, 3, 4, 4)
+    image[1] += 0.5
+    assert losses.l2_loss(image, torch.zeros(2, 3, 4, 4)).tolist() == [0.0, 0.25]
+
+
+def test_latent_regulariser_by_hand():
+    w = torch.ones(1, 2, 2)
+    w[0, 1] = 3.0
+    assert losses.latent_regulariser(w, torch.ones(2)).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("loss", [losses.PerceptualLoss, losses.IdentityLoss])
+def test_network_losses_vanish_only_on_equal_images(net, loss):
+    a, b = images(0), torch.ones(2, 3, 128, 128)
+    assert loss(net)(a, a.clone()).abs().max() < 1e-6
+    assert loss(net)(a, b).shape == (2,)
+    assert loss(net)(a, b).min() > 1e-5
+
+
+class Stub:
+    """Features and identities given by hand."""
+
+    def features(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [image[:, :2, :1, :1], image[:, 1:, :1, :1]]
+
+    def identity(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(image[:, :2, 0, 0], dim=1)
+
+
+def test_perceptual_and_identity_by_hand():
+    a, b = torch.zeros(1, 3, 1, 1), torch.zeros(1, 3, 1, 1)
+    a[0, 0], b[0, 1] = 5.0, 0.1  # orthogonal in the first scale, whatever the lengths
+    first = 2.0  # |(1, 0) - (0, 1)|²
+    second = 1.0  # |(0, 0) - (1, 0)|²
+    assert losses.PerceptualLoss(Stub())(a, b).tolist() == pytest.approx([(first + second) / 2])
+    assert losses.IdentityLoss(Stub())(a, b).tolist() == pytest.approx([1.0])
+
+
+def test_gradient_reaches_the_image_and_not_the_target(net):
+    a, b = images(0).requires_grad_(), images(1).requires_grad_()
+    total = losses.PerceptualLoss(net)(a, b).sum() + losses.IdentityLoss(net)(a, b).sum()
+    total.backward()
+    assert a.grad.abs().max() > 0
+    assert b.grad is None
+
+
+def test_parsing_loss_is_cross_entropy_of_the_right_class():
+    class Parser:
+        def __call__(self, image):
+            logits = torch.zeros(1, 19, 2, 2)
+            logits[0, 13] = 10.0
+            return type("Output", (), {"parsing": logits})()
+
+    loss = losses.ParsingLoss(Parser())
+    hair, skin = torch.full((1, 4, 4), 13), torch.full((1, 4, 4), 1)
+    log_sum = math.log(math.exp(10) + 18)
+    assert loss(images(batch=1), hair).item() == pytest.approx(log_sum - 10, abs=1e-5)
+    assert loss(images(batch=1), skin).item() == pytest.approx(log_sum, abs=1e-5)
+
+
+def test_shared_features_compute_once_and_change_nothing(net):
+    a, b = images(0), images(1)
+    perceptual, identity = losses.PerceptualLoss(net), losses.IdentityLoss(net)
+    alone = perceptual(a, b), identity(a, b)
+    calls = []
+    handle = net.stages[0].register_forward_pre_hook(lambda m, args: calls.append(1))
+    with losses.SharedFeatures(net):
+        together = perceptual(a, b), identity(a, b)
+    handle.remove()
+    assert len(calls) == 2
+    assert all(torch.equal(x, y) for x, y in zip(alone, together, strict=True))
+    assert "features" not in vars(net)
+
+
+def test_shares_go_from_text_to_structure():
+    steps = torch.tensor([0, 10, 20])
+    text, structure = losses.supervision_shares(steps, 21, "linear")
+    assert text.tolist() == pytest.approx([0.75, 0.5, 0.25])
+    assert torch.allclose(text + structure, torch.ones(3))
+    text, _ = losses.supervision_shares(steps, 21, "uniform")
+    assert text.tolist() == [0.5] * 3
+    with pytest.raises(ValueError, match="'cosine'"):
+        losses.supervision_shares(steps, 21, "cosine")
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(ValueError, match="-1"):
+        losses.LossWeights(l2=-1.0)
