@@ -83,8 +83,8 @@ def test_eyes_are_where_the_camera_says(seed):
         centre = ((ball.max(0) + ball.min(0)) / 2 - PIVOT) / METRES_PER_UNIT
         x, y = project(centre, picture.camera)
         rows, columns = np.nonzero(picture.mask == CLASS[name])
-        assert len(rows) > 0
-        assert abs(columns.mean() + 0.5 - x) < 2 and abs(rows.mean() + 0.5 - y) < 3.5
+        assert len(rows) > 0  # the lid may cover the centre itself
+        assert np.hypot(columns + 0.5 - x, rows + 0.5 - y).min() < 1.5
 
 
 def test_attributes_and_captions_speak_of_the_person():

@@ -1,0 +1,134 @@
+"""What a notebook shows: rows and grids of pictures, attention maps, recorded numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+RECORD_MIME = "application/vnd.dmgi.record+json"
+Picture = Image.Image | np.ndarray | torch.Tensor
+
+
+def as_array(picture: Picture) -> np.ndarray:
+    """(H, W, 3) or (H, W) array for matplotlib; tensors are (3, H, W) in [-1, 1] or (H, W)."""
+    if isinstance(picture, torch.Tensor):
+        array = picture.detach().float().cpu().numpy()
+        return array if array.ndim == 2 else np.clip(array.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
+    return np.asarray(picture)
+
+
+def show_row(pictures: Sequence[Picture], titles: Sequence[str] = (), height: float = 2.4) -> Any:
+    """Pictures side by side.
+
+    Args:
+        pictures: PIL images, arrays or tensors.
+        titles: one a picture, or none.
+        height: inches.
+
+    Returns:
+        The matplotlib figure.
+    """
+    return show_grid([list(pictures)], column_titles=titles, cell=height)
+
+
+def show_grid(
+    rows: Sequence[Sequence[Picture]],
+    column_titles: Sequence[str | Picture] = (),
+    row_titles: Sequence[str] = (),
+    cell: float = 1.7,
+) -> Any:
+    """A grid of pictures, one list a row; titles above columns and left of rows."""
+    import matplotlib.pyplot as plt
+
+    if not rows or not rows[0]:
+        raise ValueError("no pictures came; expected at least one row with one picture.")
+    columns = len(rows[0])
+    for titles, count, what in (
+        (column_titles, columns, "columns"),
+        (row_titles, len(rows), "rows"),
+    ):
+        if titles and len(titles) != count:
+            raise ValueError(f"{len(titles)} titles came for {count} {what}; expected one each.")
+    left = 1.5 if row_titles else 0.0
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(columns * cell + left, len(rows) * cell * (1.12 if column_titles else 1.02)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            axis = axes[r, c]
+            axis.imshow(as_array(picture), interpolation="nearest", cmap="magma")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+            if r == 0 and column_titles:
+                axis.set_title(column_titles[c], fontsize=9)
+        if row_titles:
+            axes[r, 0].set_ylabel(row_titles[r], fontsize=9, rotation=0, ha="right", va="center")
+    return figure
+
+
+def show_attention(
+    picture: Picture, maps: Mapping[str, torch.Tensor], words: Sequence[str], cell: float = 2.4
+) -> Any:
+    """A picture, and beside it where each of `words` looks (bright: much attention).
+
+    Args:
+        picture: the image to lay the maps over.
+        maps: word → (h, w) attention map, as in `DMGIPipelineOutput.attention[i]`.
+        words: words of the prompt.
+
+    Raises:
+        ValueError: a word that the prompt does not hold.
+    """
+    import matplotlib.pyplot as plt
+
+    missing = [word for word in words if word not in maps]
+    if missing:
+        raise ValueError(f"no attention map for {missing}; the prompt holds {list(maps)}.")
+    base = as_array(picture)
+    figure, axes = plt.subplots(
+        1, len(words) + 1, figsize=((len(words) + 1) * cell, cell * 1.12), layout="constrained"
+    )
+    axes[0].imshow(base)
+    for axis, word in zip(axes[1:], words, strict=True):
+        weight = maps[word].float()
+        weight = (weight - weight.min()) / (weight.max() - weight.min()).clamp_min(1e-9)
+        axis.imshow(np.asarray(Image.fromarray(np.asarray(base)).convert("L")), cmap="gray")
+        axis.imshow(
+            weight.numpy(),
+            cmap="magma",
+            alpha=0.65,
+            interpolation="bicubic",
+            extent=(0, base.shape[1], base.shape[0], 0),
+        )
+        axis.set_title(f"“{word}”", fontsize=10)
+    for axis in axes:
+        axis.set_axis_off()
+    return figure
+
+
+def record(name: str, value: float) -> None:
+    """Prints a number and stores it in the notebook's output, where tests and runners find it."""
+    from IPython.display import display
+
+    shown = f"{name} = {value:.4g}"
+    display({RECORD_MIME: {"name": name, "value": float(value)}, "text/plain": shown}, raw=True)
+
+
+def recorded(notebook: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that `record` left in an executed notebook (as read by nbformat or json)."""
+    found = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            entry = output.get("data", {}).get(RECORD_MIME)
+            if entry:
+                found[entry["name"]] = entry["value"]
+    return found
