@@ -176,7 +176,7 @@ def head_model() -> HeadModel:
             ) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(temporary, **arrays)
+        np.savez(temporary, allow_pickle=False, **arrays)
         os.replace(temporary, path)
     with np.load(path) as data:
         arrays = {k: data[k] for k in data.files}

@@ -22,6 +22,8 @@ SHAPE_NAMES = (
 OPEN_EYES = {"eye-scale-incr": 0.3, "eye-height2-incr": 0.35}  # the average eye is small at 128 px
 PAIRED = ("eye-", "cheek-", "ear-")  # exist once for the left and once for the right
 
+RGB = tuple[float, float, float]
+
 HAIR_COLORS = {  # diffuse RGB, linear
     "black": (0.012, 0.010, 0.009),
     "brown": (0.075, 0.036, 0.018),
@@ -54,7 +56,7 @@ class Identity:
     freckles: float
     rosy: float
     hair_color: str
-    hair_rgb: tuple[float, float, float]
+    hair_rgb: RGB
     hair_style: str  # "bald", "receding" (short with a high hairline) or a key of hair.STYLES
     receding: float
     part_x: float
@@ -62,7 +64,7 @@ class Identity:
     brow_thickness: float
     beard: str  # none, stubble, moustache, goatee, full
     beard_length: float
-    lip_rgb: tuple[float, float, float]
+    lip_rgb: RGB
 
     def shape(self) -> dict[str, float]:
         """Local changes by anny's names, from the standardised code."""
@@ -90,18 +92,18 @@ class View:
     yaw: float
     pitch: float
     roll: float
-    lipstick: tuple[float, float, float] | None
+    lipstick: RGB | None
     eye_makeup: float
     glasses: str  # none, eyeglasses, sunglasses
-    glasses_rgb: tuple[float, float, float]
+    glasses_rgb: RGB
     glasses_shape: float
     earrings: bool
     necklace: bool
     hat: str  # none, beanie, brim
-    hat_rgb: tuple[float, float, float]
+    hat_rgb: RGB
     cloth: str  # tshirt, vneck, turtleneck, collar
-    cloth_rgb: tuple[float, float, float]
-    background: tuple[tuple[float, float, float], tuple[float, float, float]]
+    cloth_rgb: RGB
+    background: tuple[RGB, RGB]
     background_kind: str
     light: str
     light_power: float
@@ -114,10 +116,14 @@ def _choice(rng: np.random.Generator, table: dict[str, float]) -> str:
     return keys[rng.choice(len(keys), p=p / p.sum())]
 
 
-def _rgb(rng: np.random.Generator, low: float, high: float, saturation: float) -> tuple:
+def _rgb(values: np.ndarray) -> RGB:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _random_rgb(rng: np.random.Generator, low: float, high: float, saturation: float) -> RGB:
     value = rng.uniform(low, high)
     tint = 1 + saturation * rng.normal(0, 1, 3)
-    return tuple(float(x) for x in np.clip(value * tint, 0.01, 0.9))
+    return _rgb(np.clip(value * tint, 0.01, 0.9))
 
 
 def sample_identity(seed: int) -> Identity:
@@ -188,7 +194,7 @@ def sample_identity(seed: int) -> Identity:
         freckles=float(rng.uniform(0.5, 1)) if rng.random() < freckled else 0.0,
         rosy=float(rng.uniform(0.5, 1)) if rng.random() < rosy else 0.0,
         hair_color=color,
-        hair_rgb=tuple(float(x) for x in rgb),
+        hair_rgb=_rgb(rgb),
         hair_style=style,
         receding=float(rng.uniform(*receding)),
         part_x=float(
@@ -200,7 +206,7 @@ def sample_identity(seed: int) -> Identity:
         brow_thickness=thickness,
         beard=beard,
         beard_length=float(rng.uniform(*((0.008, 0.024) if beard == "full" else (0.006, 0.016)))),
-        lip_rgb=tuple(float(x) for x in lip),
+        lip_rgb=_rgb(lip),
     )  # fmt: skip
 
 
@@ -242,9 +248,7 @@ def sample_view(identity: Identity, seed: int) -> View:
     lipstick = None
     if female and rng.random() < 0.5:
         shades = [(0.42, 0.02, 0.03), (0.5, 0.06, 0.12), (0.28, 0.015, 0.05), (0.55, 0.13, 0.12)]
-        lipstick = tuple(
-            float(x) for x in np.array(shades[rng.integers(4)]) * np.exp(rng.normal(0, 0.1, 3))
-        )
+        lipstick = _rgb(np.array(shades[rng.integers(4)]) * np.exp(rng.normal(0, 0.1, 3)))
     makeup = float(rng.uniform(0.5, 1.0)) if lipstick and rng.random() < 0.5 else 0.0
     base = rng.uniform(0.05, 0.6)
     tint = np.clip(1 + 0.3 * rng.normal(0, 1, 3), 0.3, 1.8)
@@ -266,15 +270,15 @@ def sample_view(identity: Identity, seed: int) -> View:
         lipstick=lipstick,
         eye_makeup=makeup,
         glasses=_choice(rng, {"none": 0.84, "eyeglasses": 0.115, "sunglasses": 0.045}),
-        glasses_rgb=_rgb(rng, 0.01, 0.06, 0.3) if rng.random() < 0.7 else (0.5, 0.36, 0.12),
+        glasses_rgb=_random_rgb(rng, 0.01, 0.06, 0.3) if rng.random() < 0.7 else (0.5, 0.36, 0.12),
         glasses_shape=float(rng.uniform(0, 1)),
         earrings=bool(rng.random() < (0.4 if female else 0.04)),
         necklace=bool(rng.random() < (0.3 if female else 0.04)),
         hat=hat,
-        hat_rgb=_rgb(rng, 0.04, 0.5, 0.4),
+        hat_rgb=_random_rgb(rng, 0.04, 0.5, 0.4),
         cloth=_choice(rng, {"tshirt": 4, "vneck": 2.5, "turtleneck": 1.2, "collar": 2.3}),
-        cloth_rgb=_rgb(rng, 0.03, 0.6, 0.4),
-        background=(tuple(map(float, first)), tuple(map(float, second))),
+        cloth_rgb=_random_rgb(rng, 0.03, 0.6, 0.4),
+        background=(_rgb(first), _rgb(second)),
         background_kind=_choice(rng, {"plain": 3, "gradient": 3, "blurred": 4}),
         light=LIGHTS[rng.integers(len(LIGHTS))],
         light_power=float(np.exp(rng.normal(0, 0.12))),

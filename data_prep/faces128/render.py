@@ -281,10 +281,11 @@ def render(identity: Identity, view: View, size: int = 128, spp: int = 16) -> Re
         integrator = {"type": "path", "max_depth": 3, "hide_emitters": True}
         shapes = scene.shapes(parts, folder)
         emitters = lights(view.light, view.light_power, rng)
-        drawn = mi.load_dict({
+        description = {
             "type": "scene", **shapes, **emitters, "integrator": integrator,
             "sensor": _sensor(camera, size, "gaussian", spp, seed),
-        })  # fmt: skip
+        }  # fmt: skip
+        drawn = mi.load_dict(description, parallel=False)  # else the lights come in any order
         rgba = np.array(mi.render(drawn, spp=spp, seed=seed))
         mask, depth = class_and_depth(parts, camera, folder, size, seed)
     alpha = np.clip(rgba[..., 3:], 0, 1)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -69,32 +70,19 @@ def build_parts(identity: Identity, view: View) -> list[Part]:
         if headgear:
             p = strands[:, 1]
             under = p[:, 1] > np.interp(st.azimuth(p), [0, 60, 95, 180], [0.05, 0.03, 0.018, -0.03])
-            strands, shade = (
-                strands[~(under & (style.length[1] < 0.1))],
-                shade[~(under & (style.length[1] < 0.1))],
-            )
+            shown = ~under | (style.length[1] >= 0.1)
+            strands, shade = strands[shown], shade[shown]
         for k, gain in enumerate((0.72, 1.0, 1.35)):
-            if (shade == k).any():
-                rgb = np.array(identity.hair_rgb) * gain
-                parts.append(
-                    Part(
-                        strands[shade == k],
-                        None,
-                        rgb,
-                        classes["hair"],
-                        "hair",
-                        radius=0.00085,
-                        mask_radius=0.0012,
-                    )
-                )
+            lock, tint = strands[shade == k], gain * np.array(identity.hair_rgb)
+            if len(lock):
+                locks = Part(lock, None, tint, classes["hair"], "hair", None, 0.00085, 0.0012)
+                parts.append(locks)
     if identity.beard in ("moustache", "goatee", "full"):
         beard = hair.grow_beard(
             identity.beard, identity.beard_length, body, normals, model.regions["lips"], rng
         )
-        rgb = np.array(identity.hair_rgb) * 0.8
-        parts.append(
-            Part(beard, None, rgb, classes["skin"], "hair", radius=0.0006, mask_radius=0.0006)
-        )
+        tint = 0.8 * np.array(identity.hair_rgb)
+        parts.append(Part(beard, None, tint, classes["skin"], "hair", None, 0.0006, 0.0006))
 
     if view.glasses != "none":
         parts += glasses(view, body, centres)
@@ -160,7 +148,8 @@ def _mesh(part: Part, name: str, seen_from: np.ndarray | None) -> object:
         mesh.add_attribute("vertex_color", 3, colors.ravel())
     else:
         label = np.broadcast_to(np.asarray(part.classes), len(faces)) / LABEL_SCALE
-        mesh.add_attribute("face_label", 3, np.repeat(label, 3).astype(np.float32))
+        labels: Any = np.repeat(label, 3).astype(np.float32)
+        mesh.add_attribute("face_label", 3, labels)
     values.update()
     return mesh
 

@@ -1,6 +1,7 @@
 """Skin, scalp, lips and make-up as one colour per vertex of the body mesh (linear RGB)."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data_prep.faces128 import regions
 from data_prep.faces128 import strands as st
@@ -38,24 +39,27 @@ def vertex_colors(identity: Identity, view: View) -> np.ndarray:
     color = np.tile(base, (len(p), 1))
     fair = 1 - identity.skin_tone
 
-    def mix(weight: np.ndarray, target: np.ndarray) -> None:
+    def both(x: float, y: float, z: float, radius: float) -> np.ndarray:
+        return _blob(p, (x, y, z), radius) + _blob(p, (-x, y, z), radius)
+
+    def mix(weight: np.ndarray, target: ArrayLike) -> None:
         nonlocal color
         w = np.clip(weight, 0, 1)[:, None]
         color = color * (1 - w) + np.asarray(target) * w
 
     color *= np.exp(0.05 * rng.normal(0, 1, (len(p), 1)))
-    cheeks = sum(_blob(p, (s * 0.042, -0.032, 0.0), 0.021) for s in (1, -1))
+    cheeks = both(0.042, -0.032, 0.0, 0.021)
     nose = _blob(p, (0, -0.042, 0.035), 0.014)
     red = base * np.array([1.02, 0.66, 0.62])
     mix((0.25 + 0.75 * identity.rosy) * cheeks, red)
     mix(0.5 * nose + 0.5 * model.regions["ears"], red)
-    sockets = sum(_blob(p, (s * 0.031, 0.004, 0.012), 0.017) for s in (1, -1))
+    sockets = both(0.031, 0.004, 0.012, 0.017)
     mix(0.35 * sockets, base * np.array([0.75, 0.66, 0.68]))
     if identity.freckles:
         spots = (rng.random(len(p)) < 0.45 * identity.freckles) * (cheeks + nose > 0.12)
         mix(0.6 * spots, base * np.array([0.50, 0.36, 0.28]))
     if view.eye_makeup:
-        lids = sum(_blob(p, (s * 0.032, 0.011, 0.012), 0.0125) for s in (1, -1))
+        lids = both(0.032, 0.011, 0.012, 0.0125)
         shade = np.array([[0.10, 0.04, 0.09], [0.03, 0.05, 0.10], [0.09, 0.04, 0.02]])
         mix(0.95 * view.eye_makeup * lids, shade[identity.seed % 3])
 
@@ -72,9 +76,7 @@ def vertex_colors(identity: Identity, view: View) -> np.ndarray:
         scalp = scalp * (model.regions["ears"] < 0.2) * (p[:, 1] > -0.075)
         mix((0.9 if identity.hair_style != "buzz" else 0.7) * scalp, 0.45 * hair)
     lips = model.regions["lips"]
-    mix(
-        lips * 0.9,
-        view.lipstick if view.lipstick else np.array(identity.lip_rgb) * (0.85 + 0.15 * fair),
-    )
+    natural = np.array(identity.lip_rgb) * (0.85 + 0.15 * fair)
+    mix(lips * 0.9, natural if view.lipstick is None else view.lipstick)
     mix(model.regions["inside-mouth"], (0.17, 0.035, 0.03))
     return color
