@@ -18,7 +18,7 @@ $(VENV)/.dev: $(VENV)/.notebooks
 test: lint unit
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests/unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -278,7 +278,8 @@ def render(identity: Identity, view: View, size: int = 128, spp: int = 16) -> Re
     camera = camera_label(view.yaw, view.pitch, view.roll)
     parts = to_world(scene.build_parts(identity, view))
     with tempfile.TemporaryDirectory() as folder:
-        integrator = {"type": "path", "max_depth": 3, "hide_emitters": True}
+        # One block for the whole picture: overlapping blocks are added in varying order.
+        integrator = {"type": "path", "max_depth": 3, "hide_emitters": True, "block_size": size}
         shapes = scene.shapes(parts, folder)
         emitters = lights(view.light, view.light_power, rng)
         description = {
