@@ -1,10 +1,10 @@
-# `make demo` shows a face; `make test` runs everything that continuous integration runs.
+# `make test` runs everything that continuous integration runs; `make faces` renders the data set.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit lint lab measure faces clean
+.PHONY: test unit lint lab faces clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
