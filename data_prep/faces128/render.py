@@ -286,7 +286,8 @@ def render(identity: Identity, view: View, size: int = 128, spp: int = 16) -> Re
             "type": "scene", **shapes, **emitters, "integrator": integrator,
             "sensor": _sensor(camera, size, "gaussian", spp, seed),
         }  # fmt: skip
-        drawn = mi.load_dict(description, parallel=False)  # else the lights come in any order
+        # Loading in parallel, or merging equal objects, puts the lights in any order.
+        drawn = mi.load_dict(description, parallel=False, optimize=False)
         rgba = np.array(mi.render(drawn, spp=spp, seed=seed))
         mask, depth = class_and_depth(parts, camera, folder, size, seed)
     alpha = np.clip(rgba[..., 3:], 0, 1)
