@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data_prep.faces128 import build, captions, strands
@@ -13,6 +14,7 @@ from data_prep.faces128.head import head_model
 from data_prep.faces128.person import sample_identity, sample_view
 from data_prep.faces128.regions import CLASS
 from data_prep.faces128.render import METRES_PER_UNIT, PIVOT, camera_label, render
+from data_prep.faces128.ship import ship
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset
 
 
@@ -136,3 +138,17 @@ def test_records_and_masks_match(built):
         depth = np.asarray(Image.open(built / "test/depth" / f"{record['id']}.png"))
         assert ((mask > 0) == (depth > 0)).mean() > 0.999
         assert 2.2 < depth[mask == CLASS["nose"]].mean() / 10_000 < 2.8
+
+
+def test_ship_copies_whole_identities_and_nothing_from_a_faulty_set(built, tmp_path):
+    out = tmp_path / "sample"
+    size = ship(built, out, {"train": 1, "test": 1})
+    data = FaceDataset(out, "train")
+    assert [r["id"] for r in data.records] == ["000000", "500000"]
+    assert torch.equal(data.images, FaceDataset(built, "train").images[[0, 2]])
+    assert size > data.images.shape[0] * 1000 and not list(out.rglob("depth"))
+    with pytest.raises(ValueError, match="2 were asked for"):
+        ship(built, out, {"train": 1, "test": 2})
+    with pytest.raises(ValueError, match="make faces"):
+        ship(tmp_path / "nothing", out, {"train": 1, "test": 1})
+    assert len(FaceDataset(out, "test")) == 1 and len(list(tmp_path.iterdir())) == 1

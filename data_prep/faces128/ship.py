@@ -1,0 +1,77 @@
+"""Copies a small part of a built face world into the clone: `python -m data_prep.faces128.ship`.
+
+The sample has the format of the full set, without depth maps.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from data_prep.faces128.build import SECOND_VIEW, check
+from dmgi_lib.dataset import SPLITS, default_root, sample_root
+
+KINDS = {"images": "webp", "masks": "png", "scribbles": "png"}
+
+
+def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
+    """Copies the first identities of each split, all views of them, and replaces `out` whole.
+
+    Args:
+        root: a built face world.
+        out: the sample's folder.
+        identities: split → how many identities.
+
+    Returns:
+        The sample's size in bytes.
+
+    Raises:
+        ValueError: the built set has faults or too few identities; `out` is left as it was.
+    """
+    faults = check(root)
+    if faults:
+        raise ValueError(f"{root} has {len(faults)} faults, first {faults[0]!r}; run `make faces`.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    made.chmod(0o755)
+    try:
+        for split in SPLITS:
+            lines = (root / split / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+            wanted = identities[split]
+            chosen = [x for x in lines if int(json.loads(x)["id"]) % SECOND_VIEW < wanted]
+            found = len({json.loads(line)["identity"] for line in chosen})
+            if found < wanted:
+                raise ValueError(
+                    f"{root} holds {found} {split} identities, {wanted} were asked for;"
+                    " ask for fewer or build more with `make faces`."
+                )
+            for kind, suffix in KINDS.items():
+                (made / split / kind).mkdir(parents=True)
+                for line in chosen:
+                    name = f"{json.loads(line)['id']}.{suffix}"
+                    shutil.copyfile(root / split / kind / name, made / split / kind / name)
+            (made / split / "metadata.jsonl").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, default=default_root(), help="a built face world")
+    parser.add_argument("--out", type=Path, default=sample_root(), help="folder of the sample")
+    parser.add_argument("--train", type=int, default=64, help="training identities")
+    parser.add_argument("--test", type=int, default=300, help="test identities")
+    args = parser.parse_args()
+    size = ship(args.root, args.out, {"train": args.train, "test": args.test})
+    print(f"{args.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

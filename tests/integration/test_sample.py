@@ -1,0 +1,23 @@
+"""The shipped sample of the face world: sound, of the promised size, and what a build makes."""
+
+import pytest
+
+from data_prep.faces128.build import check, make_sample
+from dmgi_lib.dataset import FaceDataset, sample_root
+
+
+def test_sample_is_sound_and_light():
+    assert check(sample_root()) == []
+    assert len(FaceDataset(sample_root(), "test").first_views()) >= 300
+    files = [path for path in sample_root().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 60e6
+
+
+@pytest.mark.parametrize(("split", "number"), [("test", 7), ("train", 20)])
+def test_sample_is_what_a_build_makes(split, number, tmp_path):
+    for kind in ("images", "masks", "scribbles", "depth", "records"):
+        (tmp_path / split / kind).mkdir(parents=True)
+    make_sample(tmp_path, split, number, spp=16)
+    for kind in ("images", "masks", "scribbles"):
+        (path,) = (tmp_path / split / kind).iterdir()
+        assert path.read_bytes() == (sample_root() / split / kind / path.name).read_bytes()
