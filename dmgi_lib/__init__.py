@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmgi_lib.generators.checkpoints import load_generator
+    from dmgi_lib.generators.eg3d import TriPlaneGenerator
     from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
     from dmgi_lib.mapping_network import MappingNetwork
     from dmgi_lib.pipeline import DMGIPipeline
@@ -23,6 +24,7 @@ _HOMES = {
     "MappingNetwork": "dmgi_lib.mapping_network",
     "StyleModulationNetwork": "dmgi_lib.style_modulation",
     "StyleGAN2Generator": "dmgi_lib.generators.stylegan2",
+    "TriPlaneGenerator": "dmgi_lib.generators.eg3d",
     # diffusers looks up the base class of a component in the library that model_index.json names.
     "ModelMixin": "diffusers",
 }
@@ -32,6 +34,7 @@ __all__ = [
     "MappingNetwork",
     "StyleGAN2Generator",
     "StyleModulationNetwork",
+    "TriPlaneGenerator",
     "load_generator",
 ]
 

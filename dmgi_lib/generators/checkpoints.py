@@ -1,6 +1,6 @@
-"""`load_generator`: a frozen generator from a `save_pretrained` folder or a .safetensors file.
+"""`load_generator`: a frozen generator from a `save_pretrained` folder, .safetensors file or .pkl.
 
-Only tensors and JSON are read; nothing in a checkpoint is ever executed.
+Only tensors, JSON and inert records are read; nothing in a checkpoint is ever executed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dmgi_lib.generators.eg3d import TriPlaneGenerator
+from dmgi_lib.generators.official_networks import official_config
+from dmgi_lib.generators.official_pickle import read_official_pickle
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 
-CLASSES: dict[str, type[ModelMixin]] = {"StyleGAN2Generator": StyleGAN2Generator}
+CLASSES: dict[str, type[ModelMixin]] = {
+    "TriPlaneGenerator": TriPlaneGenerator,
+    "StyleGAN2Generator": StyleGAN2Generator,
+}
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 CONFIG_NAME = "config.json"
 
@@ -27,19 +33,24 @@ def load_generator(path: str | Path) -> ModelMixin:
 
     Args:
         path: a folder written by `save_pretrained` (config.json and one .safetensors file), or a
-            .safetensors file. A file without config.json beside it must hold a StyleGAN2 generator
-            in official names, bare or under `G_ema.` or `G.`; its sizes are read off the tensors.
+            .safetensors file, or an official .pkl of StyleGAN2 (stylegan2-ada-pytorch, stylegan3)
+            or EG3D, from which G_ema is taken. A .safetensors file without config.json beside it
+            must hold a StyleGAN2 generator in official names, bare or under `G_ema.` or `G.`; its
+            sizes are read off the tensors.
 
     Raises:
         FileNotFoundError: the path, its config.json or its weights are missing
-        ValueError: not a generator, a damaged file, or tensors that do not fit the config
+        ValueError: not a generator, a damaged file, tensors that do not fit the config, or a .pkl
+            that asks for unknown names
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(
-            f"no generator at {path}; expected a folder written by save_pretrained or a"
-            " .safetensors file."
+            f"no generator at {path}; expected a folder written by save_pretrained, a .safetensors"
+            " file or an official .pkl."
         )
+    if path.suffix == ".pkl" and path.is_file():
+        return _load_pickle(path)
     config: dict[str, Any] | None
     if path.is_dir():
         config, file = _read_config(path / CONFIG_NAME), _weights_in(path)
@@ -48,8 +59,8 @@ def load_generator(path: str | Path) -> ModelMixin:
         config = _read_config(config_path) if config_path.is_file() else None
     else:
         raise ValueError(
-            f"{path} has the suffix {path.suffix!r}; expected a folder written by save_pretrained"
-            " or a .safetensors file."
+            f"{path} has the suffix {path.suffix!r}; expected a folder written by save_pretrained,"
+            " a .safetensors file or an official .pkl."
         )
     tensors = read_safetensors(file)
     if config is None:
@@ -79,7 +90,7 @@ def build_generator(config: dict[str, Any], tensors: dict[str, Tensor], source: 
         generator.load_state_dict({k: v.float() for k, v in tensors.items()})
     except RuntimeError as error:
         raise ValueError(
-            f"the tensors of {source} do not fit its config; is config.json that of another"
+            f"the tensors of {source} do not fit its config; does the config belong to another"
             f" model? {error}"
         ) from error
     return generator.eval().requires_grad_(False)
@@ -129,6 +140,12 @@ def stylegan2_config(tensors: dict[str, Tensor], source: str | Path) -> dict[str
         "channel_base": max(c * r for c, r in zip(channels, resolutions, strict=True)),
         "channel_max": max(channels),
     }
+
+
+def _load_pickle(path: Path) -> ModelMixin:
+    key, network = read_official_pickle(path)
+    source = f"{key} of {path}"
+    return build_generator(official_config(network, source), network.state_dict(source), source)
 
 
 def _bare_names(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:

@@ -1,0 +1,294 @@
+"""EG3D generator G (Chan et al. 2022, arXiv 2112.07945): tri-planes, volume rendering, upsampling.
+
+Plain PyTorch with the parameter names of the official PyTorch release, so that its weights load
+unchanged.
+
+    G = TriPlaneGenerator(img_resolution=512, sr_channels=(256, 128))
+    c = look_at(yaw=[-30.0, 30.0], pitch=0)                         # (2, 25)
+    ws = G.mapping(torch.randn(2, 512), c, truncation_psi=0.7)      # (2, 14, 512)
+    out = G.synthesis(ws, c)
+    out.image, out.image_raw, out.image_depth     # (2, 3, 512, 512), (2, 3, 128, 128), (2, 1, ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from dmgi_lib.generators.cameras import CAMERA_DIM, camera_rays, validate_camera
+from dmgi_lib.generators.stylegan2 import StyleMapping, SynthesisNetwork
+from dmgi_lib.generators.stylegan2_layers import block_resolutions, full_precision, num_channels
+from dmgi_lib.generators.super_resolution import SuperResolution
+from dmgi_lib.generators.tri_planes import TriPlaneDecoder, sample_planes
+from dmgi_lib.generators.volume_rendering import (
+    MAX_POINTS,
+    Field,
+    RenderingConfig,
+    render_rays,
+)
+
+
+@dataclass(frozen=True)
+class EG3DOutput:
+    """What one view shows; n is the neural rendering resolution.
+
+    image:       (B, 3, H, W), about [-1, 1], not clipped
+    image_raw:   (B, 3, n, n), the rendered image before super-resolution, likewise
+    image_depth: (B, 1, n, n), expected distance from the camera along the ray, in world units
+    """
+
+    image: Tensor
+    image_raw: Tensor
+    image_depth: Tensor
+
+
+class TriPlaneBackbone(nn.Module):
+    """The StyleGAN2 generator whose image is the three feature planes."""
+
+    def __init__(self, mapping: StyleMapping, synthesis: SynthesisNetwork) -> None:
+        super().__init__()
+        self.mapping = mapping
+        self.synthesis = synthesis
+
+
+class TriPlaneGenerator(ModelMixin, ConfigMixin):
+    """G = super-resolution ∘ volume rendering ∘ tri-plane backbone.
+
+    The defaults, with img_resolution=512 and sr_channels=(256, 128), are those of the released
+    network for faces.
+
+    Args:
+        z_dim, c_dim, w_dim: widths of latent z, camera label c (25; 0 = mapping without a camera)
+            and style code w
+        img_resolution: output side in pixels, a power of two
+        mapping_layers: fully connected layers of the mapping network
+        channel_base, channel_max: channels of the backbone at resolution r =
+            min(channel_base / r, channel_max)
+        plane_resolution, plane_channels: side and channels of each plane
+        decoder_hidden: hidden width of the decoder
+        feature_channels: rendered features, of which the first three are RGB
+        neural_rendering_resolution: side of the rendered image
+        sr_channels, sr_input_resolution, sr_antialias, sr_conv_clamp: see `SuperResolution`; the
+            released networks clamp at 256; sr_input_resolution None = img_resolution / 2, at most
+            128
+        conv_clamp: as sr_conv_clamp, in the backbone
+        c_gen_conditioning_zero: mapping reads zeros instead of the camera
+        c_scale: factor on the camera that mapping reads
+        rendering: a RenderingConfig, or its fields as a dict
+
+    Raises:
+        ValueError: sizes that do not fit together
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        z_dim: int = 512,
+        c_dim: int = CAMERA_DIM,
+        w_dim: int = 512,
+        img_resolution: int = 512,
+        mapping_layers: int = 2,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        plane_resolution: int = 256,
+        plane_channels: int = 32,
+        decoder_hidden: int = 64,
+        feature_channels: int = 32,
+        neural_rendering_resolution: int = 128,
+        sr_channels: Sequence[int] = (256, 128),
+        sr_input_resolution: int | None = None,
+        sr_antialias: bool = True,
+        sr_conv_clamp: float | None = None,
+        conv_clamp: float | None = None,
+        c_gen_conditioning_zero: bool = False,
+        c_scale: float = 1.0,
+        rendering: RenderingConfig | dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(rendering, RenderingConfig):
+            rendering = RenderingConfig(**(rendering or {}))
+        self.register_to_config(rendering=asdict(rendering), sr_channels=list(sr_channels))
+        if c_dim not in (0, CAMERA_DIM):
+            raise ValueError(f"c_dim came as {c_dim}; expected {CAMERA_DIM}, or 0 for no camera.")
+        if feature_channels < 3:
+            raise ValueError(f"feature_channels came as {feature_channels}; expected at least 3.")
+        if num_channels(block_resolutions(plane_resolution)[-1], channel_base, channel_max) < 1:
+            raise ValueError(
+                f"channel_base came as {channel_base}, channel_max as {channel_max}; expected"
+                f" channel_base >= plane_resolution ({plane_resolution}) and channel_max >= 1."
+            )
+        self.rendering = rendering
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.plane_channels = img_resolution, plane_channels
+        self.neural_rendering_resolution = neural_rendering_resolution
+        synthesis = SynthesisNetwork(
+            w_dim, plane_resolution, 3 * plane_channels, channel_base, channel_max, conv_clamp
+        )
+        self.backbone = TriPlaneBackbone(
+            StyleMapping(z_dim, c_dim, w_dim, synthesis.num_ws, mapping_layers), synthesis
+        )
+        self.decoder = TriPlaneDecoder(plane_channels, decoder_hidden, feature_channels)
+        self.superresolution = SuperResolution(
+            feature_channels,
+            sr_channels,
+            w_dim,
+            min(img_resolution // 2, 128) if sr_input_resolution is None else sr_input_resolution,
+            img_resolution,
+            sr_antialias,
+            sr_conv_clamp,
+        )
+
+    @property
+    def num_ws(self) -> int:
+        """Number of style rows: 2 log2(plane_resolution) − 2."""
+        return self.backbone.synthesis.num_ws
+
+    @property
+    def mean_latent(self) -> Tensor:
+        """w_avg (w_dim,): the centre of truncation."""
+        return self.backbone.mapping.w_avg
+
+    def mapping(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """z (B, z_dim) and the camera that conditions it → ws (B, num_ws, w_dim).
+
+        Args:
+            c: (B, 25), need not be the camera that is rendered; may be missing if the network
+                ignores it (c_gen_conditioning_zero or c_dim = 0)
+            truncation_psi, truncation_cutoff: see `StyleMapping`
+
+        Raises:
+            ValueError: z or c of another shape, or a missing camera
+        """
+        if self.c_dim == 0:
+            c = None
+        elif self.config.c_gen_conditioning_zero:
+            c = z.new_zeros(len(z), self.c_dim)
+        elif c is not None:
+            c = c * self.config.c_scale
+        return self.backbone.mapping(z, c, truncation_psi, truncation_cutoff)
+
+    def planes(
+        self, ws: Tensor, noise_mode: str = "const", generator: torch.Generator | None = None
+    ) -> Tensor:
+        """ws (B, num_ws, w_dim) → feature planes (B, 3, C, H, W): the scene without a camera.
+
+        As in the released networks, planes and rendering keep full precision under autocast; only
+        super-resolution runs at half.
+
+        Raises:
+            ValueError: wrong shape of ws or unknown noise mode
+        """
+        with full_precision(ws):
+            stacked = self.backbone.synthesis(ws, noise_mode, generator)
+        return stacked.unflatten(1, (3, self.plane_channels))
+
+    def synthesis(
+        self,
+        ws: Tensor,
+        c: Tensor,
+        neural_rendering_resolution: int | None = None,
+        noise_mode: str = "const",
+        generator: torch.Generator | None = None,
+        deterministic: bool = True,
+        max_points: int | None = MAX_POINTS,
+        planes: Tensor | None = None,
+    ) -> EG3DOutput:
+        """Renders each scene from its camera. Differentiable in ws and c.
+
+        Args:
+            ws: (B, num_ws, w_dim); equal rows are W, free rows W+
+            c:  (B, 25) cameras, see `dmgi_lib.generators.cameras`
+            neural_rendering_resolution: side of image_raw; None = the network's own
+            noise_mode: of the backbone: "const" stored noise maps, "random" fresh ones, "none"
+            generator: source of random noise and jitter; None = torch's default generator
+            deterministic: evenly spaced samples on rays (our choice for images that repeat);
+                False jitters them, as in training
+            max_points: points on rays in memory at once, which bounds peak memory without
+                gradients; None = all
+            planes: (B, 3, C, H, W) of the same ws from `planes`, to render several views of a scene
+                without running the backbone again
+
+        Raises:
+            ValueError: wrong shapes, unknown noise mode, or numbers that are no camera
+        """
+        if ws.ndim != 3 or c.shape != (len(ws), CAMERA_DIM):
+            raise ValueError(
+                f"ws {tuple(ws.shape)} and cameras {tuple(c.shape)} came; expected"
+                f" (B, {self.num_ws}, {self.w_dim}) and (B, {CAMERA_DIM}) with the same B."
+            )
+        validate_camera(c)
+        if max_points is not None and max_points < 1:
+            raise ValueError(f"max_points came as {max_points}; expected at least 1, or None.")
+        if planes is None:
+            planes = self.planes(ws, noise_mode, generator)
+        elif planes.shape[:3] != (len(ws), 3, self.plane_channels):
+            raise ValueError(
+                f"planes came as {tuple(planes.shape)}; expected what `planes(ws)` returns,"
+                f" ({len(ws)}, 3, {self.plane_channels}, H, W)."
+            )
+        n = neural_rendering_resolution or self.neural_rendering_resolution
+        with full_precision(ws):
+            origins, directions = camera_rays(c.to(planes.dtype), n)
+            options = (deterministic, generator, max_points)
+            field = self._field(planes)
+            colors, depth = render_rays(field, origins, directions, self.rendering, *options)
+        features = 2 * colors.mT.unflatten(2, (n, n)) - 1  # [B, C, n, n]
+        image_raw = features[:, :3]
+        image = self.superresolution(features, image_raw, ws)
+        return EG3DOutput(image, image_raw, depth.mT.unflatten(2, (n, n)))
+
+    def sample(
+        self,
+        points: Tensor,
+        ws: Tensor,
+        noise_mode: str = "const",
+        generator: torch.Generator | None = None,
+        max_points: int | None = MAX_POINTS,
+    ) -> tuple[Tensor, Tensor]:
+        """Asks the scene itself, for instance on a grid from which a mesh is extracted.
+
+        Args:
+            points: (B, P, 3) in world units; planes span the cube of side box_warp
+            ws: (B, num_ws, w_dim)
+            max_points: points in memory at once; None = all
+
+        Returns:
+            colour features (B, P, feature_channels), about [0, 1], and raw density (B, P, 1); the
+            surface lies where softplus(density − 1) is large
+
+        Raises:
+            ValueError: wrong shapes or unknown noise mode
+        """
+        if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(ws):
+            raise ValueError(f"points came as {tuple(points.shape)}; expected ({len(ws)}, P, 3).")
+        planes = self.planes(ws, noise_mode, generator)
+        size = points.shape[1] if max_points is None else max(1, max_points // len(ws))
+        with full_precision(ws):
+            field = self._field(planes)
+            pieces = [field(p) for p in points.to(planes.dtype).split(max(1, size), dim=1)]
+        colors, sigma = zip(*pieces, strict=True)
+        return torch.cat(colors, dim=1), torch.cat(sigma, dim=1)
+
+    def _field(self, planes: Tensor) -> Field:
+        return lambda points: self.decoder(sample_planes(planes, points, self.rendering.box_warp))
+
+    def forward(
+        self, z: Tensor, c: Tensor, truncation_psi: float = 1.0, **options: Any
+    ) -> EG3DOutput:
+        """z (B, z_dim) seen from the cameras c (B, 25) that also condition mapping.
+
+        `options` are those of `synthesis`.
+        """
+        return self.synthesis(self.mapping(z, c, truncation_psi), c, **options)

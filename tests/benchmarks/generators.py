@@ -1,0 +1,170 @@
+"""Images per second and peak memory of the generators, beside grouped convolutions.
+
+    python tests/benchmarks/generators.py            (or make bench)
+
+The grouped formulation builds a kernel for every sample (StyleGAN2, Sec. 2.2) and convolves with
+one group a sample. It draws the same image, which is checked before anything is timed. Every row
+runs in a process of its own; the two formulations take turns, and medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dmgi_lib.evaluation.speed import peak_memory_gb
+from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+from dmgi_lib.generators.stylegan2_layers import LRELU_GAIN, LRELU_SLOPE, SynthesisLayer
+
+SIZES = {
+    "StyleGAN2 128 px, mini": dict(
+        z_dim=128,
+        w_dim=128,
+        img_resolution=128,
+        mapping_layers=4,
+        channel_base=2048,
+        channel_max=128,
+    ),
+    "StyleGAN2 256 px": dict(img_resolution=256, channel_base=16384),
+}
+
+
+def grouped_forward(
+    layer: SynthesisLayer, x: Tensor, w: Tensor, noise_mode: str, generator: torch.Generator | None
+) -> Tensor:
+    """SynthesisLayer.forward with per-sample kernels and one group a sample."""
+    batch, channels, height, width = x.shape
+    style = layer.affine(w)
+    kernel = layer.weight[None] * style[:, None, :, None, None]  # (B, out, in, 3, 3)
+    kernel = kernel * (kernel.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+    x = x.reshape(1, batch * channels, height, width)
+    if layer.up:
+        x = F.conv_transpose2d(x, kernel.transpose(1, 2).flatten(0, 1), stride=2, groups=batch)
+        fir = (layer.resample_filter * 4).expand(x.shape[1], 1, 4, 4)
+        x = F.conv2d(x, fir, padding=1, groups=x.shape[1])
+    else:
+        x = F.conv2d(x, kernel.flatten(0, 1), padding=1, groups=batch)
+    x = x.reshape(batch, -1, *x.shape[2:]) * LRELU_GAIN
+    noise = layer._noise(batch, noise_mode, generator)
+    if noise is not None:
+        x = x + noise[:, None]
+    return F.leaky_relu(x + (layer.bias * LRELU_GAIN)[:, None, None], LRELU_SLOPE)
+
+
+@contextmanager
+def formulation(name: str):
+    """Inside, synthesis layers run "ours" or "grouped"."""
+    if name == "ours":
+        yield
+    else:
+        with mock.patch.object(SynthesisLayer, "forward", grouped_forward):
+            yield
+
+
+def build(name: str) -> StyleGAN2Generator:
+    torch.manual_seed(0)
+    return StyleGAN2Generator(**SIZES[name]).eval()
+
+
+def run_once(G: StyleGAN2Generator, ws: Tensor, backward: bool) -> Tensor:
+    if not backward:
+        with torch.no_grad():
+            return G.synthesis(ws)
+    image = G.synthesis(ws)
+    G.zero_grad(set_to_none=True)
+    image.square().mean().backward()
+    return image.detach()
+
+
+def measure(name: str, batch: int, backward: bool, repeats: int) -> dict[str, float]:
+    """Images per second of both formulations, and their largest difference."""
+    G = build(name)
+    ws = G.mapping(torch.randn(batch, G.config.z_dim, generator=torch.Generator().manual_seed(1)))
+    ws = ws.detach().requires_grad_(backward)
+    seconds: dict[str, list[float]] = {"ours": [], "grouped": []}
+    images = {}
+    for turn in range(repeats + 1):
+        for way in seconds:
+            with formulation(way):
+                begin = time.perf_counter()
+                images[way] = run_once(G, ws, backward)
+                if turn > 0:  # the first is the warm-up
+                    seconds[way].append(time.perf_counter() - begin)
+    difference = (images["ours"] - images["grouped"]).abs().max() / images["grouped"].std()
+    if difference > 1e-3:
+        raise AssertionError(f"the formulations differ by {difference:.1e} of the deviation")
+    rate = {way: batch / statistics.median(s) for way, s in seconds.items()}
+    return rate | {"ratio": rate["ours"] / rate["grouped"], "difference": difference.item()}
+
+
+def peak(name: str, way: str, batch: int, backward: bool) -> float:
+    """Peak memory of this process in GB after one pass."""
+    G = build(name)
+    ws = torch.zeros(batch, G.num_ws, G.config.w_dim, requires_grad=backward)
+    with formulation(way):
+        run_once(G, ws, backward)
+    return peak_memory_gb()
+
+
+def in_fresh_process(*arguments: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--row", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout)
+
+
+def row(name: str, batch: int, backward: bool, repeats: int) -> dict[str, float]:
+    arguments = (name, str(batch), str(int(backward)), str(repeats))
+    found = in_fresh_process("speed", *arguments)
+    for way in ("ours", "grouped"):
+        found[f"GB {way}"] = in_fresh_process(way, *arguments)["peak"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--batch", type=int, default=8, help="images at once")
+    parser.add_argument("--repeats", type=int, default=5, help="passes per median")
+    parser.add_argument("--row", nargs=5, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.row:
+        what, name, batch, backward, repeats = given.row
+        numbers = (name, int(batch), bool(int(backward)))
+        if what == "speed":
+            found = measure(*numbers, int(repeats))
+        else:
+            found = {"peak": peak(numbers[0], what, *numbers[1:])}
+        print(json.dumps(found))
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {given.batch}")
+    print(f"{'':42s}{'ours/s':>9s}{'grouped/s':>11s}{'ratio':>7s}{'GB':>6s}{'GB grouped':>12s}")
+    ratios = []
+    for name in SIZES:
+        for backward in (False, True):
+            found = row(name, given.batch, backward, given.repeats)
+            label = f"{name}, {'forward + backward' if backward else 'forward'}"
+            print(
+                f"{label:42s}{found['ours']:9.1f}{found['grouped']:11.1f}{found['ratio']:7.2f}"
+                f"{found['GB ours']:6.2f}{found['GB grouped']:12.2f}"
+            )
+            ratios.append(found["ratio"])
+    print(f"geometric mean ratio {math.exp(statistics.fmean(map(math.log, ratios))):.2f}")
+
+
+if __name__ == "__main__":
+    main()
