@@ -59,15 +59,29 @@ NOUNS = {
 OTHER_WORDS = """
 a an the of this that he she his her is has have wears wearing with and who in on as very looks
 without photo portrait picture face close up person headshot someone adult human beard short white
-style marble bronze statue sculpture cartoon oil watercolor painting pencil sketch drawing elf
-pointed ears
+style marble bronze metal stone greek statue sculpture cartoon comic oil watercolor watercolour
+painting painted painter's pencil sketch drawing graphite elf pointed ears alien blue creature
 """
+# How a style is named: before the person ("… of a woman"), or as what the person is.
+STYLE_OF: dict[str, tuple[str, ...]] = {
+    "marble": ("a marble statue", "a greek statue", "a marble sculpture", "a stone statue"),
+    "bronze": ("a bronze statue", "a bronze sculpture", "a metal statue"),
+    "cartoon": ("a cartoon", "a comic drawing", "a cartoon style picture"),
+    "oil": ("an oil painting", "a painting", "an oil portrait"),
+    "watercolor": ("a watercolor painting", "a watercolour", "a watercolor portrait"),
+    "pencil": ("a pencil sketch", "a pencil drawing", "a graphite drawing"),
+}
+BEINGS: dict[str, tuple[str, ...]] = {
+    "elf": ("elf", "silver hair elf", "elf with pointed ears"),
+    "alien": ("alien", "blue alien", "blue creature with pointed ears"),
+}
 
 
 def vocabulary() -> list[str]:
     """Every word that captions can contain, sorted; with `,` and `.`."""
     phrases = [p for table in (HAVE, WEAR, BE) for group in table.values() for p in group]
-    phrases += [p for group in NOUNS.values() for p in group]
+    for group in (*NOUNS.values(), *STYLE_OF.values(), *BEINGS.values()):
+        phrases += group
     words = {word for phrase in phrases for word in phrase.split()} | set(OTHER_WORDS.split())
     return [*sorted(words), ",", "."]
 
@@ -80,11 +94,19 @@ def _article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def caption(attributes: dict[str, bool | None], rng: np.random.Generator, salient: int) -> str:
+def caption(
+    attributes: dict[str, bool | None],
+    rng: np.random.Generator,
+    salient: int,
+    plain: bool = False,
+    noun: str | None = None,
+) -> str:
     """One caption that names `salient` true attributes (fewer if there are fewer).
 
     Args:
         attributes: name → True, False or None (not visible); see `faces128.attributes`.
+        plain: only "a woman with …", which can follow "a statue of".
+        noun: what the person is, instead of a man, a woman, …
     """
     true = [k for k, v in attributes.items() if v and (k in HAVE or k in WEAR or k in BE)]
     color_first = [
@@ -98,19 +120,20 @@ def caption(attributes: dict[str, bool | None], rng: np.random.Generator, salien
     if color_first and rng.random() < 0.8:  # hair colour is what people name first
         named = color_first + named[: max(salient - 1, 0)]
         rng.shuffle(named)
-    noun = str(rng.choice(NOUNS[bool(attributes["Male"]), attributes.get("Young")]))
-    if rng.random() < 0.1:
-        noun = "person"
+    if noun is None:
+        noun = str(rng.choice(NOUNS[bool(attributes["Male"]), attributes.get("Young")]))
+        if rng.random() < 0.1:
+            noun = "person"
     be = [str(rng.choice(BE[k])) for k in named if k in BE]
     have = [str(rng.choice(HAVE[k])) for k in named if k in HAVE]
     wear = [str(rng.choice(WEAR[k])) for k in named if k in WEAR]
     pronoun = "he" if attributes["Male"] else "she"
-    if rng.random() < 0.5:
+    if plain or rng.random() < 0.5:
         subject = _article(" ".join([*be[:1], noun]))
-        start = rng.choice(["", "a photo of ", "a portrait of ", "a close up of "])
-        text = start + subject
+        starts = [""] if plain else ["", "a photo of ", "a portrait of ", "a close up of "]
+        text = rng.choice(starts) + subject
         if have:
-            text += " with " + _join(have)
+            text += (" and " if " with " in noun else " with ") + _join(have)
         if wear:
             text += (" and" if have else "") + " wearing " + _join(wear)
         return re.sub(r"\s+", " ", text) + "."
@@ -134,3 +157,20 @@ def captions(attributes: dict[str, bool | None], seed: int, count: int = 6) -> l
     """`count` different-length captions of one picture; the same seed gives the same captions."""
     rng = np.random.default_rng([seed, 7])
     return [caption(attributes, rng, int(n)) for n in rng.integers(1, 7, count)]
+
+
+def styled_captions(
+    style: str, attributes: dict[str, bool | None], seed: int, count: int = 6
+) -> list[str]:
+    """`count` captions of a stylised picture, each of which names the style."""
+    rng = np.random.default_rng([seed, 10])
+    out = []
+    for n in rng.integers(0, 4, count):
+        if style in STYLE_OF:
+            text = caption(attributes, rng, int(n), plain=True)
+            out.append(f"{rng.choice(STYLE_OF[style])} of {text}")
+        else:
+            being = str(rng.choice(BEINGS[style]))
+            text = caption(attributes, rng, int(n), plain=True, noun=being)
+            out.append(text if rng.random() < 0.5 else f"a portrait of {text}")
+    return out

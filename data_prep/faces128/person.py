@@ -1,6 +1,6 @@
 """Who is in the picture and how it is taken: identities and views drawn from a seed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -107,7 +107,6 @@ class View:
     background_kind: str
     light: str
     light_power: float
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 def _choice(rng: np.random.Generator, table: dict[str, float]) -> str:

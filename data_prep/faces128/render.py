@@ -10,7 +10,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, median_filter
 
 from data_prep.faces128 import regions, scene
+from data_prep.faces128.painting import PAINTERS
 from data_prep.faces128.person import Identity, View
+from data_prep.faces128.styles import dressed, remade
 from data_prep.faces128.wearables import Part
 
 RADIUS, FOCAL = 2.7, 4.2647
@@ -264,8 +266,14 @@ def class_and_depth(
     return mask.astype(np.uint8), np.where(mask == 0, 0, mean)
 
 
-def render(identity: Identity, view: View, size: int = 128, spp: int = 16) -> Rendering:
-    """Renders one picture; the same identity and view give the same arrays."""
+def render(
+    identity: Identity, view: View, size: int = 128, spp: int = 16, style: str = "photo"
+) -> Rendering:
+    """Renders one picture; the same arguments give the same arrays.
+
+    Args:
+        style: "photo" or one of `styles.STYLES`.
+    """
     import drjit
     import mitsuba as mi
 
@@ -276,7 +284,8 @@ def render(identity: Identity, view: View, size: int = 128, spp: int = 16) -> Re
     rng = np.random.default_rng([identity.seed, view.seed, 6])
     seed = int(rng.integers(1 << 30))
     camera = camera_label(view.yaw, view.pitch, view.roll)
-    parts = to_world(scene.build_parts(identity, view))
+    identity, view = dressed(identity, view, style)
+    parts = to_world(remade(scene.build_parts(identity, view), style, identity.seed))
     with tempfile.TemporaryDirectory() as folder:
         # One block for the whole picture: overlapping blocks are added in varying order.
         integrator = {"type": "path", "max_depth": 3, "hide_emitters": True, "block_size": size}
@@ -292,4 +301,7 @@ def render(identity: Identity, view: View, size: int = 128, spp: int = 16) -> Re
         mask, depth = class_and_depth(parts, camera, folder, size, seed)
     alpha = np.clip(rgba[..., 3:], 0, 1)
     linear = rgba[..., :3] + (1 - alpha) * background(view, size, rng)
-    return Rendering(tone_map(denoise(linear, mask)), mask, depth, camera)
+    image = tone_map(denoise(linear, mask))
+    if style in PAINTERS:
+        image = PAINTERS[style](image, mask, rng)
+    return Rendering(image, mask, depth, camera)

@@ -106,6 +106,8 @@ MATERIALS: dict[str, dict] = {
     "glossy": {"type": "principled", "roughness": 0.15, "specular": 0.6},
     "metal": {"type": "principled", "roughness": 0.22, "metallic": 1.0, "specular": 0.7},
     "matte": {"type": "diffuse"},
+    "stone": {"type": "principled", "roughness": 0.38, "specular": 0.4},
+    "patina": {"type": "principled", "roughness": 0.36, "metallic": 0.75, "specular": 0.6},
 }  # fmt: skip
 
 
