@@ -27,13 +27,14 @@ class ImageEncoder(nn.Module):
         img_resolution: of the image
         bank_size:      recent codes kept for `code_distance`
 
-    Raw codes are whitened by running statistics, in training too: batches are small, and without
-    it most of the code's variance gathers in a few directions, which the prior never draws.
+    While the codes find their own shape, z is the raw code at mean square 1. `fit_prior` then takes
+    their Gaussian as the prior: z becomes the whitened code, and the generator's mapping network
+    takes over the unwhitening, so that every picture stays what it was. (Whitening from the first
+    step on made learning more than twice as slow.)
     """
 
-    momentum = 0.002  # of the running statistics, per image
     code_mean: Tensor
-    code_covariance: Tensor
+    whitening: Tensor
     bank: Tensor
 
     def __init__(
@@ -53,29 +54,41 @@ class ImageEncoder(nn.Module):
         self.offsets = FullyConnectedLayer(256, num_ws * w_dim)
         nn.init.zeros_(self.offsets.weight)
         self.register_buffer("code_mean", torch.zeros(z_dim))
-        self.register_buffer("code_covariance", torch.eye(z_dim))
+        self.register_buffer("whitening", torch.eye(z_dim))
         self.register_buffer("bank", torch.randn(bank_size, z_dim))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image (B, 3, H, W) → z (B, z_dim) of mean square 1, offsets (B, num_ws, w_dim)."""
         x = F.avg_pool2d(image, 2).contiguous(memory_format=torch.channels_last)
         x = self.fc(self.trunk(x).flatten(1))
-        z = normalize_second_moment(self._whiten(self.code(x).float()))
+        raw = normalize_second_moment(self.code(x).float())
+        with full_precision(raw):
+            z = normalize_second_moment((raw - self.code_mean) @ self.whitening.T)
         return z, self.offsets(x).float().unflatten(1, (self.num_ws, -1))
 
-    def _whiten(self, raw: Tensor) -> Tensor:
-        """Running mean 0 and covariance I; no gradient flows into the statistics."""
-        with torch.no_grad(), full_precision(raw):
-            if self.training:
-                share = 1.0 - (1.0 - self.momentum) ** len(raw)
-                self.code_mean.lerp_(raw.mean(dim=0), share)
-                centred = raw - self.code_mean
-                self.code_covariance.lerp_(centred.T @ centred / len(raw), share)
-            ridge = 0.01 * self.code_covariance.diagonal().mean() + 1e-6
-            factor = torch.linalg.cholesky(self.code_covariance + ridge * torch.eye(raw.shape[1]))
-            inverse = torch.linalg.inv(factor)
-        with full_precision(raw):
-            return (raw - self.code_mean) @ inverse.T
+    @torch.no_grad()
+    def fit_prior(self, images: Tensor, first_layer: FullyConnectedLayer, ridge: float) -> None:
+        """Makes N(0, I) the distribution of z, and lets `first_layer` read it.
+
+        With codes u of mean μ and covariance L Lᵀ, z = L⁻¹ (u − μ) and the layer's W u + b becomes
+        (W L) z + (W μ + b).
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], N a few times z_dim
+            first_layer: of the mapping network
+            ridge: added to the covariance's diagonal, as a share of its mean
+        """
+        codes = torch.cat([self(part)[0] for part in images.split(64)])
+        mean = codes.mean(dim=0)
+        centred = codes - mean
+        covariance = centred.T @ centred / len(codes)
+        eye = torch.eye(len(mean))
+        factor = torch.linalg.cholesky(covariance + ridge * covariance.diagonal().mean() * eye)
+        gain = first_layer.weight_gain / first_layer.bias_gain
+        first_layer.bias += gain * (first_layer.weight @ mean)
+        first_layer.weight.copy_(first_layer.weight @ factor)
+        self.code_mean.copy_(mean)
+        self.whitening.copy_(torch.linalg.inv(factor))
 
     def code_distance(self, z: Tensor, rng: torch.Generator, projections: int = 64) -> Tensor:
         """Distance of the recent codes from the prior; gradients flow to z only. Fills the bank.

@@ -1,6 +1,7 @@
 """Trains the 2D prior: StyleGAN2 (arXiv 1912.04958) with ADA (arXiv 2006.06676), warm-started.
 
-Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder.
+Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder; then a
+Gaussian is fitted to its codes and becomes the prior.
 Phase B: non-saturating loss and lazy R1 on samples and reconstructions alike; a quarter of each
 batch stays reconstructions, so that the training faces remain invertible. The warm start and the
 reconstruction terms are our choice (not specified in the paper's available sources).
@@ -26,6 +27,7 @@ from data_prep.priors.image_encoder import ImageEncoder, noisy_code
 from data_prep.priors.stylegan2_measurements import grid_sampler, measure, set_mean_latent
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+from dmgi_lib.generators.stylegan2_layers import FullyConnectedLayer
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
 
 Modules = dict[str, nn.Module]
@@ -40,20 +42,23 @@ class Recipe:
         ramp_images:     images over which phase B's adversarial weight rises to 1
         encoded_share:   share of phase B's batch that comes from the encoder
         code_noise:      σ of the noise on encoded z in phase A; a third of it in phase B
+        prior_images, prior_ridge: of the Gaussian's fit
         offset_share:    share of encoded samples that use W+ offsets
         mixing:          probability of style mixing on sampled z (StyleGAN, Sec. 3.1)
         r1_gamma:        weight of R1
         r1_interval:     steps between two R1 steps (lazy regularisation, StyleGAN2 App. B)
-        code_weight:     of the distance of the codes from the prior
+        code_weight:     of the distance of the codes from the prior in phase B
         offset_weight:   of the mean square of the W+ offsets
         reconstruction_weight, feature_weight: of the pixel and the D-feature L1 in phase B
         bf16:            autocast; logits, R1 and styles stay fp32
     """
 
-    warmup_images: int = 60_000
+    warmup_images: int = 28_000
     ramp_images: int = 8_000
     encoded_share: float = 0.25
-    code_noise: float = 0.3
+    code_noise: float = 0.1
+    prior_images: int = 1024
+    prior_ridge: float = 0.02
     offset_share: float = 0.5
     mixing: float = 0.5
     r1_gamma: float = 0.5
@@ -114,20 +119,27 @@ class StyleGAN2Step:
         seen = step * batch_size - self.recipe.warmup_images
         if seen < 0:
             return self.reconstruct(real, rng)
+        if seen < batch_size:  # the first step of phase B
+            first_layer = cast(FullyConnectedLayer, self.G.mapping.fc0)
+            images = to_float(self.images[: self.recipe.prior_images])
+            self.encoder.fit_prior(images, first_layer, self.recipe.prior_ridge)
         return self.play(real, step, min(1.0, seen / self.recipe.ramp_images), rng)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16)
 
-    def encode(self, real: Tensor, sigma: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, real: Tensor, sigma: float, code_weight: float, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Images → ws, and the loss that keeps codes near the prior and offsets small."""
         with self.autocast():
             z, offsets = self.encoder(real)
-        distance = self.encoder.code_distance(z, rng)
         used = torch.rand(len(z), 1, 1, generator=rng) < self.recipe.offset_share
         ws = self.G.mapping(noisy_code(z, sigma, rng)) + offsets * used
-        loss = self.recipe.code_weight * distance
-        return ws, loss + self.recipe.offset_weight * offsets.square().mean()
+        loss = self.recipe.offset_weight * offsets.square().mean()
+        if code_weight:
+            loss = loss + code_weight * self.encoder.code_distance(z, rng)
+        return ws, loss
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """ws of `count` random z, some with style mixing."""
@@ -142,7 +154,7 @@ class StyleGAN2Step:
     def reconstruct(self, real: Tensor, rng: torch.Generator) -> dict[str, float]:
         """Phase A: autoencoder."""
         _set_beta1(self.opt_G, 0.9)
-        ws, code_loss = self.encode(real, self.recipe.code_noise, rng)
+        ws, code_loss = self.encode(real, self.recipe.code_noise, 0.0, rng)
         with self.autocast():
             image = self.G.synthesis(ws)
         loss = pyramid_loss(image, real, self.fine_to_coarse_a)
@@ -158,7 +170,7 @@ class StyleGAN2Step:
         recipe, batch = self.recipe, len(real)
         _set_beta1(self.opt_G, 0.0)
         count = max(1, int(batch * recipe.encoded_share))
-        ws, code_loss = self.encode(real[:count], recipe.code_noise / 3, rng)
+        ws, code_loss = self.encode(real[:count], recipe.code_noise / 3, recipe.code_weight, rng)
         with self.autocast():
             fake = self.G.synthesis(torch.cat([ws, self.sample(batch - count, rng)]))
 
