@@ -1,0 +1,53 @@
+"""Inversion by optimisation recovers codes that exist, and tells W from W+."""
+
+import pytest
+import torch
+
+from dmgi_lib.evaluation.inversion import InversionConfig, invert, pyramid_distance
+from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+
+
+@pytest.fixture(scope="module")
+def G() -> StyleGAN2Generator:
+    torch.manual_seed(0)
+    G = StyleGAN2Generator(16, 0, 16, 16, mapping_layers=1, channel_base=128, channel_max=16)
+    with torch.no_grad():
+        G.mapping.w_avg.copy_(G.mapping(torch.randn(500, 16))[:, 0].mean(0))
+    return G.eval().requires_grad_(False)
+
+
+def error(G, ws, space, steps=150):
+    target = G.synthesis(ws)
+    found = invert(G, target, InversionConfig(space, steps=steps, latent=0.0))
+    assert found.latents.shape == ws.shape and found.curve.shape == (steps, len(ws))
+    assert torch.equal(found.images, G.synthesis(found.latents))
+    mean_face = pyramid_distance(G.synthesis(G.mean_latent.expand_as(ws)), target, 4)
+    return (pyramid_distance(found.images, target, 4) / mean_face).mean()
+
+
+def test_w_is_found_in_w_and_w_plus_only_in_w_plus(G):
+    z = torch.randn(4, 16, generator=torch.Generator().manual_seed(3))
+    in_w = G.mapping(z[:2])
+    mixed = in_w.clone()
+    mixed[:, ::2] = G.mapping(z[2:])[:, ::2]
+    assert error(G, in_w, "W") < 0.15
+    assert error(G, mixed, "W+") < 0.15
+    assert error(G, mixed, "W") > 2 * error(G, mixed, "W+")
+
+
+def test_repeats_itself_and_uses_the_perceptual_term(G):
+    target = G.synthesis(G.mapping(torch.ones(1, 16)))
+    config = InversionConfig(steps=3)
+    first, second = invert(G, target, config), invert(G, target, config)
+    assert torch.equal(first.latents, second.latents)
+    pushed = invert(G, target, config, perceptual=lambda image, _: image.mean((1, 2, 3)))
+    assert not torch.equal(first.latents, pushed.latents)
+
+
+def test_bad_input(G):
+    with pytest.raises(ValueError, match=r"expected \(B, 3, 16, 16\)"):
+        invert(G, torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="expected one of"):
+        InversionConfig("Z")
+    with pytest.raises(ValueError, match="at least 1"):
+        InversionConfig(steps=0)
