@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: test unit lint lab faces clean
+.PHONY: demo test unit lint lab faces measure clean
+
+demo: $(VENV)/.notebooks
+	$(BIN)/python -m dmgi_lib.notebook_runner notebooks/00_quickstart.ipynb --out $(RUNS)/demo
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +30,9 @@ lint: $(VENV)/.dev
 
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
+
+measure: $(VENV)/.notebooks
+	$(BIN)/python -m dmgi_lib.evaluation.measure --out $(RUNS)/measure.json
 
 faces: $(VENV)/.dev
 	$(BIN)/python -m data_prep.faces128.build

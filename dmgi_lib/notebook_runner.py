@@ -1,0 +1,135 @@
+"""Runs a notebook with parameters.
+
+    python -m dmgi_lib.notebook_runner notebooks/00_quickstart.ipynb -p seed 3
+
+papermill executes; this adds what it lacks: parameters that the notebook does not list are refused,
+pictures and recorded numbers are written beside the executed notebook.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import difflib
+from pathlib import Path
+from typing import Any
+
+from dmgi_lib.display import recorded
+
+
+def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
+    """Raises ValueError for a name that the notebook's parameters cell does not hold."""
+    import papermill
+
+    known = list(papermill.inspect_notebook(str(notebook)))
+    for name in parameters:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"{notebook.name} has no parameter {name!r}; its parameters are {known}.{hint}"
+            )
+
+
+def run(
+    notebook: Path, out: Path, parameters: dict[str, Any], progress: bool = True
+) -> dict[str, float]:
+    """Executes a notebook and keeps what it made.
+
+    Args:
+        notebook: path of the .ipynb.
+        out: folder that gets the executed notebook, `<name>_1.png`, … and `<name>.csv`, which has
+            one row a run: the parameters, then the numbers recorded with `dmgi_lib.display.record`.
+        parameters: name → value, for the cell tagged `parameters`.
+        progress: shows a bar.
+
+    Returns:
+        The recorded numbers.
+
+    Raises:
+        FileNotFoundError: no such notebook.
+        ValueError: a parameter that the notebook does not list.
+        papermill.PapermillExecutionError: a cell failed; the notebook in `out` shows where.
+    """
+    import papermill
+
+    if not notebook.is_file():
+        raise FileNotFoundError(f"no notebook at {notebook}; give the path of an .ipynb file.")
+    check_parameters(notebook, parameters)
+    out.mkdir(parents=True, exist_ok=True)
+    executed = papermill.execute_notebook(
+        str(notebook),
+        str(out / notebook.name),
+        parameters,
+        kernel_name="python3",
+        cwd=str(notebook.parent),
+        progress_bar=progress,
+    )
+    for old in out.glob(f"{notebook.stem}_*.png"):
+        old.unlink()
+    pictures = [
+        output["data"]["image/png"]
+        for cell in executed["cells"]
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    for number, picture in enumerate(pictures, start=1):
+        (out / f"{notebook.stem}_{number}.png").write_bytes(base64.b64decode(picture))
+    numbers = recorded(executed)
+    _append_row(out / f"{notebook.stem}.csv", {**parameters, **numbers})
+    return numbers
+
+
+def _append_row(path: Path, row: dict[str, Any]) -> None:
+    """Adds a row to a table, and columns where the row brings new ones."""
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    rows.append(row)
+    columns = list(dict.fromkeys(name for r in rows for name in r))
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("notebook", type=Path, help="the .ipynb to execute")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for what it makes")
+    parser.add_argument("-f", "--file", type=Path, help="YAML file of parameters")
+    parser.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="one parameter, its value in YAML; overrides --file",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    try:
+        import yaml  # comes with papermill
+    except ModuleNotFoundError:
+        parser.error('running notebooks needs papermill: pip install -e ".[notebooks]"')
+    parameters = {}
+    try:
+        if given.file:
+            parameters = yaml.safe_load(given.file.read_text(encoding="utf-8")) or {}
+        if not isinstance(parameters, dict):
+            raise ValueError(f"{given.file} holds no `name: value` lines.")
+        parameters |= {name: yaml.safe_load(value) for name, value in given.parameter}
+        numbers = run(given.notebook, given.out, parameters)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        parser.error(str(error))
+    for name, value in numbers.items():
+        print(f"{name:32s}{value:10.4g}")
+    print(f"notebook  {given.out / given.notebook.name}")
+    print(f"pictures  {given.out / given.notebook.stem}_*.png")
+    print(f"numbers   {given.out / given.notebook.stem}.csv")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The committed notebooks: executed, complete, light, and runnable by papermill and on GitHub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS[0].name == "00_quickstart.ipynb"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_committed_executed_and_sound(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "widgets" not in notebook.metadata  # GitHub calls such files invalid
+    assert path.stat().st_size <= 500_000
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    kinds = {output.output_type for cell in code for output in cell.outputs}
+    assert "error" not in kinds
+    noise = [o.text for c in code for o in c.outputs if o.get("name") == "stderr"]
+    assert noise == []
+    assert any("image/png" in o.get("data", {}) for c in code for o in c.outputs)
+    assert not any(re.search(r"/(root|home|tmp|Users)/", str(c.outputs)) for c in code)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_are_listed_and_explained(path):
+    parameters = papermill.inspect_notebook(str(path))
+    assert parameters
+    for name, parameter in parameters.items():
+        assert parameter["help"] or parameter["default"].startswith("["), name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_says_what_how_long_and_what_next(path):
+    cells = nbformat.read(path, as_version=4).cells
+    opening, closing = cells[0].source, cells[-1].source
+    assert opening.startswith(f"# {path.stem[:2]} · ")
+    for part in ("You will learn", "Time", "Prerequisites"):
+        assert part in opening, part
+    for part in ("Recap", "Exercises", "next"):
+        assert part in closing, part
+    assert "google.colab" in cells[1].source
