@@ -21,7 +21,7 @@ $(VENV)/.dev: $(VENV)/.notebooks
 test: lint unit
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit tests/integration/test_sample.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Reader of the on-disk face dataset: ground truth (I, x, c) and labels of every sample.
 
-    ROOT/{train,test}/metadata.jsonl            one JSON object a line
+    ROOT/{train,test}/metadata.jsonl            one JSON object a line; likewise styles/ and views/
     ROOT/{train,test}/images/000123.webp        128x128 RGB
     ROOT/{train,test}/masks/000123.png          palette PNG, pixel value = class id 0..18
     ROOT/{train,test}/scribbles/000123.png      "L", 0 or 255
@@ -65,6 +65,7 @@ ATTRIBUTES: tuple[str, ...] = (
 )
 
 SPLITS = ("train", "test")
+EXTRA_SPLITS = ("styles", "views")  # stylised renders; test identities from several cameras
 REQUIRED_KEYS = ("id", "identity", "captions", "attributes")
 
 
@@ -83,7 +84,7 @@ class FaceDataset:
 
     Args:
         root: dataset folder; None means `default_root()`.
-        split: "train" or "test" (identities of the two are disjoint).
+        split: "train" or "test" (identities of the two are disjoint), or one of EXTRA_SPLITS.
 
     Raises:
         ValueError: unknown split, or a broken metadata line.
@@ -91,8 +92,8 @@ class FaceDataset:
     """
 
     def __init__(self, root: str | Path | None = None, split: str = "train") -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split came as {split!r}; expected one of {SPLITS}.")
+        if split not in SPLITS + EXTRA_SPLITS:
+            raise ValueError(f"split came as {split!r}; expected one of {SPLITS + EXTRA_SPLITS}.")
         self.root = Path(root).expanduser() if root is not None else default_root()
         self.split = split
         self.folder = self.root / split
@@ -132,7 +133,15 @@ class FaceDataset:
 
     @cached_property
     def shape_codes(self) -> torch.Tensor:
-        """float32 (N, 48): standardised head-shape parameters."""
+        """float32 (N, 48): standardised head-shape parameters.
+
+        Raises:
+            ValueError: the data set does not know them (photographs).
+        """
+        if any("shape_code" not in r for r in self.records):
+            raise ValueError(
+                f"{self.folder} holds no shape codes; only the rendered face world knows them."
+            )
         return torch.tensor([r["shape_code"] for r in self.records], dtype=torch.float32)
 
     @cached_property

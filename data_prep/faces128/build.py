@@ -9,17 +9,61 @@ import io
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from dmgi_lib.dataset import SPLITS, default_root
+from data_prep.faces128.person import Identity, View
+from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, default_root
 from dmgi_lib.masks import PALETTE
 
 TEST_SEED = 1_000_000  # test identities are drawn from here on, training identities from 0 on
 SECOND_VIEW = 500_000  # sample numbers of second views
+STYLE = 10_000  # sample number of a stylised render: style * STYLE + identity
+CAMERAS = (-40.0, -20.0, 0.0, 20.0, 40.0)  # yaw of the views; number: identity * 10 + camera
+
+
+def sample_numbers(
+    train: tuple[int, int], test: tuple[int, int], styles: int = 0, views: int = 0
+) -> dict[str, list[int]]:
+    """Split → sample numbers.
+
+    Args:
+        train, test: identities, and how many of them get a second view.
+        styles: renders of each style, of training identities.
+        views: test identities seen from all CAMERAS.
+    """
+    from data_prep.faces128.styles import STYLES
+
+    numbers = {}
+    for split, (identities, second) in (("test", test), ("train", train)):
+        numbers[split] = [*range(identities), *(SECOND_VIEW + i for i in range(second))]
+    numbers["styles"] = [k * STYLE + i for k in range(len(STYLES)) for i in range(styles)]
+    numbers["views"] = [i * 10 + k for i in range(views) for k in range(len(CAMERAS))]
+    return numbers
+
+
+def sample_person(split: str, number: int) -> tuple[int, Identity, View, str]:
+    """(identity's number, person, picture, style) of a sample."""
+    from data_prep.faces128.person import sample_identity, sample_view
+    from data_prep.faces128.styles import STYLES
+
+    style, view_number = "photo", 0
+    if split == "styles":
+        style, identity_number = STYLES[number // STYLE], number % STYLE
+    elif split == "views":
+        identity_number = number // 10
+    else:
+        view_number, identity_number = divmod(number, SECOND_VIEW)
+    seed = identity_number + (TEST_SEED if split in ("test", "views") else 0)
+    identity = sample_identity(seed)
+    view = sample_view(identity, view_number)
+    if split == "views":
+        view = replace(view, yaw=CAMERAS[number % 10], pitch=view.pitch / 2, roll=0.0)
+    return identity_number, identity, view, style
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -38,17 +82,14 @@ def make_sample(root: Path, split: str, number: int, spp: int) -> None:
     """Renders sample `number` of `split` and writes its five files, the record last."""
     from data_prep.faces128.attributes import attributes
     from data_prep.faces128.captions import captions
-    from data_prep.faces128.person import sample_identity, sample_view
     from data_prep.faces128.render import render
+    from data_prep.faces128.styles import dressed, style_captions
     from data_prep.scribbles import scribble
 
     folder = root / split
     name = f"{number:06d}"
-    identity_number, view_number = number % SECOND_VIEW, number // SECOND_VIEW
-    seed = identity_number + (TEST_SEED if split == "test" else 0)
-    identity = sample_identity(seed)
-    view = sample_view(identity, view_number)
-    picture = render(identity, view, spp=spp)
+    identity_number, identity, view, style = sample_person(split, number)
+    picture = render(identity, view, spp=spp, style=style)
 
     buffer = io.BytesIO()
     Image.fromarray(picture.image).save(buffer, "WEBP", quality=94, method=4)
@@ -60,18 +101,23 @@ def make_sample(root: Path, split: str, number: int, spp: int) -> None:
     _write(folder / "scribbles" / f"{name}.png", _png(Image.fromarray(strokes)))
     depth = np.clip(picture.depth * 10_000, 0, 65_535).round().astype(np.uint16)
     _write(folder / "depth" / f"{name}.png", _png(Image.fromarray(depth)))
+    identity, view = dressed(identity, view, style)
     seen = attributes(identity, view, picture.mask)
+    if style == "photo":
+        texts = captions(seen, identity.seed * 10 + view.seed)
+    else:
+        texts = style_captions(style, seen, identity.seed)
     record = {
         "id": name,
         "identity": identity_number,
-        "seed": seed,
-        "captions": captions(seen, seed * 10 + view_number),
+        "seed": identity.seed,
+        "captions": texts,
         "attributes": seen,
         "camera": [round(float(x), 6) for x in picture.camera],
         "shape_code": [round(float(x), 4) for x in identity.shape_code],
         "hair_color": "none" if identity.hair_style == "bald" else identity.hair_color,
         "skin_tone": round(identity.skin_tone, 4),
-        "style": "photo",
+        "style": style,
     }
     _write(folder / "records" / f"{name}.json", json.dumps(record).encode())
 
@@ -84,17 +130,18 @@ def _collect(root: Path, split: str) -> int:
     return len(records)
 
 
-def build(root: Path, counts: dict[str, tuple[int, int]], workers: int, spp: int) -> None:
+def build(root: Path, wanted: dict[str, list[int]], workers: int, spp: int) -> None:
     """Renders what is missing.
 
     Args:
-        counts: split → (identities, how many of them get a second view).
+        wanted: split → sample numbers, from `sample_numbers`.
     """
     tasks = []
-    for split, (identities, second) in counts.items():
+    for split, numbers in wanted.items():
+        if not numbers:
+            continue
         for folder in ("images", "masks", "scribbles", "depth", "records"):
             (root / split / folder).mkdir(parents=True, exist_ok=True)
-        numbers = list(range(identities)) + [SECOND_VIEW + i for i in range(second)]
         done = {int(p.stem) for p in (root / split / "records").glob("*.json")}
         tasks += [(split, number) for number in numbers if number not in done]
     with ProcessPoolExecutor(workers) as pool:
@@ -103,10 +150,10 @@ def build(root: Path, counts: dict[str, tuple[int, int]], workers: int, spp: int
         for finished, future in enumerate(bar, 1):
             future.result()
             if finished % 100 == 0:
-                for split in counts:
+                for split in wanted:
                     _collect(root, split)
     print(
-        *(f"{split}: {_collect(root, split)} samples" for split in counts),
+        *(f"{split}: {_collect(root, split)} samples" for split in wanted),
         sep=", ",
         end=f" in {root}\n",
     )
@@ -116,8 +163,10 @@ def check(root: Path) -> list[str]:
     """Faults of a built set, one line each; an empty list means that all is well."""
     faults = []
     identities: dict[str, set[int]] = {}
-    for split in SPLITS:
+    for split in SPLITS + EXTRA_SPLITS:
         path = root / split / "metadata.jsonl"
+        if not path.is_file() and split in EXTRA_SPLITS:
+            continue
         if not path.is_file():
             faults.append(f"{path} is missing: run the build")
             continue
@@ -143,8 +192,9 @@ def check(root: Path) -> list[str]:
                 )
             if len(record["captions"]) < 5:
                 faults.append(f"{split}/{name}: {len(record['captions'])} captions, 5 expected")
-    if len(identities) == 2 and identities["train"] & identities["test"]:
-        faults.append("train and test share identities")
+    seen = identities.get("train", set()) | identities.get("styles", set())
+    if seen & (identities.get("test", set()) | identities.get("views", set())):
+        faults.append("training and test samples share identities")
     return faults
 
 
@@ -161,16 +211,16 @@ def main() -> None:
     parser.add_argument(
         "--test-second-views", type=int, default=100, help="test identities seen twice"
     )
+    parser.add_argument("--styles", type=int, default=150, help="renders of each style")
+    parser.add_argument("--views", type=int, default=300, help="test identities from 5 cameras")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--spp", type=int, default=16, help="light paths a pixel")
     parser.add_argument("--check", action="store_true", help="only verify what is there")
     args = parser.parse_args()
     if not args.check:
-        counts = {
-            "test": (args.test, args.test_second_views),
-            "train": (args.train, args.second_views),
-        }
-        build(args.root, counts, args.workers, args.spp)
+        train, test = (args.train, args.second_views), (args.test, args.test_second_views)
+        numbers = sample_numbers(train, test, args.styles, args.views)
+        build(args.root, numbers, args.workers, args.spp)
     faults = check(args.root)
     print(*faults or ["all samples are sound"], sep="\n")
     raise SystemExit(bool(faults))

@@ -21,7 +21,9 @@ from dmgi_lib.dataset import ATTRIBUTES, FaceDataset
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("faces")
-    build.build(root, {"train": (2, 1), "test": (1, 0)}, workers=1, spp=4)
+    numbers = build.sample_numbers(train=(2, 1), test=(1, 0), styles=1, views=1)
+    numbers["styles"], numbers["views"] = numbers["styles"][::3], numbers["views"][::4]
+    build.build(root, numbers, workers=1, spp=4)
     return root
 
 
@@ -40,11 +42,28 @@ def test_build_is_complete_sound_and_readable(built):
     assert data.identities.tolist() == [0, 1, 0]
 
 
+def test_styles_and_views_keep_the_person(built):
+    styled = FaceDataset(built, "styles")
+    assert [r["style"] for r in styled.records] == ["marble", "alien", "watercolor"]
+    assert {r["seed"] for r in styled.records} == {0}
+    photo = FaceDataset(built, "train")
+    for record, mask in zip(styled.records, styled.masks, strict=True):
+        assert len(record["captions"]) >= 5
+        words = [*captions.STYLE_OF.get(record["style"], captions.BEINGS.get(record["style"]))]
+        assert all(any(word in text for word in words) for text in record["captions"])
+        assert (mask == photo.masks[0]).float().mean() > 0.8
+    colors = styled.images.float().std(1).mean((1, 2))  # marble is gray, an alien is not
+    assert colors[0] < colors[1]
+    views = FaceDataset(built, "views")
+    assert len({r["seed"] for r in views.records}) == 1
+    x = [r["camera"][3] for r in views.records]
+    assert x[0] < -1.5 and x[1] > 1.5  # seen from -40 and from 40 degrees
+
+
 def test_build_resumes_and_repeats_itself(built, tmp_path):
-    counts = {"train": (1, 0), "test": (1, 0)}
-    build.build(tmp_path, {"train": (1, 0), "test": (0, 0)}, workers=1, spp=4)
+    build.build(tmp_path, build.sample_numbers((1, 0), (0, 0)), workers=1, spp=4)
     before = (tmp_path / "train/images/000000.webp").stat().st_mtime_ns
-    build.build(tmp_path, counts, workers=1, spp=4)
+    build.build(tmp_path, build.sample_numbers((1, 0), (1, 0)), workers=1, spp=4)
     assert (tmp_path / "train/images/000000.webp").stat().st_mtime_ns == before
     for path in ("train/images/000000.webp", "test/masks/000000.png", "test/records/000000.json"):
         assert (tmp_path / path).read_bytes() == (built / path).read_bytes()
