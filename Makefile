@@ -4,10 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit lint lab faces measure clean
-
-demo: $(VENV)/.notebooks
-	$(BIN)/python -m dmgi_lib.notebook_runner notebooks/00_quickstart.ipynb --out $(RUNS)/demo
+.PHONY: test unit notebooks lint lab bench faces clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,10 +15,14 @@ $(VENV)/.dev: $(VENV)/.notebooks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebooks,render,dev]"
 	touch $@
 
-test: lint unit
+test: lint unit notebooks
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/integration/test_sample.py
+
+notebooks: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/notebooks
+	$(BIN)/python -m pytest --nbval-lax notebooks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -31,8 +32,9 @@ lint: $(VENV)/.dev
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
 
-measure: $(VENV)/.notebooks
-	$(BIN)/python -m dmgi_lib.evaluation.measure --out $(RUNS)/measure.json
+bench: $(VENV)/.notebooks
+	$(BIN)/python tests/benchmarks/generators.py
+	$(BIN)/python tests/benchmarks/full_size.py
 
 faces: $(VENV)/.dev
 	$(BIN)/python -m data_prep.faces128.build

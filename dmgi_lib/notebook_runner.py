@@ -12,6 +12,7 @@ import argparse
 import base64
 import csv
 import difflib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,11 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     given = parser.parse_args(arguments)
     try:
+        import papermill
         import yaml  # comes with papermill
     except ModuleNotFoundError:
         parser.error('running notebooks needs papermill: pip install -e ".[notebooks]"')
-    parameters = {}
+    parameters: dict[str, Any] = {}
     try:
         if given.file:
             parameters = yaml.safe_load(given.file.read_text(encoding="utf-8")) or {}
@@ -122,6 +124,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise ValueError(f"{given.file} holds no `name: value` lines.")
         parameters |= {name: yaml.safe_load(value) for name, value in given.parameter}
         numbers = run(given.notebook, given.out, parameters)
+    except papermill.PapermillExecutionError as error:
+        print(
+            f"{error}\n{given.out / given.notebook.name} shows where it stopped.", file=sys.stderr
+        )
+        raise SystemExit(1) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         parser.error(str(error))
     for name, value in numbers.items():

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, median_filter
 
 from data_prep.faces128 import regions, scene
+from data_prep.faces128.lighting import background, lights
 from data_prep.faces128.painting import PAINTERS
 from data_prep.faces128.person import Identity, View
 from data_prep.faces128.styles import dressed, remade
@@ -53,7 +54,7 @@ def camera_label(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def _sensor(camera: np.ndarray, size: int, rfilter: str, spp: int, seed: int) -> dict:
-    import mitsuba as mi
+    mi = scene.renderer()
 
     cam2world = camera[:16].reshape(4, 4)
     origin, down, forward = cam2world[:3, 3], cam2world[:3, 1], cam2world[:3, 2]
@@ -70,109 +71,6 @@ def _sensor(camera: np.ndarray, size: int, rfilter: str, spp: int, seed: int) ->
         "film": {**film, "rfilter": {"type": rfilter}},
         "sampler": {"type": "multijitter", "sample_count": spp, "seed": seed},
     }  # fmt: skip
-
-
-def _area_light(position: tuple, size: float, irradiance: float, rgb: tuple) -> dict:
-    """A square light facing the head that gives `irradiance` at the origin."""
-    import mitsuba as mi
-
-    position_ = np.array(position, float)
-    distance = np.linalg.norm(position_)
-    radiance = irradiance * distance**2 / (4 * size**2)
-    color = {"type": "rgb", "value": [radiance * c for c in rgb]}
-    to_world = mi.ScalarTransform4f().look_at(
-        list(map(float, position_)), [0, 0, 0], [0.0, 1.0, 0.1]
-    )
-    return {
-        "type": "rectangle",
-        "to_world": to_world @ mi.ScalarTransform4f().scale(size),
-        "emitter": {"type": "area", "radiance": color},
-    }  # fmt: skip
-
-
-def lights(name: str, power: float, rng: np.random.Generator) -> dict[str, dict]:
-    """Emitters of one of the set-ups in `person.LIGHTS`."""
-    white, warm, cool = (1.0, 0.97, 0.93), (1.0, 0.78, 0.52), (0.86, 0.93, 1.0)
-    s = float(rng.choice([-1, 1]))
-    jitter = rng.uniform(0.8, 1.2, 3)
-    key, fill, env = {
-        "studio": (
-            ((1.8 * s, 1.5, 2.4), 0.7, 2.3, white),
-            ((-2.4 * s, 0.4, 2.0), 0.9, 0.7, white),
-            0.16,
-        ),
-        "window_left": (
-            ((2.8, 0.9, 1.5), 1.1, 2.6, cool),
-            ((-2.0, 0.2, 2.2), 0.8, 0.35, white),
-            0.17,
-        ),
-        "window_right": (
-            ((-2.8, 0.9, 1.5), 1.1, 2.6, cool),
-            ((2.0, 0.2, 2.2), 0.8, 0.35, white),
-            0.17,
-        ),
-        "overcast": (
-            ((0.4 * s, 2.8, 1.8), 1.4, 1.3, cool),
-            ((0.0, -0.6, 2.6), 0.9, 0.4, white),
-            0.42,
-        ),
-        "sunset": (
-            ((2.2 * s, 0.6, 1.9), 0.45, 2.3, warm),
-            ((-1.8 * s, 0.8, 2.2), 0.9, 0.5, cool),
-            0.2,
-        ),
-        "rembrandt": (
-            ((1.9 * s, 2.1, 1.6), 0.5, 2.7, white),
-            ((-2.2 * s, 0.2, 2.3), 0.8, 0.4, white),
-            0.11,
-        ),
-    }[name]
-    position = np.array(key[0]) * jitter
-    rim = (-1.5 * s, 1.4, -2.2)
-    env_rgb = {"overcast": cool, "sunset": (0.85, 0.88, 1.0)}.get(name, white)
-    return {
-        "key": _area_light(tuple(position), key[1], key[2] * power, key[3]),
-        "fill": _area_light(fill[0], fill[1], fill[2] * power, fill[3]),
-        "rim": _area_light(rim, 0.5, float(rng.uniform(0.3, 1.3)) * power, white),
-        "env": {
-            "type": "constant",
-            "radiance": {"type": "rgb", "value": [env * power * c for c in env_rgb]},
-        },
-    }
-
-
-def background(view: View, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size, size, 3) linear RGB: plain, gradient, or a softly blurred room."""
-    first, second = np.array(view.background[0]), np.array(view.background[1])
-    y, x = np.mgrid[0:size, 0:size] / size
-    if view.background_kind == "plain":
-        return (
-            np.broadcast_to(first, (size, size, 3))
-            * (1 - 0.15 * ((x - 0.5) ** 2 + (y - 0.4) ** 2))[..., None]
-        )
-    angle = rng.uniform(0, np.pi)
-    t = np.clip(0.5 + (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle), 0, 1)[..., None]
-    picture = first * (1 - t) + second * t
-    if view.background_kind == "blurred":
-        for _ in range(rng.integers(4, 9)):
-            color = (
-                (first if rng.random() < 0.5 else second)
-                * np.exp(rng.normal(0, 0.6))
-                * np.exp(rng.normal(0, 0.2, 3))
-            )
-            cx, cy, w, h = (
-                rng.uniform(0, 1),
-                rng.uniform(0, 1),
-                rng.uniform(0.05, 0.4),
-                rng.uniform(0.1, 0.8),
-            )
-            picture = np.where(
-                ((np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2))[..., None], color, picture
-            )
-        picture = gaussian_filter(
-            picture, (rng.uniform(3, 7) * size / 128,) * 2 + (0,), mode="nearest"
-        )
-    return np.clip(picture, 0.005, 0.9)
 
 
 def denoise(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -232,7 +130,7 @@ def class_and_depth(
     Meshes glow with their class id and one bounce-free render reads it; tubes cannot glow, so each
     class of tubes is rendered alone, with the same rays, and wins where it is nearer.
     """
-    import mitsuba as mi
+    mi = scene.renderer()
 
     sensor = mi.load_dict(_sensor(camera, size * over, "box", 1, seed))
 
@@ -266,6 +164,24 @@ def class_and_depth(
     return mask.astype(np.uint8), np.where(mask == 0, 0, mean)
 
 
+def draw(
+    parts: list[Part], emitters: dict[str, dict], camera: np.ndarray, size: int, spp: int, seed: int
+) -> np.ndarray:
+    """Path-traces parts in world units. Returns (size, size, 4) linear RGB and coverage."""
+    mi = scene.renderer()
+    with tempfile.TemporaryDirectory() as folder:
+        # One block for the whole picture: overlapping blocks are added in varying order.
+        integrator = {"type": "path", "max_depth": 3, "hide_emitters": True, "block_size": size}
+        description = {
+            "type": "scene", **scene.shapes(parts, folder), **emitters, "integrator": integrator,
+            "sensor": _sensor(camera, size, "gaussian", spp, seed),
+        }  # fmt: skip
+        # Loading in parallel, or merging equal objects, puts the lights in any order.
+        drawn = mi.load_dict(description, parallel=False, optimize=False)
+        rgba = np.array(mi.render(drawn, spp=spp, seed=seed))
+    return np.concatenate([rgba[..., :3], np.clip(rgba[..., 3:], 0, 1)], 2)
+
+
 def render(
     identity: Identity, view: View, size: int = 128, spp: int = 16, style: str = "photo"
 ) -> Rendering:
@@ -274,33 +190,15 @@ def render(
     Args:
         style: "photo" or one of `styles.STYLES`.
     """
-    import drjit
-    import mitsuba as mi
-
-    mi.set_variant("scalar_rgb")
-    drjit.set_thread_count(
-        1
-    )  # several threads add light in varying order; processes share the work
     rng = np.random.default_rng([identity.seed, view.seed, 6])
     seed = int(rng.integers(1 << 30))
     camera = camera_label(view.yaw, view.pitch, view.roll)
     identity, view = dressed(identity, view, style)
     parts = to_world(remade(scene.build_parts(identity, view), style, identity.seed))
+    rgba = draw(parts, lights(view.light, view.light_power, rng), camera, size, spp, seed)
     with tempfile.TemporaryDirectory() as folder:
-        # One block for the whole picture: overlapping blocks are added in varying order.
-        integrator = {"type": "path", "max_depth": 3, "hide_emitters": True, "block_size": size}
-        shapes = scene.shapes(parts, folder)
-        emitters = lights(view.light, view.light_power, rng)
-        description = {
-            "type": "scene", **shapes, **emitters, "integrator": integrator,
-            "sensor": _sensor(camera, size, "gaussian", spp, seed),
-        }  # fmt: skip
-        # Loading in parallel, or merging equal objects, puts the lights in any order.
-        drawn = mi.load_dict(description, parallel=False, optimize=False)
-        rgba = np.array(mi.render(drawn, spp=spp, seed=seed))
         mask, depth = class_and_depth(parts, camera, folder, size, seed)
-    alpha = np.clip(rgba[..., 3:], 0, 1)
-    linear = rgba[..., :3] + (1 - alpha) * background(view, size, rng)
+    linear = rgba[..., :3] + (1 - rgba[..., 3:]) * background(view, size, rng)
     image = tone_map(denoise(linear, mask))
     if style in PAINTERS:
         image = PAINTERS[style](image, mask, rng)

@@ -21,6 +21,16 @@ from data_prep.faces128.wearables import (
 )  # fmt: skip
 
 
+def renderer() -> Any:
+    """mitsuba, in the variant that renders the same on every machine: one CPU thread, RGB."""
+    import drjit
+    import mitsuba
+
+    mitsuba.set_variant("scalar_rgb")
+    drjit.set_thread_count(1)  # several add light in varying order; processes share the work
+    return mitsuba
+
+
 def build_parts(identity: Identity, view: View) -> list[Part]:
     """All geometry of one picture, in head space (metres)."""
     model = head_model()
@@ -118,7 +128,7 @@ def _bsdf(material: str, color: dict) -> dict:
 
 
 def _mesh(part: Part, name: str, seen_from: np.ndarray | None) -> object:
-    import mitsuba as mi
+    mi = renderer()
 
     assert part.faces is not None
     used, faces = np.unique(part.faces, return_inverse=True)
@@ -157,7 +167,7 @@ def _mesh(part: Part, name: str, seen_from: np.ndarray | None) -> object:
 
 
 def _tubes(part: Part, folder: str, for_mask: bool) -> object:
-    import mitsuba as mi
+    mi = renderer()
 
     n, k, _ = part.vertices.shape
     radius = part.mask_radius if for_mask else part.radius

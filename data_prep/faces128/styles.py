@@ -54,8 +54,8 @@ def dressed(identity: Identity, view: View, style: str) -> tuple[Identity, View]
             identity, hair_color="black", hair_rgb=NIGHT, beard="none", freckles=0.0, rosy=0.0,
             skin_tone=0.12, iris="green", lip_rgb=(0.05, 0.10, 0.22),
         )  # fmt: skip
-    hat = {"hat": "none", "glasses": "none", "eyes_closed": False}
-    return identity, replace(view, expression={**view.expression, **ears}, **hat)
+    view = replace(view, hat="none", glasses="none")
+    return identity, replace(view, expression={**view.expression, **ears})
 
 
 def _veins(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

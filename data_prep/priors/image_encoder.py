@@ -85,7 +85,7 @@ class ImageEncoder(nn.Module):
         eye = torch.eye(len(mean))
         factor = torch.linalg.cholesky(covariance + ridge * covariance.diagonal().mean() * eye)
         gain = first_layer.weight_gain / first_layer.bias_gain
-        first_layer.bias += gain * (first_layer.weight @ mean)
+        first_layer.bias.add_(gain * (first_layer.weight @ mean))
         first_layer.weight.copy_(first_layer.weight @ factor)
         self.code_mean.copy_(mean)
         self.whitening.copy_(torch.linalg.inv(factor))

@@ -1,0 +1,52 @@
+"""The notebook runner collects what runs made, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dmgi_lib.notebook_runner import main, run
+
+
+@pytest.fixture
+def small_notebook(tmp_path) -> Path:
+    cells = [
+        nbformat.v4.new_code_cell("a = 1  # a number", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import matplotlib.pyplot as plt\nfrom dmgi_lib.display import record\n"
+            "record('twice', 2 * a)\nplt.plot([1, a]);"
+        ),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / "small.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def test_runner_collects_runs_in_one_table(small_notebook, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "params.yml").write_text("a: 5\n")
+    main([str(small_notebook), "--out", str(out), "-f", str(tmp_path / "params.yml")])
+    main([str(small_notebook), "--out", str(out), "-p", "a", "7"])
+    assert [row["twice"] for row in csv.DictReader((out / "small.csv").open())] == ["10.0", "14.0"]
+    assert len(list(out.glob("*.png"))) == 1 and "small.csv" in capsys.readouterr().out
+
+
+def test_runner_refuses_unknown_parameters_and_files(small_notebook, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="no parameter 'aa'.*Did you mean 'a'"):
+        run(small_notebook, out, {"aa": 2})
+    with pytest.raises(SystemExit):
+        main([str(small_notebook.with_name("none.ipynb")), "--out", str(out)])
+    assert "no notebook at" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_runner_reports_the_failing_cell(small_notebook, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(small_notebook), "--out", str(tmp_path / "out"), "-p", "a", "[]"])
+    assert stopped.value.code == 1
+    assert "small.ipynb shows where it stopped" in capsys.readouterr().err
