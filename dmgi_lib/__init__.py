@@ -25,6 +25,7 @@ _HOMES = {
     "StyleModulationNetwork": "dmgi_lib.style_modulation",
     "StyleGAN2Generator": "dmgi_lib.generators.stylegan2",
     "TriPlaneGenerator": "dmgi_lib.generators.eg3d",
+    "MaskEncoder": "dmgi_lib.evaluation.baselines",
     # diffusers looks up the base class of a component in the library that model_index.json names.
     "ModelMixin": "diffusers",
 }

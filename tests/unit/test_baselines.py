@@ -1,0 +1,66 @@
+"""Encoder baselines: they start at the mean face, learn from masks, and follow a text loss."""
+
+import pytest
+import torch
+from tiny_models import generator
+
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.evaluation.baselines import BaselineTrainer, MaskEncoder, optimise_for_text
+from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.training.loop import LoopConfig
+
+
+@pytest.fixture
+def trainer(tiny_faces) -> BaselineTrainer:
+    torch.manual_seed(0)
+    G = generator()
+    with torch.no_grad():
+        G.mean_latent.normal_(generator=torch.Generator().manual_seed(1))
+    encoder = MaskEncoder(128, G.num_ws, len(G.mean_latent), (4, 4, 8, 8, 8), 16)
+    loss_net = Recognizer(channels=(4, 8, 8, 8, 8))
+    return BaselineTrainer(encoder, G, loss_net, FaceDataset(tiny_faces), held_out=3)
+
+
+def test_starts_at_the_mean_face_and_ignores_nothing_but_the_mask(trainer):
+    masks = trainer.dataset.masks[:3]
+    start = trainer.encoder(masks)
+    assert torch.equal(start, trainer.G.mean_latent.expand_as(start))
+    torch.nn.init.normal_(trainer.encoder.mapping.fc.weight)
+    codes = trainer.encoder(masks)
+    assert not torch.allclose(codes[0], codes[1])
+
+
+def test_learns_and_repeats_itself(trainer, tmp_path):
+    before = trainer.measure(trainer.encoder)
+    loop = LoopConfig(tmp_path / "a", minutes=5, batch_size=4, max_steps=6, learning_rate=1e-3)
+    result = trainer.fit(loop)
+    after = trainer.measure(trainer.encoder)
+    assert after["l2"] < before["l2"] and set(after) == {"l2", "perceptual", "identity", "latent"}
+    assert result.step == 6
+    grid = trainer.sample_grid(6, {"mask_encoder": trainer.encoder})
+    assert grid.shape == (3 * 128, len(trainer.test_rows[:8]) * 128, 3)
+
+
+def test_held_out_identities_are_never_drawn(trainer):
+    identities = trainer.dataset.identities
+    seen = set(identities[trainer.train_rows].tolist())
+    unseen = set(identities[trainer.test_rows].tolist())
+    assert len(unseen) == 3 and not seen & unseen
+
+
+def test_text_optimisation_raises_the_similarity_and_can_be_held_back():
+    G = generator()
+    w = G.mapping(torch.randn(2, G.config.z_dim, generator=torch.Generator().manual_seed(0)))
+
+    def brightness(image: torch.Tensor) -> torch.Tensor:
+        return image.mean((1, 2, 3))
+
+    moved = optimise_for_text(G, w, brightness, steps=10)
+    held = optimise_for_text(G, w, brightness, steps=10, keep=1e6)
+    assert (brightness(G.synthesis(moved)) > brightness(G.synthesis(w))).all()
+    assert (held - w).abs().max() < (moved - w).abs().max()
+
+
+def test_bad_sizes():
+    with pytest.raises(ValueError, match="end at 4 pixels"):
+        MaskEncoder(image_size=64)
