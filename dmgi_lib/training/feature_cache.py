@@ -33,7 +33,7 @@ from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import POOLS, pool_attention
-from dmgi_lib.training.loop import write_whole
+from dmgi_lib.training.run_files import write_whole
 
 FROZEN = ("text_encoder", "unet", "vae")
 

@@ -17,22 +17,26 @@ the uninterrupted run would have drawn. The loop is our choice (not specified in
 available sources).
 """
 
+from __future__ import annotations
+
 import copy
-import csv
 import functools
-import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
+
+from dmgi_lib.training.run_files import RunLog, load_checkpoint, write_whole
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 StepFn = Callable[[int, torch.Generator], Mapping[str, float]]
 SampleFn = Callable[[int, dict[str, Any]], np.ndarray]
@@ -125,95 +129,6 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> torch.Tensor
     return row[start - epochs[0] * n : stop - epochs[0] * n]
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary_path)`, then renames, so that `path` is never half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class _Log:
-    """log.csv: one row of means per `log_every` steps; new columns may appear at any time."""
-
-    def __init__(self, path: Path, last_step: int) -> None:
-        self.path = path
-        self.rows: list[dict[str, str]] = []
-        self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last row
-        if path.exists():
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
-        self.columns = list(self.rows[-1]) if self.rows else ["step", "seconds"]
-        self._rewrite()
-
-    def add(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            number = float(value)
-            if not math.isfinite(number):
-                raise FloatingPointError(
-                    f"{name} became {number} at step {step}; the last checkpoint is intact, "
-                    "lower the learning rate and run again"
-                )
-            entry = self.sums.setdefault(name, [0.0, 0.0])
-            entry[0] += number
-            entry[1] += 1.0
-
-    def write_row(self, step: int, seconds: float) -> None:
-        means = {name: total / count for name, (total, count) in self.sums.items()}
-        row = {"step": str(step), "seconds": f"{seconds:.1f}"}
-        row |= {name: f"{value:.8g}" for name, value in means.items()}
-        self.sums = {}
-        self.rows.append(row)
-        new = [name for name in row if name not in self.columns]
-        if new:
-            self.columns += new
-            self._rewrite()
-        else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self.columns, restval="").writerow(row)
-
-    def last(self) -> dict[str, float]:
-        return {k: float(v) for k, v in self.rows[-1].items() if v} if self.rows else {}
-
-    def _rewrite(self) -> None:
-        def write(path: Path) -> None:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self.columns, restval="")
-                writer.writeheader()
-                writer.writerows(self.rows)
-
-        write_whole(self.path, write)
-
-
-def _load_checkpoint(config: LoopConfig, path: Path, parts: dict[str, Mapping[str, Any]]) -> dict:
-    """Loads checkpoint.pt into modules, optimizers and EMA copies, in place."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name in ("seed", "batch_size"):
-        if state[name] != getattr(config, name):
-            raise ValueError(
-                f"{path} was written with {name}={state[name]}, but this run has "
-                f"{name}={getattr(config, name)}; use the old value or another run_dir"
-            )
-    for part, objects in parts.items():
-        if set(state[part]) != set(objects):
-            raise ValueError(
-                f"{path} holds {part} {sorted(state[part])}, this run has {sorted(objects)}; "
-                "use another run_dir"
-            )
-        for name, obj in objects.items():
-            try:
-                obj.load_state_dict(state[part][name])
-            except (RuntimeError, ValueError) as error:
-                raise ValueError(
-                    f"{part} {name!r} in {path} has another architecture than this run "
-                    f"({error}); use the old config or another run_dir"
-                ) from error
-    return state
-
-
 @torch.no_grad()
 def _update_ema(averaged: nn.Module, module: nn.Module, half_life: float) -> None:
     targets: list[torch.Tensor] = [p for p in averaged.parameters() if p.is_floating_point()]
@@ -228,6 +143,25 @@ def _used_share(config: LoopConfig, step: int, seconds: float) -> float:
     return max(by_clock, step / config.max_steps if config.max_steps else 0.0)
 
 
+def _agreed(used: float, accelerator: Accelerator | None) -> float:
+    """The first process's value, so that all stop after the same step."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return used
+    from accelerate.utils import broadcast
+
+    return float(broadcast(torch.tensor(used, dtype=torch.float64)))
+
+
+def _averaged(values: Mapping[str, float], accelerator: Accelerator | None) -> Mapping[str, float]:
+    """Means over the processes."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return values
+    from accelerate.utils import reduce
+
+    mean = reduce(torch.tensor([float(v) for v in values.values()]), "mean")
+    return dict(zip(values, mean.tolist(), strict=True))
+
+
 def run(
     config: LoopConfig,
     modules: Mapping[str, nn.Module],
@@ -236,6 +170,7 @@ def run(
     *,
     ema: tuple[str, ...] = (),
     sample_fn: SampleFn | None = None,
+    accelerator: Accelerator | None = None,
 ) -> LoopResult:
     """Trains until the time budget or `max_steps` is used up, resuming from run_dir by itself.
 
@@ -247,6 +182,8 @@ def run(
                     global generator, for dropout
         ema:        names of the modules to average
         sample_fn:  (step, EMA copies) -> uint8 (H, W, 3), saved as samples/{step}.png
+        accelerator: for several processes; `modules` and `optimizers` stay the unwrapped ones. Only
+                    the first process writes, and its clock ends the run for all
 
     Raises:
         ValueError:         the checkpoint belongs to another seed, batch size or architecture
@@ -264,14 +201,16 @@ def run(
         "optimizers": optimizers,
         "ema": averaged,
     }
+    writes = accelerator is None or accelerator.is_main_process
     step, before = 0, 0.0
     sums: dict[str, list[float]] = {}
     if path.exists():
-        state = _load_checkpoint(config, path, parts)
+        expected = {"seed": config.seed, "batch_size": config.batch_size}
+        state = load_checkpoint(path, expected, parts)
         step, before, sums = state["step"], state["seconds"], state["sums"]
     elif config.minutes == 0:
         raise FileNotFoundError(f"no {path} to load; train first (minutes > 0)")
-    log = _Log(run_dir / "log.csv", step)
+    log = RunLog(run_dir / "log.csv", step, writes)
     log.sums = sums
     start, first_step = time.monotonic(), step
 
@@ -279,13 +218,15 @@ def run(
         return before + time.monotonic() - start
 
     def save() -> None:
+        if not writes:
+            return
         states = {p: {k: o.state_dict() for k, o in objs.items()} for p, objs in parts.items()}
         facts = {"step": step, "seconds": seconds(), "sums": log.sums}
         facts |= {"seed": config.seed, "batch_size": config.batch_size}
         write_whole(path, lambda target: torch.save(states | facts, target))
 
     def sample() -> None:
-        if sample_fn is not None:
+        if sample_fn is not None and writes:
             with torch.no_grad():
                 image = Image.fromarray(sample_fn(step, averaged))
             target = run_dir / "samples" / f"{step:07d}.png"
@@ -301,7 +242,7 @@ def run(
         leave=False,
     )
     with torch.random.fork_rng(devices=[]), bar:
-        while (used := _used_share(config, step, seconds())) < 1.0:
+        while (used := _agreed(_used_share(config, step, seconds()), accelerator)) < 1.0:
             rate = min(1.0, (step + 1) / max(1, config.warmup_steps))
             if config.cooldown:
                 rate *= min(1.0, (1.0 - used) / config.cooldown)
@@ -310,7 +251,7 @@ def run(
                     group["lr"] = base * rate
             torch.manual_seed(seed_of(config.seed, step))
             rng = torch.Generator().manual_seed(seed_of(config.seed, step))
-            log.add(step_fn(step, rng), step)
+            log.add(_averaged(step_fn(step, rng), accelerator), step)
             step += 1
             half_life = max(1.0, min(config.ema_half_life_steps, step / 10))
             for name, copy_ in averaged.items():
@@ -329,9 +270,9 @@ def run(
         sample()
     rate_now = (step - first_step) * config.batch_size / max(1e-9, seconds() - before)
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in log.last().items() if k not in _CLOCK)
-    print(
-        f"{run_dir.name}: {step} steps, {seconds() / 60:.1f} min, {rate_now:.1f} img/s; {numbers}"
-    )
+    if writes:
+        spent = f"{step} steps, {seconds() / 60:.1f} min, {rate_now:.1f} img/s"
+        print(f"{run_dir.name}: {spent}; {numbers}")
     return LoopResult(step, seconds(), averaged, log.last(), log.path)
 
 

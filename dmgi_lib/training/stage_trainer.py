@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
@@ -60,6 +61,7 @@ class StageTrainer:
         generator, loss_net: G and the recogniser behind the losses; both are frozen.
         mapping_network: a trained M (stages 2 and 3); None in stage 1 starts a new one.
         style_modulation: a trained T (stage 3); None in stage 2 starts a new one.
+        accelerator: device and processes (`accelerate launch` starts several); None: this one's.
 
     Raises:
         ValueError: a network or the images I_0^d that the stage needs are missing; unknown steps.
@@ -75,10 +77,13 @@ class StageTrainer:
         mapping_network: MappingNetwork | None = None,
         style_modulation: StyleModulationNetwork | None = None,
         preset_name: str = MINI.name,
+        accelerator: Accelerator | None = None,
     ) -> None:
+        self.accelerator = accelerator or Accelerator()
+        device = self.accelerator.device
         self.config, self.cache, self.dataset = config, cache, dataset
-        self.generator = generator.eval().requires_grad_(False)
-        self.loss_net = loss_net.eval().requires_grad_(False)
+        self.generator = generator.eval().requires_grad_(False).to(device)
+        self.loss_net = loss_net.eval().requires_grad_(False).to(device)
         self.slots = _slots(cache, config.steps)
         self.train_entries, self.test_entries = _split(cache, dataset, config.held_out)
         sample = cache.batch(
@@ -103,7 +108,7 @@ class StageTrainer:
             }
             mapping = replace(preset.mapping, num_ws=num_ws, w_dim=w_dim, **sizes)
             mapping_network = MappingNetwork.from_dataclass(mapping)
-            mapping_network.calibrate(generator.mean_latent, sample.h)
+            mapping_network.calibrate(generator.mean_latent.cpu(), sample.h)
         if style_modulation is None and config.stage == 2:
             sizes = {"in_channels": tuple(f.shape[1] for f in sample.f)}
             sizes["resolution"] = max(f.shape[2] for f in sample.f)
@@ -114,7 +119,7 @@ class StageTrainer:
         if config.stage > 1:
             self.networks["style_modulation"] = style_modulation
         for name, network in self.networks.items():
-            network.train().requires_grad_(name in STAGES[config.stage])
+            network.train().requires_grad_(name in STAGES[config.stage]).to(device)
         self.perceptual = losses.PerceptualLoss(self.loss_net)
         self.identity = losses.IdentityLoss(self.loss_net)
         self.parsing = losses.ParsingLoss(self.loss_net)
@@ -125,9 +130,11 @@ class StageTrainer:
 
     def codes(self, batch: CachedBatch, networks: dict[str, nn.Module]) -> torch.Tensor:
         """w_t (B, num_ws, w_dim) = w_t^m, or w_t^m ⊙ w_t^γ ⊕ w_t^β from stage 2 on."""
-        w = networks["mapping_network"](batch.h)
+        device = self.accelerator.device
+        w = networks["mapping_network"](batch.h.to(device))
         if "style_modulation" in networks:
-            w = modulate(w, *networks["style_modulation"](batch.f, batch.maps))
+            f, maps = ([x.to(device) for x in several] for several in (batch.f, batch.maps))
+            w = modulate(w, *networks["style_modulation"](f, maps))
         return w
 
     def draw(self, w: torch.Tensor) -> torch.Tensor:
@@ -151,9 +158,10 @@ class StageTrainer:
                 text, structure = losses.supervision_shares(
                     batch.step, self.cache.num_inference_steps, self.config.schedule
                 )
+            text, structure = text.to(image.device), structure.to(image.device)
             if stage > 1:
                 assert batch.diffusion_images is not None  # checked when the trainer was made
-                diffusion = to_float(batch.diffusion_images)
+                diffusion = to_float(batch.diffusion_images.to(image.device))
                 found["l2 (I_0^d)"] = text * losses.l2_loss(image, diffusion)
                 found["perceptual (I_0^d)"] = text * self.perceptual(image, diffusion)
             if stage != 2:
@@ -172,22 +180,38 @@ class StageTrainer:
         return torch.stack([weights[k.split(" ")[0]] * v.mean() for k, v in terms.items()]).sum()
 
     def fit(self, loop: LoopConfig) -> LoopResult:
-        """Trains through the common loop; the result's `ema` holds the averaged networks."""
+        """Trains through the common loop; the result's `ema` holds the averaged networks.
+
+        Each of several processes takes its share of every batch, and gradients are averaged, so
+        their number changes nothing but the time.
+
+        Raises:
+            ValueError: the batch cannot be shared evenly.
+        """
+        accelerator = self.accelerator
+        processes, rank = accelerator.num_processes, accelerator.process_index
+        if loop.batch_size % processes:
+            raise ValueError(
+                f"batch_size came as {loop.batch_size} for {processes} processes; expected a"
+                " multiple of their number."
+            )
         optimizers: dict[str, torch.optim.Optimizer] = {
             name: torch.optim.Adam(net.parameters(), lr=loop.learning_rate, betas=(0.9, 0.99))
             for name, net in self.trained.items()
         }
+        shared = {name: accelerator.prepare_model(net) for name, net in self.trained.items()}
 
         def step_fn(step: int, rng: torch.Generator) -> dict[str, float]:
             picked = batch_indices(len(self.train_entries), loop.batch_size, step, loop.seed)
             drawn = torch.randint(len(self.slots), (loop.batch_size,), generator=rng)
+            picked, drawn = picked[rank::processes], drawn[rank::processes]
             batch = self.cache.batch(self.train_entries[picked], self.slots[drawn], self._pool)
-            w = self.codes(batch, self.networks)
+            w = self.codes(batch, self.networks | shared)
             terms = self.terms(batch, w, self.draw(w))
             loss = self.total(terms)
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            accelerator.backward(loss)
             for network in self.trained.values():
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             for optimizer in optimizers.values():
@@ -195,9 +219,8 @@ class StageTrainer:
             return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
 
         modules = self.trained
-        return run(
-            loop, modules, optimizers, step_fn, ema=tuple(modules), sample_fn=self.sample_grid
-        )
+        options = {"sample_fn": self.sample_grid, "accelerator": accelerator}
+        return run(loop, modules, optimizers, step_fn, ema=tuple(modules), **options)
 
     @torch.no_grad()
     def measure(self, networks: dict[str, nn.Module], batch_size: int = 16) -> dict[str, float]:
@@ -222,11 +245,11 @@ class StageTrainer:
         columns: list[torch.Tensor] = []
         for slot in (int(self.slots[0]), int(self.slots[-1])):
             batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
-            image = to_uint8(self.draw(self.codes(batch, self.networks | networks)))
+            image = to_uint8(self.draw(self.codes(batch, self.networks | networks))).cpu()
             if not columns:
                 mask = self._mirrored(self.dataset.masks, batch, flip_mask)
-                colours = torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
-                columns += [colours, self._mirrored(self.dataset.images, batch)]
+                colours = torch.from_numpy(PALETTE)[mask.cpu().long()].permute(0, 3, 1, 2)
+                columns += [colours, self._mirrored(self.dataset.images, batch).cpu()]
                 if batch.diffusion_images is not None:
                     columns.append(batch.diffusion_images)
             columns.append(image)
@@ -243,7 +266,7 @@ class StageTrainer:
         rows = source[batch.sample]
         flipped = rows.flip(-1) if flip is None else flip(rows)
         chosen = batch.mirrored.view(-1, *[1] * (rows.ndim - 1))
-        return torch.where(chosen, flipped, rows)
+        return torch.where(chosen, flipped, rows).to(self.accelerator.device)
 
 
 def _slots(cache: FeatureCache, steps: tuple[int, ...]) -> torch.Tensor:

@@ -4,9 +4,10 @@
     python -m dmgi_lib.training.stages --stage 2 --minutes 15
 
 reads the feature cache, trains within the budget (resuming by itself), measures on held-out
-identities and writes the network into the pipeline folder. E and G stay frozen. That there are
-stages, and supervision by I_0^d and across t, is the paper's; the rest is our choice (not
-specified in the paper's available sources).
+identities and writes the network into the pipeline folder. E and G stay frozen.
+`torchrun --nproc_per_node 2 -m dmgi_lib.training.stages …` (or `accelerate launch`) does so on
+several processes or GPUs. That there are stages, and supervision by I_0^d and across t, is the
+paper's; the rest is our choice (not specified in the paper's available sources).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 import dmgi_lib
@@ -122,6 +124,7 @@ def main() -> None:
         cooldown=0.3,
     )
     torch.manual_seed(args.seed)  # initial weights
+    accelerator = Accelerator()
     trainer = StageTrainer(
         config,
         FeatureCache(args.cache),
@@ -131,9 +134,12 @@ def main() -> None:
         load_part(args.weights, "mapping_network") if args.stage > 1 else None,
         load_part(args.weights, "style_modulation") if args.stage > 2 else None,
         args.preset,
+        accelerator,
     )
     before = trainer.measure({})
     result = trainer.fit(loop)
+    if not accelerator.is_main_process:
+        return
     numbers = trainer.measure(result.ema)
     for name, value in numbers.items():
         print(f"{name:28s} {before[name]:.4f} -> {value:.4f}")

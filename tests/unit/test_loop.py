@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmgi_lib.training import loop
+from dmgi_lib.training import loop, run_files
 
 CONFIG = loop.LoopConfig(Path("unset"), minutes=10.0, batch_size=4, log_every=5, max_steps=40)
 
@@ -173,7 +173,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
         raise Killed
 
     with pytest.raises(Killed):
-        loop.write_whole(target, write)
+        run_files.write_whole(target, write)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -1,0 +1,119 @@
+"""Files of a run, each written whole: checkpoint.pt, log.csv, samples/."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write(temporary_path)`, then renames, so that `path` is never half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RunLog:
+    """log.csv: one row of means per `log_every` steps; new columns may appear at any time.
+
+    Args:
+        last_step: rows after it, of a run that was cut off, are dropped.
+        writes: False keeps the rows in memory only, as all but one of several processes do.
+    """
+
+    def __init__(self, path: Path, last_step: int, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self.rows: list[dict[str, str]] = []
+        self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last row
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
+        self.columns = list(self.rows[-1]) if self.rows else ["step", "seconds"]
+        if writes:
+            self._rewrite()
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            number = float(value)
+            if not math.isfinite(number):
+                raise FloatingPointError(
+                    f"{name} became {number} at step {step}; the last checkpoint is intact, "
+                    "lower the learning rate and run again"
+                )
+            entry = self.sums.setdefault(name, [0.0, 0.0])
+            entry[0] += number
+            entry[1] += 1.0
+
+    def write_row(self, step: int, seconds: float) -> None:
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        row = {"step": str(step), "seconds": f"{seconds:.1f}"}
+        row |= {name: f"{value:.8g}" for name, value in means.items()}
+        self.sums = {}
+        self.rows.append(row)
+        if not self.writes:
+            return
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self.columns += new
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns, restval="").writerow(row)
+
+    def last(self) -> dict[str, float]:
+        return {k: float(v) for k, v in self.rows[-1].items() if v} if self.rows else {}
+
+    def _rewrite(self) -> None:
+        def write(path: Path) -> None:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+        write_whole(self.path, write)
+
+
+def load_checkpoint(
+    path: Path, expected: Mapping[str, object], parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Loads a checkpoint into modules, optimizers and EMA copies, in place.
+
+    Args:
+        expected: facts that must be the same, such as seed and batch size.
+        parts: "modules", "optimizers", "ema" → name → what is loaded into.
+
+    Raises:
+        ValueError: it belongs to another run.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for name, value in expected.items():
+        if state[name] != value:
+            raise ValueError(
+                f"{path} was written with {name}={state[name]}, but this run has "
+                f"{name}={value}; use the old value or another run_dir"
+            )
+    for part, objects in parts.items():
+        if set(state[part]) != set(objects):
+            raise ValueError(
+                f"{path} holds {part} {sorted(state[part])}, this run has {sorted(objects)}; "
+                "use another run_dir"
+            )
+        for name, obj in objects.items():
+            try:
+                obj.load_state_dict(state[part][name])
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"{part} {name!r} in {path} has another architecture than this run "
+                    f"({error}); use the old config or another run_dir"
+                ) from error
+    return state
