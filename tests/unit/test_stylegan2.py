@@ -12,7 +12,8 @@ from data_prep.priors.discriminator import Discriminator, minibatch_stddev
 from data_prep.priors.image_encoder import ImageEncoder, noisy_code
 from data_prep.priors.sliced_wasserstein import sliced_wasserstein
 from data_prep.priors.stylegan2_measurements import grid_sampler, measure
-from data_prep.priors.train_stylegan2 import Recipe, StyleGAN2Step
+from data_prep.priors.stylegan2_step import Recipe, StyleGAN2Step
+from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.generators import StyleGAN2Generator, load_generator
 from dmgi_lib.generators.checkpoints import WEIGHTS_NAME
 from dmgi_lib.generators.stylegan2_layers import SynthesisLayer, _ChannelAffine
@@ -343,7 +344,9 @@ def test_training_step_moves_the_networks_of_its_phase():
     }
     images = torch.randint(0, 256, (16, 3, 32, 32), generator=rng(), dtype=torch.uint8)
     config = LoopConfig(Path("unused"), minutes=1.0, batch_size=8)
-    step = StyleGAN2Step(images, modules, optimizers, Recipe(warmup_images=8), config)
+    masks = torch.randint(0, 19, (16, 32, 32), generator=rng(), dtype=torch.uint8)
+    networks = (Recognizer(channels=(4, 8, 8, 8, 8)), modules, optimizers)
+    step = StyleGAN2Step(images, masks, *networks, Recipe(warmup_images=8), config)
 
     def snapshot():
         return {
@@ -355,7 +358,7 @@ def test_training_step_moves_the_networks_of_its_phase():
     before = snapshot()
     first = step(0, rng(0))
     warm = snapshot()
-    assert set(first) == {"reconstruction", "code"}
+    assert set(first) == {"reconstruction", "code", "perceptual", "parsing"}
     assert torch.equal(before["discriminator"], warm["discriminator"])
     assert not torch.equal(before["encoder"], warm["encoder"])
     step.recipe = Recipe(warmup_images=8, r1_interval=1)

@@ -1,0 +1,246 @@
+"""One optimisation step of the 2D prior's two phases; see `train_stylegan2`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
+from data_prep.priors.discriminator import Discriminator
+from data_prep.priors.image_encoder import ImageEncoder, noisy_code
+from dmgi_lib.dataset import to_float
+from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+from dmgi_lib.generators.stylegan2_layers import FullyConnectedLayer
+from dmgi_lib.masks import flip_mask
+from dmgi_lib.training.loop import LoopConfig, batch_indices
+from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
+
+Modules = dict[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Losses of the two phases; weights are our choice unless a paper is named.
+
+    Args:
+        warmup_images:   images of phase A
+        ramp_images:     images over which phase B's adversarial weight rises to 1
+        encoded_share:   share of phase B's batch that comes from the encoder
+        code_noise:      σ of the noise on encoded z in phase A; a third of it in phase B
+        prior_images, prior_ridge: of the Gaussian's fit
+        offset_share:    share of encoded samples that use W+ offsets
+        mixing:          probability of style mixing on sampled z (StyleGAN, Sec. 3.1)
+        r1_gamma:        weight of R1
+        r1_interval:     steps between two R1 steps (lazy regularisation, StyleGAN2 App. B)
+        code_weight:     of the distance of the codes from the prior in phase B
+        offset_weight:   of the mean square of the W+ offsets
+        reconstruction_weight, feature_weight: of the pixel and the D-feature L1 in phase B
+        perceptual_weight, parsing_weight: of the loss network's feature distance and of its
+            parsing's cross-entropy, on reconstructions, in both phases
+        bf16:            autocast; logits, R1 and styles stay fp32
+    """
+
+    warmup_images: int = 28_000
+    ramp_images: int = 8_000
+    encoded_share: float = 0.25
+    code_noise: float = 0.1
+    prior_images: int = 1024
+    prior_ridge: float = 0.02
+    offset_share: float = 0.5
+    mixing: float = 0.5
+    r1_gamma: float = 0.5
+    r1_interval: int = 16
+    code_weight: float = 0.02
+    offset_weight: float = 0.1
+    reconstruction_weight: float = 2.0
+    feature_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    parsing_weight: float = 0.2
+    bf16: bool = True
+
+
+def pyramid_loss(image: Tensor, target: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """L1 of colours and of their horizontal and vertical differences, from fine to coarse."""
+    difference, loss = image - target, image.new_zeros([])
+    for weight in weights:
+        edges = difference.diff(dim=3).abs().mean() + difference.diff(dim=2).abs().mean()
+        loss = loss + weight * (difference.abs().mean() + edges)
+        difference = F.avg_pool2d(difference, 2)
+    return loss
+
+
+class StyleGAN2Step:
+    """One optimisation step of the phase that `step` falls into.
+
+    Args:
+        images:  uint8 (N, 3, H, W) training images
+        masks:   uint8 (N, H, W) their class ids
+        loss_net: frozen Recognizer behind the perceptual and the parsing loss
+        modules: generator, encoder, discriminator, augmentation
+        optimizers: generator (with the encoder) and discriminator
+    """
+
+    fine_to_coarse_a = (1.0, 1.0, 1.0, 1.0, 1.0)
+    fine_to_coarse_b = (0.25, 0.5, 1.0, 1.0, 1.0)  # fine detail is D's to judge
+
+    def __init__(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        loss_net: Recognizer,
+        modules: Modules,
+        optimizers: dict[str, torch.optim.Optimizer],
+        recipe: Recipe,
+        config: LoopConfig,
+    ) -> None:
+        self.images, self.masks, self.recipe, self.config = images, masks, recipe, config
+        self.loss_net = loss_net.eval().requires_grad_(False)
+        self.perceptual, self.parsing = PerceptualLoss(loss_net), ParsingLoss(loss_net)
+        self.G = cast(StyleGAN2Generator, modules["generator"])
+        self.D = cast(Discriminator, modules["discriminator"])
+        self.encoder = cast(ImageEncoder, modules["encoder"])
+        self.augmentation = cast(AdaptiveAugmentation, modules["augmentation"])
+        self.opt_G, self.opt_D = optimizers["generator"], optimizers["discriminator"]
+        self.noise_maps = [b for n, b in self.G.named_buffers() if n.endswith("noise_const")]
+
+    def __call__(self, step: int, rng: torch.Generator) -> dict[str, float]:
+        batch_size = self.config.batch_size
+        indices = batch_indices(len(self.images), batch_size, step, self.config.seed)
+        real = to_float(self.images[indices])
+        mirrored = torch.rand(batch_size, generator=rng) < 0.5
+        real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
+        mask = self.masks[indices]
+        mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask)
+        for noise in self.noise_maps:  # fresh noise each step, shared by the batch: fast
+            noise.normal_(generator=rng)
+        seen = step * batch_size - self.recipe.warmup_images
+        if seen < 0:
+            return self.reconstruct(real, mask, rng)
+        if seen < batch_size:  # the first step of phase B
+            first_layer = cast(FullyConnectedLayer, self.G.mapping.fc0)
+            images = to_float(self.images[: self.recipe.prior_images])
+            self.encoder.fit_prior(images, first_layer, self.recipe.prior_ridge)
+        return self.play(real, mask, step, min(1.0, seen / self.recipe.ramp_images), rng)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16)
+
+    def encode(
+        self, real: Tensor, sigma: float, code_weight: float, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Images → ws, and the loss that keeps codes near the prior and offsets small."""
+        with self.autocast():
+            z, offsets = self.encoder(real)
+        used = torch.rand(len(z), 1, 1, generator=rng) < self.recipe.offset_share
+        ws = self.G.mapping(noisy_code(z, sigma, rng)) + offsets * used
+        loss = self.recipe.offset_weight * offsets.square().mean()
+        if code_weight:
+            loss = loss + code_weight * self.encoder.code_distance(z, rng)
+        return ws, loss
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """ws of `count` random z, some with style mixing."""
+        num_ws = self.G.num_ws
+        z = torch.randn(2 * count, self.G.config.z_dim, generator=rng)
+        first, second = self.G.mapping(z).chunk(2)
+        crossover = torch.randint(1, num_ws, (count, 1, 1), generator=rng)
+        mixed = torch.rand(count, 1, 1, generator=rng) < self.recipe.mixing
+        late = torch.arange(num_ws)[:, None] >= crossover
+        return torch.where(late & mixed, second, first)
+
+    def recognised(
+        self, image: Tensor, real: Tensor, mask: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """What the loss network finds missing in reconstructions: weighted loss, numbers to log."""
+        with self.autocast(), SharedFeatures(self.loss_net):
+            perceptual = self.perceptual(image, real).mean()
+            parsing = self.parsing(image, mask).mean()
+        loss = self.recipe.perceptual_weight * perceptual + self.recipe.parsing_weight * parsing
+        return loss, {"perceptual": perceptual.item(), "parsing": parsing.item()}
+
+    def reconstruct(self, real: Tensor, mask: Tensor, rng: torch.Generator) -> dict[str, float]:
+        """Phase A: autoencoder."""
+        _set_beta1(self.opt_G, 0.9)
+        ws, code_loss = self.encode(real, self.recipe.code_noise, 0.0, rng)
+        with self.autocast():
+            image = self.G.synthesis(ws)
+        pixels = pyramid_loss(image, real, self.fine_to_coarse_a)
+        seen, log = self.recognised(image, real, mask)
+        self.opt_G.zero_grad(set_to_none=True)
+        (pixels + seen + code_loss).backward()
+        self.opt_G.step()
+        return {"reconstruction": pixels.item(), "code": code_loss.item()} | log
+
+    def play(
+        self,
+        real: Tensor,
+        mask: Tensor,
+        step: int,
+        adversarial_weight: float,
+        rng: torch.Generator,
+    ) -> dict[str, float]:
+        """Phase B: D's step, every `r1_interval` steps R1, then G's step on the same fakes."""
+        recipe, batch = self.recipe, len(real)
+        _set_beta1(self.opt_G, 0.0)
+        count = max(1, int(batch * recipe.encoded_share))
+        ws, code_loss = self.encode(real[:count], recipe.code_noise / 3, recipe.code_weight, rng)
+        with self.autocast():
+            fake = self.G.synthesis(torch.cat([ws, self.sample(batch - count, rng)]))
+
+        self.D.requires_grad_(True)
+        augmented = self.augmentation(real, self.augmentation.draw(batch, rng))
+        with self.autocast():
+            logits_real = self.D(augmented)
+            logits_fake = self.D(self._augment(fake.detach(), rng))
+        loss_D = F.softplus(logits_fake).mean() + F.softplus(-logits_real).mean()
+        self.opt_D.zero_grad(set_to_none=True)
+        loss_D.backward()
+        self.opt_D.step()
+        self.augmentation.observe(logits_real.detach(), step)
+        log = {"D": loss_D.item(), "ada_p": self.augmentation.p.item()}
+        log["sign_real"] = logits_real.detach().sign().mean().item()
+        if step % recipe.r1_interval == 0:
+            log["r1"] = self._r1_step(augmented[: batch // 2])
+
+        self.D.requires_grad_(False)
+        draw = self.augmentation.draw(batch, rng)
+        with self.autocast():
+            features = self.D.features(self.augmentation(fake, draw))
+            logits = self.D.head(features)
+            with torch.no_grad():
+                wanted = self.D.features(self.augmentation(real[:count], draw.first(count)))
+        loss_G = F.softplus(-logits).mean()
+        pixels = pyramid_loss(fake[:count], real[:count], self.fine_to_coarse_b)
+        pairs = zip(features, wanted, strict=True)
+        matching = torch.stack([F.l1_loss(f[:count].float(), w.float()) for f, w in pairs]).sum()
+        seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])
+        loss = adversarial_weight * loss_G + code_loss + seen
+        loss = loss + recipe.reconstruction_weight * pixels + recipe.feature_weight * matching
+        self.opt_G.zero_grad(set_to_none=True)
+        loss.backward()
+        self.opt_G.step()
+        log |= {"G": loss_G.item(), "reconstruction": pixels.item(), "matching": matching.item()}
+        return log | {"code": code_loss.item()} | seen_log
+
+    def _augment(self, image: Tensor, rng: torch.Generator) -> Tensor:
+        return self.augmentation(image, self.augmentation.draw(len(image), rng))
+
+    def _r1_step(self, real: Tensor) -> float:
+        """γ/2 E‖∇D(real)‖² in fp32, on half the batch, weighted by the interval."""
+        real = real.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self.D(real).sum(), real, create_graph=True)
+        penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
+        self.opt_D.zero_grad(set_to_none=True)
+        (penalty * (self.recipe.r1_gamma / 2 * self.recipe.r1_interval)).backward()
+        self.opt_D.step()
+        return penalty.item()
+
+
+def _set_beta1(optimizer: torch.optim.Optimizer, beta1: float) -> None:
+    for group in optimizer.param_groups:
+        group["betas"] = (beta1, group["betas"][1])
