@@ -60,7 +60,7 @@ OTHER_WORDS = """
 a an the of this that he she his her is has have wears wearing with and who in on as very looks
 without photo portrait picture face close up person headshot someone adult human beard short white
 style marble bronze metal stone greek statue sculpture cartoon comic oil watercolor watercolour
-painting painted painter's pencil sketch drawing graphite elf pointed ears alien blue creature
+painting pencil sketch drawing graphite elf pointed ears alien blue creature
 """
 # How a style is named: before the person ("… of a woman"), or as what the person is.
 STYLE_OF: dict[str, tuple[str, ...]] = {
