@@ -1,7 +1,7 @@
 """Image encoder of the generator's warm start: image → z on the hypersphere, and W+ offsets.
 
 Trained together with G as an autoencoder, it gives G the poses, shapes and colours of the world
-before any adversarial loss; `code_distance` makes its codes look like draws from the prior, so that
+before any adversarial loss; then `fit_prior` makes its codes look like draws from N(0, I), so that
 sampling z works at once. All of it is our choice (not specified in the paper's available sources).
 """
 
@@ -25,7 +25,6 @@ class ImageEncoder(nn.Module):
     Args:
         z_dim, num_ws, w_dim: of the generator
         img_resolution: of the image
-        bank_size:      recent codes kept for `code_distance`
 
     While the codes find their own shape, z is the raw code at mean square 1. `fit_prior` then takes
     their Gaussian as the prior: z becomes the whitened code, and the generator's mapping network
@@ -35,11 +34,8 @@ class ImageEncoder(nn.Module):
 
     code_mean: Tensor
     whitening: Tensor
-    bank: Tensor
 
-    def __init__(
-        self, z_dim: int, num_ws: int, w_dim: int, img_resolution: int, bank_size: int = 2048
-    ) -> None:
+    def __init__(self, z_dim: int, num_ws: int, w_dim: int, img_resolution: int) -> None:
         super().__init__()
         self.num_ws = num_ws
         blocks: list[nn.Module] = []
@@ -55,7 +51,6 @@ class ImageEncoder(nn.Module):
         nn.init.zeros_(self.offsets.weight)
         self.register_buffer("code_mean", torch.zeros(z_dim))
         self.register_buffer("whitening", torch.eye(z_dim))
-        self.register_buffer("bank", torch.randn(bank_size, z_dim))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image (B, 3, H, W) → z (B, z_dim) of mean square 1, offsets (B, num_ws, w_dim)."""
@@ -89,23 +84,6 @@ class ImageEncoder(nn.Module):
         first_layer.weight.copy_(first_layer.weight @ factor)
         self.code_mean.copy_(mean)
         self.whitening.copy_(torch.linalg.inv(factor))
-
-    def code_distance(self, z: Tensor, rng: torch.Generator, projections: int = 64) -> Tensor:
-        """Distance of the recent codes from the prior; gradients flow to z only. Fills the bank.
-
-        Sliced 2-Wasserstein distance to N(0, I) plus the squared Frobenius distance of the second
-        moments from the identity, per dimension. Scaled by bank size / B, so that the gradient for
-        one code does not depend on the bank.
-        """
-        codes = torch.cat([z, self.bank[: -len(z)]])
-        count, dim = codes.shape
-        directions = F.normalize(torch.randn(dim, projections, generator=rng), dim=0)
-        quantiles = torch.special.ndtri((torch.arange(count) + 0.5) / count)[:, None]
-        sliced = ((codes @ directions).sort(dim=0).values - quantiles).square().mean()
-        moments = (codes.T @ codes / count - torch.eye(dim)).square().sum() / dim
-        with torch.no_grad():
-            self.bank.copy_(codes)
-        return (sliced + moments) * (count / len(z))
 
 
 def noisy_code(z: Tensor, sigma: float, rng: torch.Generator) -> Tensor:

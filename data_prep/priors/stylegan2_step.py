@@ -37,8 +37,7 @@ class Recipe:
         mixing:          probability of style mixing on sampled z (StyleGAN, Sec. 3.1)
         r1_gamma:        weight of R1
         r1_interval:     steps between two R1 steps (lazy regularisation, StyleGAN2 App. B)
-        code_weight:     of the distance of the codes from the prior in phase B
-        offset_weight:   of the mean square of the W+ offsets
+        offset_weight:   of the mean square of the W+ offsets in phase A
         reconstruction_weight, feature_weight: of the pixel and the D-feature L1 in phase B
         perceptual_weight, parsing_weight: of the loss network's feature distance and of its
             parsing's cross-entropy, on reconstructions, in both phases
@@ -55,7 +54,6 @@ class Recipe:
     mixing: float = 0.5
     r1_gamma: float = 0.5
     r1_interval: int = 16
-    code_weight: float = 0.02
     offset_weight: float = 0.1
     reconstruction_weight: float = 2.0
     feature_weight: float = 1.0
@@ -125,23 +123,19 @@ class StyleGAN2Step:
             first_layer = cast(FullyConnectedLayer, self.G.mapping.fc0)
             images = to_float(self.images[: self.recipe.prior_images])
             self.encoder.fit_prior(images, first_layer, self.recipe.prior_ridge)
+        # A few images a step are too few to move the encoder: its codes fell together in trials.
+        self.encoder.requires_grad_(False)
         return self.play(real, mask, step, min(1.0, seen / self.recipe.ramp_images), rng)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16)
 
-    def encode(
-        self, real: Tensor, sigma: float, code_weight: float, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Images → ws, and the loss that keeps codes near the prior and offsets small."""
+    def encode(self, real: Tensor, sigma: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images → ws (from z with noise σ) and the W+ offsets that some of them carry."""
         with self.autocast():
             z, offsets = self.encoder(real)
         used = torch.rand(len(z), 1, 1, generator=rng) < self.recipe.offset_share
-        ws = self.G.mapping(noisy_code(z, sigma, rng)) + offsets * used
-        loss = self.recipe.offset_weight * offsets.square().mean()
-        if code_weight:
-            loss = loss + code_weight * self.encoder.code_distance(z, rng)
-        return ws, loss
+        return self.G.mapping(noisy_code(z, sigma, rng)) + offsets * used, offsets
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """ws of `count` random z, some with style mixing."""
@@ -166,15 +160,16 @@ class StyleGAN2Step:
     def reconstruct(self, real: Tensor, mask: Tensor, rng: torch.Generator) -> dict[str, float]:
         """Phase A: autoencoder."""
         _set_beta1(self.opt_G, 0.9)
-        ws, code_loss = self.encode(real, self.recipe.code_noise, 0.0, rng)
+        ws, offsets = self.encode(real, self.recipe.code_noise, rng)
+        offset_loss = self.recipe.offset_weight * offsets.square().mean()
         with self.autocast():
             image = self.G.synthesis(ws)
         pixels = pyramid_loss(image, real, self.fine_to_coarse_a)
         seen, log = self.recognised(image, real, mask)
         self.opt_G.zero_grad(set_to_none=True)
-        (pixels + seen + code_loss).backward()
+        (pixels + seen + offset_loss).backward()
         self.opt_G.step()
-        return {"reconstruction": pixels.item(), "code": code_loss.item()} | log
+        return {"reconstruction": pixels.item(), "offsets": offset_loss.item()} | log
 
     def play(
         self,
@@ -188,7 +183,7 @@ class StyleGAN2Step:
         recipe, batch = self.recipe, len(real)
         _set_beta1(self.opt_G, 0.0)
         count = max(1, int(batch * recipe.encoded_share))
-        ws, code_loss = self.encode(real[:count], recipe.code_noise / 3, recipe.code_weight, rng)
+        ws, _ = self.encode(real[:count], recipe.code_noise / 3, rng)
         with self.autocast():
             fake = self.G.synthesis(torch.cat([ws, self.sample(batch - count, rng)]))
 
@@ -219,13 +214,13 @@ class StyleGAN2Step:
         pairs = zip(features, wanted, strict=True)
         matching = torch.stack([F.l1_loss(f[:count].float(), w.float()) for f, w in pairs]).sum()
         seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])
-        loss = adversarial_weight * loss_G + code_loss + seen
+        loss = adversarial_weight * loss_G + seen
         loss = loss + recipe.reconstruction_weight * pixels + recipe.feature_weight * matching
         self.opt_G.zero_grad(set_to_none=True)
         loss.backward()
         self.opt_G.step()
         log |= {"G": loss_G.item(), "reconstruction": pixels.item(), "matching": matching.item()}
-        return log | {"code": code_loss.item()} | seen_log
+        return log | seen_log
 
     def _augment(self, image: Tensor, rng: torch.Generator) -> Tensor:
         return self.augmentation(image, self.augmentation.draw(len(image), rng))
