@@ -21,16 +21,16 @@ from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DC
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from dmgi_lib.dataset import to_uint8
-from dmgi_lib.diffusion_encoder import DiffusionEncoder, DiffusionFeatures, check_exit_step
+from dmgi_lib.call_arguments import OUTPUT_TYPES, formatted, noise_sources, paired
+from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step
+from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.masks import load_mask, load_scribble, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.presets import MINI, PAPER, load_paper_components, preset
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize, word_maps
 from dmgi_lib.style_modulation import StyleModulationNetwork, modulate, pool_attention
-from dmgi_lib.weight_folder import OPTIONAL, check_weights
+from dmgi_lib.weight_folder import OPTIONAL, check_weights, part_name
 
-OUTPUT_TYPES = ("pil", "np", "pt")
 Condition = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
@@ -56,9 +56,10 @@ class DMGIPipeline(DiffusionPipeline):
     Args:
         tokenizer, text_encoder: transformers tokenizer and CLIPTextModel
         vae, unet, controlnet, scheduler: the diffusion prior, frozen; controlnet reads masks
-        controlnet_scribble: a ControlNet that reads scribbles
         mapping_network, style_modulation, generator: M, T, G. Without T, w_t = w_t^m; without M or
             G the pipeline only encodes, which is how their training starts
+        controlnet_scribble, mapping_network_scribble, style_modulation_scribble: their
+            counterparts for scribbles
         num_inference_steps, guidance_scale: defaults of a call
     """
 
@@ -69,10 +70,12 @@ class DMGIPipeline(DiffusionPipeline):
     vae: Any
     unet: Any
     controlnet: Any
-    controlnet_scribble: Any
     scheduler: Any
     mapping_network: Any
     style_modulation: Any
+    controlnet_scribble: Any
+    mapping_network_scribble: Any
+    style_modulation_scribble: Any
     generator: Any
     config: Any
     progress_bar: Any
@@ -85,9 +88,11 @@ class DMGIPipeline(DiffusionPipeline):
         unet: UNet2DConditionModel,
         controlnet: ControlNetModel,
         scheduler: Any,
-        controlnet_scribble: ControlNetModel | None = None,
         mapping_network: MappingNetwork | None = None,
         style_modulation: StyleModulationNetwork | None = None,
+        controlnet_scribble: ControlNetModel | None = None,
+        mapping_network_scribble: MappingNetwork | None = None,
+        style_modulation_scribble: StyleModulationNetwork | None = None,
         generator: Any = None,
         num_inference_steps: int = MINI.num_inference_steps,
         guidance_scale: float = MINI.guidance_scale,
@@ -100,9 +105,11 @@ class DMGIPipeline(DiffusionPipeline):
             unet=unet,
             controlnet=controlnet,
             scheduler=scheduler,
-            controlnet_scribble=controlnet_scribble,
             mapping_network=mapping_network,
             style_modulation=style_modulation,
+            controlnet_scribble=controlnet_scribble,
+            mapping_network_scribble=mapping_network_scribble,
+            style_modulation_scribble=style_modulation_scribble,
             generator=generator,
         )
         self.register_to_config(
@@ -212,12 +219,12 @@ class DMGIPipeline(DiffusionPipeline):
             self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         )
         last = check_exit_step(exit_step, steps)
-        self._check_call(output_type, num_images_per_prompt)
         kind, condition = self._condition(mask, scribble)
+        self._check_call(output_type, num_images_per_prompt, kind)
         encoder = self.encoder(kind)
         prompts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
-        rows, columns = _paired(len(prompts), len(condition), num_images_per_prompt)
-        generators = _generators(generator, len(rows))
+        rows, columns = paired(len(prompts), len(condition), num_images_per_prompt)
+        sources = noise_sources(generator, len(rows))
         if guidance_scale is None:
             guidance_scale = self.config.guidance_scale
         tokens = tokenize(self.tokenizer, prompts)
@@ -227,7 +234,7 @@ class DMGIPipeline(DiffusionPipeline):
                 text[rows],
                 encode_empty(self.tokenizer, self.text_encoder),
                 condition[columns].to(text),
-                generator=generators,
+                generator=sources,
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 exit_step=last,
@@ -236,7 +243,7 @@ class DMGIPipeline(DiffusionPipeline):
                 final = state
         assert final.features is not None  # the last step made is always captured
         word_mask = tokens.word_mask[rows].to(text.device)
-        latents = self.latents_from_features(final.features, word_mask)
+        latents = self.latents_from_features(final.features, word_mask, kind)
         images = self.generator.synthesis(latents, noise_mode="const")
         denoised = None if final.latents is None else self.decode_latents(final.latents)
         attention = None
@@ -246,27 +253,32 @@ class DMGIPipeline(DiffusionPipeline):
                 for image, row in enumerate(rows)
             ]
         return DMGIPipelineOutput(
-            images=_formatted(images, output_type),
+            images=formatted(images, output_type),
             latents=latents,
-            diffusion_images=None if denoised is None else _formatted(denoised, output_type),
+            diffusion_images=None if denoised is None else formatted(denoised, output_type),
             attention=attention,
         )
 
     def latents_from_features(
-        self, features: DiffusionFeatures, word_mask: torch.Tensor
+        self, features: DiffusionFeatures, word_mask: torch.Tensor, condition: str = "mask"
     ) -> torch.Tensor:
-        """M and T: features of one step → w_t (B, num_ws, w_dim). word_mask: (B, L) bool."""
-        w_m = self.mapping_network(features.h)
-        if self.style_modulation is None:
+        """M and T of a condition: features of one step → w_t (B, num_ws, w_dim).
+
+        Args:
+            word_mask: (B, L) bool, see `pool_attention`.
+        """
+        w_m = getattr(self, part_name("mapping_network", condition))(features.h)
+        T = getattr(self, part_name("style_modulation", condition))
+        if T is None:
             return w_m
-        maps = pool_attention(features.a, word_mask, self.style_modulation.config.pool)
-        return modulate(w_m, *self.style_modulation(features.f, maps))
+        maps = pool_attention(features.a, word_mask, T.config.pool)
+        return modulate(w_m, *T(features.f, maps))
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Diffusion latents (B, 4, h, w) → images (B, 3, H, W), about [-1, 1]."""
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
-    def _check_call(self, output_type: str, num_images_per_prompt: int) -> None:
+    def _check_call(self, output_type: str, num_images_per_prompt: int, condition: str) -> None:
         if output_type not in OUTPUT_TYPES:
             raise ValueError(
                 f"output_type came as {output_type!r}; expected one of {OUTPUT_TYPES}."
@@ -275,7 +287,7 @@ class DMGIPipeline(DiffusionPipeline):
             raise ValueError(
                 f"num_images_per_prompt came as {num_images_per_prompt}; expected at least 1."
             )
-        for name in ("mapping_network", "generator"):
+        for name in (part_name("mapping_network", condition), "generator"):
             if getattr(self, name) is None:
                 raise ValueError(
                     f"this model holds no {name}, so it cannot draw. Train one"
@@ -314,41 +326,3 @@ def _quiet_loading() -> Iterator[None]:
         for library, was_shown in zip(libraries, shown, strict=True):
             if was_shown:
                 library.enable_progress_bar()
-
-
-def _paired(prompts: int, conditions: int, copies: int) -> tuple[list[int], list[int]]:
-    """Prompt and condition index of each image."""
-    if prompts == 0 or (prompts != conditions and 1 not in (prompts, conditions)):
-        raise ValueError(
-            f"{prompts} prompts and {conditions} masks or scribbles came; expected equal numbers,"
-            " or one of either."
-        )
-    pairs = max(prompts, conditions)
-    rows = [i if prompts > 1 else 0 for i in range(pairs) for _ in range(copies)]
-    columns = [i if conditions > 1 else 0 for i in range(pairs) for _ in range(copies)]
-    return rows, columns
-
-
-def _generators(
-    generator: torch.Generator | Sequence[torch.Generator] | None, images: int
-) -> torch.Generator | list[torch.Generator]:
-    if generator is None:
-        return torch.Generator().manual_seed(0)
-    if isinstance(generator, torch.Generator):
-        return generator
-    generators = list(generator)
-    if len(generators) != images:
-        raise ValueError(
-            f"{len(generators)} generators came for {images} images; expected one, or one per"
-            " image."
-        )
-    return generators
-
-
-def _formatted(images: torch.Tensor, output_type: str) -> Any:
-    if output_type == "pt":
-        return images
-    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
-    if output_type == "np":
-        return pixels.astype(np.float32) / 255.0
-    return [Image.fromarray(picture) for picture in pixels]

@@ -46,12 +46,23 @@ COMPONENTS: dict[str, Component] = {
     "style_modulation": Component(
         "dmgi_lib", "StyleModulationNetwork", "diffusion_pytorch_model.safetensors"
     ),
+    "mapping_network_scribble": Component(
+        "dmgi_lib", "MappingNetwork", "diffusion_pytorch_model.safetensors"
+    ),
+    "style_modulation_scribble": Component(
+        "dmgi_lib", "StyleModulationNetwork", "diffusion_pytorch_model.safetensors"
+    ),
     "generator": Component("dmgi_lib", "StyleGAN2Generator", "diffusion_pytorch_model.safetensors"),
 }
 
-# What may be absent: a pipeline without M, T or G still encodes, which is how their training
-# starts.
-OPTIONAL = ("controlnet_scribble", "mapping_network", "style_modulation", "generator")
+# What every pipeline needs; without M, T or G it still encodes, which is how their training starts.
+REQUIRED = ("tokenizer", "text_encoder", "vae", "unet", "controlnet", "scheduler")
+OPTIONAL = tuple(name for name in COMPONENTS if name not in REQUIRED)
+
+
+def part_name(part: str, condition: str) -> str:
+    """Component of "controlnet", "mapping_network" or "style_modulation" for a mask or scribble."""
+    return part if condition == "mask" else f"{part}_{condition}"
 
 
 def check_weights(folder: Path) -> None:

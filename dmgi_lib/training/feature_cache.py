@@ -2,10 +2,7 @@
 
     python -m dmgi_lib.training.feature_cache --data ROOT --steps 0,2,4,7,9 --views 2
 
-Each entry is one reverse process, from noise, conditioned on one sample's (x, c): it holds h_t,
-f_t and pooled a_t of the chosen steps and, if the process ran to its end, the image I_0^d. Entries
-of a second view use the mirrored sample, another caption and other noise. Features of a noised
-ground-truth image would leak I; none are stored.
+Shards of `features.encode_samples`, and a manifest that says what made them.
 """
 
 from __future__ import annotations
@@ -15,71 +12,29 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from dmgi_lib.dataset import FaceDataset, default_root, to_uint8
-from dmgi_lib.diffusion_encoder import check_exit_step
-from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import MINI
-from dmgi_lib.prompts import encode_empty, encode_text, tokenize
-from dmgi_lib.style_modulation import POOLS, pool_attention
+from dmgi_lib.training.features import (
+    CONDITIONS,
+    SOURCES,
+    WHOLE,
+    CacheConfig,
+    CachedBatch,
+    as_batch,
+    encode_samples,
+)
 from dmgi_lib.training.run_files import write_whole
+from dmgi_lib.weight_folder import part_name
 
 FROZEN = ("text_encoder", "unet", "vae")
-
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """What the content of an entry depends on; a cache made with another value is refused.
-
-    steps: steps kept, 0 … num_inference_steps - 1
-    seed: with view and sample, the seed of caption and noise
-    condition: "mask" or "scribble"
-    shard_size: samples a file
-    """
-
-    steps: tuple[int, ...] = (0, 2, 4, 7, 9)
-    num_inference_steps: int = MINI.num_inference_steps
-    guidance_scale: float = MINI.guidance_scale
-    seed: int = 0
-    condition: str = "mask"
-    shard_size: int = 128
-
-    def __post_init__(self) -> None:
-        if not self.steps or list(self.steps) != sorted(set(self.steps)):
-            raise ValueError(f"steps came as {self.steps}; expected rising, different steps.")
-        for step in self.steps:
-            check_exit_step(step, self.num_inference_steps)
-        if self.condition not in ("mask", "scribble"):
-            raise ValueError(f"condition came as {self.condition!r}; expected mask or scribble.")
-
-
-@dataclass(frozen=True)
-class CachedBatch:
-    """Entries of a cache, one step each.
-
-    sample: (B,) index into the dataset      mirrored: (B,) bool      step: (B,) 0 … S-1
-    h: (B, C, H, W)   f: N x (B, C_n, H_n, W_n)   maps: N x (B, 1, H'_n, W'_n), float32
-    diffusion_images: (B, 3, H, W) uint8, I_0^d; None if the processes stopped early
-    """
-
-    sample: torch.Tensor
-    mirrored: torch.Tensor
-    step: torch.Tensor
-    h: torch.Tensor
-    f: tuple[torch.Tensor, ...]
-    maps: tuple[torch.Tensor, ...]
-    diffusion_images: torch.Tensor | None
 
 
 class FeatureCache:
@@ -97,8 +52,9 @@ class FeatureCache:
                 f" python -m dmgi_lib.training.feature_cache --cache {self.folder}"
             )
         self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        self.steps: tuple[int, ...] = tuple(self.manifest["config"]["steps"])
-        self.num_inference_steps: int = self.manifest["config"]["num_inference_steps"]
+        made_with = self.manifest["config"]
+        self.config = CacheConfig(**(made_with | {"steps": tuple(made_with["steps"])}))
+        self.steps, self.num_inference_steps = self.config.steps, self.config.num_inference_steps
         self._shards = []
         for path in paths:
             with safe_open(path, framework="pt") as file:
@@ -106,7 +62,6 @@ class FeatureCache:
         sizes = [len(shard["sample"]) for shard in self._shards]
         self.views = [int(p.name[4:7]) for p, n in zip(paths, sizes, strict=True) for _ in range(n)]
         self._home = [(s, row) for s, size in enumerate(sizes) for row in range(size)]
-        self.blocks = sum(name.startswith("f") for name in self._shards[0])
         self.samples = torch.cat([shard["sample"] for shard in self._shards])
 
     def __len__(self) -> int:
@@ -117,24 +72,16 @@ class FeatureCache:
     ) -> CachedBatch:
         """Entries (B,) at `steps[slots]`, slots (B,); pool as in ModulationConfig."""
         where = [(*self._home[e], k) for e, k in zip(entries.tolist(), slots.tolist(), strict=True)]
-        channel = POOLS.index(pool)
-
-        def rows(name: str) -> torch.Tensor:
-            return torch.stack([self._shards[s][name][row, k] for s, row, k in where]).float()
-
-        blocks = range(1, self.blocks + 1)
-        images = None
-        if "diffusion_image" in self._shards[0]:
-            images = torch.stack([self._shards[s]["diffusion_image"][r] for s, r, _ in where])
-        return CachedBatch(
-            sample=self.samples[entries],
-            mirrored=torch.tensor([self.views[e] % 2 == 1 for e in entries.tolist()]),
-            step=torch.tensor([self.steps[k] for _, _, k in where]),
-            h=rows("h"),
-            f=tuple(rows(f"f{n}") for n in blocks),
-            maps=tuple(rows(f"a{n}")[:, channel : channel + 1] for n in blocks),
-            diffusion_images=images,
-        )
+        rows = {
+            name: torch.stack(
+                [self._shards[s][name][r] for s, r, _ in where]
+                if name in WHOLE
+                else [self._shards[s][name][r, k].float() for s, r, k in where]
+            )
+            for name in self._shards[0]
+        }
+        mirrored = torch.tensor([self.views[e] % 2 == 1 for e in entries.tolist()])
+        return as_batch(rows, mirrored, [self.steps[k] for _, _, k in where], pool)
 
 
 def build(
@@ -188,70 +135,11 @@ def build(
     return cache
 
 
-@torch.no_grad()
-def encode_samples(
-    config: CacheConfig,
-    pipe: DMGIPipeline,
-    dataset: FaceDataset,
-    samples: Sequence[int],
-    view: int,
-) -> dict[str, torch.Tensor]:
-    """One batch of reverse processes, named as in a shard: sample, caption, h, f1…, a1…, image."""
-    generators = [_sample_generator(config.seed, view, sample) for sample in samples]
-    picked = [
-        int(torch.randint(len(dataset.captions[i]), (1,), generator=g))
-        for i, g in zip(samples, generators, strict=True)
-    ]
-    captions = [dataset.captions[i][k] for i, k in zip(samples, picked, strict=True)]
-    tokens = tokenize(pipe.tokenizer, captions)
-    last = config.steps[-1]
-    kept: list[Any] = []
-    with torch.autocast(pipe.unet.device.type, dtype=torch.bfloat16):
-        for state in pipe.encoder(config.condition).reverse_process(
-            encode_text(pipe.text_encoder, tokens.ids).float(),
-            encode_empty(pipe.tokenizer, pipe.text_encoder).float(),
-            _condition(config.condition, dataset, samples, mirrored=view % 2 == 1),
-            generator=generators,
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            exit_step=last,
-            capture_steps=config.steps,
-        ):
-            if state.features is not None:
-                pooled = [pool_attention(state.features.a, tokens.word_mask, p) for p in POOLS]
-                maps = [torch.cat(block, dim=1) for block in zip(*pooled, strict=True)]
-                kept.append((state.features.h, *state.features.f, *maps))
-        image = None if state.latents is None else pipe.decode_latents(state.latents)
-    stacked = [torch.stack(part, dim=1).half() for part in zip(*kept, strict=True)]  # [B, steps, …]
-    blocks = (len(stacked) - 1) // 2
-    names = ["h", *(f"f{n + 1}" for n in range(blocks)), *(f"a{n + 1}" for n in range(blocks))]
-    result = dict(zip(names, stacked, strict=True))
-    result |= {"sample": torch.tensor(samples), "caption": torch.tensor(picked)}
-    return result if image is None else result | {"diffusion_image": to_uint8(image)}
-
-
-def _condition(
-    kind: str, dataset: FaceDataset, samples: Sequence[int], mirrored: bool
-) -> torch.Tensor:
-    rows = torch.tensor(samples)
-    if kind == "mask":
-        masks = dataset.masks[rows]
-        return mask_to_rgb(flip_mask(masks) if mirrored else masks)
-    strokes = dataset.scribbles[rows]
-    return scribble_to_rgb(strokes.flip(-1) if mirrored else strokes)
-
-
-def _sample_generator(seed: int, view: int, sample: int) -> torch.Generator:
-    """Independent of batch and shard sizes, so that an entry is reproducible alone."""
-    state = np.random.SeedSequence([seed, view, sample]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
 def _settle_manifest(
     folder: Path, config: CacheConfig, pipe: DMGIPipeline, dataset: FaceDataset
 ) -> None:
     """Writes manifest.json, or compares with the one that is there."""
-    network = "controlnet" if config.condition == "mask" else "controlnet_scribble"
+    network = part_name("controlnet", config.condition)
     metadata = (dataset.folder / "metadata.jsonl").read_bytes()
     manifest = {
         "config": json.loads(json.dumps(asdict(config))),
@@ -296,14 +184,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
     parser.add_argument("--split", default="train", help="train or test")
     parser.add_argument(
-        "--cache", type=Path, default=Path("~/.cache/dmgi/features/mini"), help="cache folder"
+        "--cache", type=Path, help="cache folder; default: ~/.cache/dmgi/features/<condition>"
     )
     parser.add_argument(
         "--steps", default=",".join(map(str, defaults.steps)), help="steps to keep, by commas"
     )
     parser.add_argument("--num-inference-steps", type=int, default=defaults.num_inference_steps)
     parser.add_argument("--guidance-scale", type=float, default=defaults.guidance_scale)
-    parser.add_argument("--condition", default="mask", choices=("mask", "scribble"))
+    parser.add_argument("--condition", default="mask", choices=CONDITIONS)
+    parser.add_argument("--source", default="reverse", choices=SOURCES, help="noised: leaks I")
     parser.add_argument("--views", type=int, default=2, help="passes; odd ones are mirrored")
     parser.add_argument("--batch-size", type=int, default=16, help="samples per reverse process")
     parser.add_argument("--minutes", type=float, default=None, help="time budget of this call")
@@ -316,12 +205,13 @@ def main() -> None:
         guidance_scale=args.guidance_scale,
         seed=args.seed,
         condition=args.condition,
+        source=args.source,
     )
     build(
         config,
         DMGIPipeline.from_pretrained(args.weights),
         FaceDataset(args.data, args.split),
-        args.cache,
+        args.cache or Path(f"~/.cache/dmgi/features/{args.condition}"),
         views=args.views,
         batch_size=args.batch_size,
         minutes=args.minutes,

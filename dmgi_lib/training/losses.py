@@ -9,13 +9,16 @@ of `LossWeights`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 SCHEDULES = ("linear", "uniform")
+SAMPLINGS = ("uniform", "early", "late")
 
 
 @dataclass(frozen=True)
@@ -154,3 +157,18 @@ def supervision_shares(
     else:
         text = 0.75 - 0.5 * steps.float() / max(1, num_inference_steps - 1)
     return text, 1.0 - text
+
+
+def step_probabilities(steps: Sequence[int], num_inference_steps: int, sampling: str) -> Tensor:
+    """How likely each of `steps` is to be drawn in training, (len(steps),), summing to 1.
+
+    "uniform", or weighted towards t = T ("early") or t = 0 ("late"), linearly from 1 to 3.
+
+    Raises:
+        ValueError: unknown sampling.
+    """
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling came as {sampling!r}; expected one of {SAMPLINGS}.")
+    place = torch.tensor(list(steps)).float() / max(1, num_inference_steps - 1)
+    weight = {"uniform": torch.ones_like(place), "early": 3 - 2 * place, "late": 1 + 2 * place}
+    return weight[sampling] / weight[sampling].sum()

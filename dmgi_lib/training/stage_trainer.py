@@ -16,16 +16,18 @@ from accelerate import Accelerator
 from torch import nn
 
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
-from dmgi_lib.mapping_network import MappingNetwork
+from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask
-from dmgi_lib.presets import MINI, PRESETS
-from dmgi_lib.style_modulation import StyleModulationNetwork, modulate
+from dmgi_lib.presets import MINI
+from dmgi_lib.style_modulation import ModulationConfig, StyleModulationNetwork, modulate
 from dmgi_lib.training import losses
-from dmgi_lib.training.feature_cache import CachedBatch, FeatureCache
+from dmgi_lib.training.feature_cache import FeatureCache
+from dmgi_lib.training.features import CachedBatch, OnlineFeatures
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
 
 STAGES: dict[int, tuple[str, ...]] = {1: ("mapping_network",), 2: ("style_modulation",)}
 STAGES[3] = STAGES[1] + STAGES[2]
+TARGETS = ("both", "diffusion", "image")
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
 
 
@@ -37,6 +39,8 @@ class StageConfig:
     weights: of the loss terms
     steps: steps of the reverse process drawn from; empty means all that the cache holds
     schedule: stage 3, see `losses.supervision_shares`
+    sampling: how steps are drawn, see `losses.step_probabilities`
+    targets: of T (stages 2 and 3): "both", I_0^d alone ("diffusion"), or I alone ("image")
     held_out: last identities of the dataset that are measured and never trained on
     """
 
@@ -44,12 +48,17 @@ class StageConfig:
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     steps: tuple[int, ...] = ()
     schedule: str = "linear"
+    sampling: str = "uniform"
+    targets: str = "both"
     held_out: int = 64
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise ValueError(f"stage came as {self.stage}; expected one of {sorted(STAGES)}.")
+        if self.targets not in TARGETS:
+            raise ValueError(f"targets came as {self.targets!r}; expected one of {TARGETS}.")
         losses.supervision_shares(torch.zeros(1), 1, self.schedule)  # refuses an unknown schedule
+        losses.step_probabilities([0], 1, self.sampling)
 
 
 class StageTrainer:
@@ -57,10 +66,11 @@ class StageTrainer:
 
     Args:
         config: see StageConfig.
-        cache, dataset: the features, and the dataset they were made from.
+        cache, dataset: the features (cached or online), and the dataset they were made from.
         generator, loss_net: G and the recogniser behind the losses; both are frozen.
         mapping_network: a trained M (stages 2 and 3); None in stage 1 starts a new one.
         style_modulation: a trained T (stage 3); None in stage 2 starts a new one.
+        mapping, modulation: choices of a new M or T; sizes are taken from the features and G.
         accelerator: device and processes (`accelerate launch` starts several); None: this one's.
 
     Raises:
@@ -70,13 +80,14 @@ class StageTrainer:
     def __init__(
         self,
         config: StageConfig,
-        cache: FeatureCache,
+        cache: FeatureCache | OnlineFeatures,
         dataset: FaceDataset,
         generator: Any,
         loss_net: Any,
         mapping_network: MappingNetwork | None = None,
         style_modulation: StyleModulationNetwork | None = None,
-        preset_name: str = MINI.name,
+        mapping: MappingConfig = MINI.mapping,
+        modulation: ModulationConfig = MINI.modulation,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.accelerator = accelerator or Accelerator()
@@ -85,12 +96,17 @@ class StageTrainer:
         self.generator = generator.eval().requires_grad_(False).to(device)
         self.loss_net = loss_net.eval().requires_grad_(False).to(device)
         self.slots = _slots(cache, config.steps)
+        trained_on = [cache.steps[k] for k in self.slots.tolist()]
+        self.chances = losses.step_probabilities(
+            trained_on, cache.num_inference_steps, config.sampling
+        )
         self.train_entries, self.test_entries = _split(cache, dataset, config.held_out)
         sample = cache.batch(
             self.train_entries[:BUFFERS_FROM],
             self.slots[torch.arange(min(BUFFERS_FROM, len(self.train_entries))) % len(self.slots)],
         )
-        if config.stage > 1 and sample.diffusion_images is None:
+        needs_images = config.stage > 1 and config.targets != "image"
+        if needs_images and sample.diffusion_images is None:
             raise ValueError(
                 f"stage {config.stage} is supervised by I_0^d, but the cache {cache.folder}"
                 " stopped before the last step; build one whose --steps include it."
@@ -99,20 +115,19 @@ class StageTrainer:
             raise ValueError(f"stage {config.stage} needs a trained mapping_network; run stage 1.")
         if config.stage == 3 and style_modulation is None:
             raise ValueError("stage 3 needs a trained style_modulation; run stage 2.")
-        preset = PRESETS[preset_name]
         num_ws, w_dim = generator.num_ws, len(generator.mean_latent)
         if mapping_network is None:
             sizes: dict[str, Any] = {
                 "in_channels": sample.h.shape[1],
                 "in_resolution": sample.h.shape[2],
             }
-            mapping = replace(preset.mapping, num_ws=num_ws, w_dim=w_dim, **sizes)
+            mapping = replace(mapping, num_ws=num_ws, w_dim=w_dim, **sizes)
             mapping_network = MappingNetwork.from_dataclass(mapping)
             mapping_network.calibrate(generator.mean_latent.cpu(), sample.h)
         if style_modulation is None and config.stage == 2:
             sizes = {"in_channels": tuple(f.shape[1] for f in sample.f)}
             sizes["resolution"] = max(f.shape[2] for f in sample.f)
-            modulation = replace(preset.modulation, num_ws=num_ws, w_dim=w_dim, **sizes)
+            modulation = replace(modulation, num_ws=num_ws, w_dim=w_dim, **sizes)
             style_modulation = StyleModulationNetwork.from_dataclass(modulation)
             style_modulation.calibrate(sample.f, sample.maps)
         self.networks: dict[str, Any] = {"mapping_network": mapping_network}
@@ -159,15 +174,16 @@ class StageTrainer:
                     batch.step, self.cache.num_inference_steps, self.config.schedule
                 )
             text, structure = text.to(image.device), structure.to(image.device)
-            if stage > 1:
+            if stage > 1 and self.config.targets != "image":
                 assert batch.diffusion_images is not None  # checked when the trainer was made
                 diffusion = to_float(batch.diffusion_images.to(image.device))
                 found["l2 (I_0^d)"] = text * losses.l2_loss(image, diffusion)
                 found["perceptual (I_0^d)"] = text * self.perceptual(image, diffusion)
-            if stage != 2:
-                found["l2 (I)"] = structure * losses.l2_loss(image, target)
-            found["perceptual (I)"] = structure * self.perceptual(image, target)
-            found["identity (I)"] = structure * self.identity(image, target)
+            if stage == 1 or self.config.targets != "diffusion":
+                if stage != 2:
+                    found["l2 (I)"] = structure * losses.l2_loss(image, target)
+                found["perceptual (I)"] = structure * self.perceptual(image, target)
+                found["identity (I)"] = structure * self.identity(image, target)
             found["latent"] = losses.latent_regulariser(w, self.generator.mean_latent)
             if weights.parsing > 0:
                 mask = self._mirrored(self.dataset.masks, batch, flip_mask)
@@ -203,7 +219,7 @@ class StageTrainer:
 
         def step_fn(step: int, rng: torch.Generator) -> dict[str, float]:
             picked = batch_indices(len(self.train_entries), loop.batch_size, step, loop.seed)
-            drawn = torch.randint(len(self.slots), (loop.batch_size,), generator=rng)
+            drawn = torch.multinomial(self.chances, loop.batch_size, True, generator=rng)
             picked, drawn = picked[rank::processes], drawn[rank::processes]
             batch = self.cache.batch(self.train_entries[picked], self.slots[drawn], self._pool)
             w = self.codes(batch, self.networks | shared)
@@ -269,7 +285,7 @@ class StageTrainer:
         return torch.where(chosen, flipped, rows).to(self.accelerator.device)
 
 
-def _slots(cache: FeatureCache, steps: tuple[int, ...]) -> torch.Tensor:
+def _slots(cache: FeatureCache | OnlineFeatures, steps: tuple[int, ...]) -> torch.Tensor:
     """Positions of `steps` in the cache; all of them if empty."""
     missing = set(steps) - set(cache.steps)
     if missing:
@@ -281,7 +297,7 @@ def _slots(cache: FeatureCache, steps: tuple[int, ...]) -> torch.Tensor:
 
 
 def _split(
-    cache: FeatureCache, dataset: FaceDataset, held_out: int
+    cache: FeatureCache | OnlineFeatures, dataset: FaceDataset, held_out: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cache entries for training, and the unmirrored ones of the last cached identities."""
     identity = dataset.identities[cache.samples]

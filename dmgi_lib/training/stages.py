@@ -2,6 +2,7 @@
 
     python -m dmgi_lib.training.stages --stage 1 --minutes 15
     python -m dmgi_lib.training.stages --stage 2 --minutes 15
+    python -m dmgi_lib.training.stages --stage 1 --minutes 15 --condition scribble
 
 reads the feature cache, trains within the budget (resuming by itself), measures on held-out
 identities and writes the network into the pipeline folder. E and G stay frozen.
@@ -13,10 +14,11 @@ paper's; the rest is our choice (not specified in the paper's available sources)
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,21 @@ from PIL import Image
 
 import dmgi_lib
 from dmgi_lib.dataset import FaceDataset, default_root
+from dmgi_lib.mapping_network import LATENTS, ORIGINS
+from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
+from dmgi_lib.style_modulation import AVERAGES, PATHS, POOLS
 from dmgi_lib.training import losses
 from dmgi_lib.training.feature_cache import FeatureCache
+from dmgi_lib.training.features import CONDITIONS, CacheConfig, OnlineFeatures
 from dmgi_lib.training.loop import LoopConfig, LoopResult
-from dmgi_lib.training.stage_trainer import STAGES, StageConfig, StageTrainer
-from dmgi_lib.weight_folder import check_safetensors, save_component, write_model_index
+from dmgi_lib.training.stage_trainer import STAGES, TARGETS, StageConfig, StageTrainer
+from dmgi_lib.weight_folder import (
+    check_safetensors,
+    part_name,
+    save_component,
+    write_model_index,
+)
 
 
 def load_part(folder: Path, name: str) -> Any:
@@ -67,7 +78,7 @@ def card(
         f"- date: {date.today().isoformat()}, seed {loop.seed}, batch size {loop.batch_size},"
         f" learning rate {loop.learning_rate}",
         f"- {result.step} steps, {result.seconds / 60:.1f} minutes",
-        f"- stage {config.stage}; loss weights {asdict(config.weights)}",
+        f"- {', '.join(f'{k} {v}' for k, v in asdict(config).items())}",
         "",
         f"Mean loss terms on {config.held_out} held-out training identities, per step of the"
         " reverse process (loss net, not the judges; I_0^d is the diffusion model's own image):",
@@ -90,9 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default=MINI.name, choices=sorted(PRESETS), help="sizes")
     parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
     parser.add_argument(
-        "--cache", type=Path, default=Path("~/.cache/dmgi/features/mini"), help="feature cache"
+        "--cache", type=Path, help="feature cache; default: ~/.cache/dmgi/features/<condition>"
     )
-    parser.add_argument("--run-dir", type=Path, help="default: ~/.cache/dmgi/runs/stage<N>")
+    parser.add_argument("--run-dir", type=Path, help="default: ~/.cache/dmgi/runs/<cond.>_stage<N>")
     parser.add_argument("--out", type=Path, help="where to write; default: the pipeline folder")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
@@ -101,6 +112,15 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", default="", help="steps trained on, by commas; empty: all cached"
     )
     parser.add_argument("--schedule", default="linear", choices=losses.SCHEDULES, help="stage 3")
+    parser.add_argument("--sampling", default="uniform", choices=losses.SAMPLINGS, help="of steps")
+    parser.add_argument("--targets", default="both", choices=TARGETS, help="what T is shown")
+    parser.add_argument("--latent-space", default="w_plus", choices=LATENTS, help="of a new M")
+    parser.add_argument("--origin", default="w_avg", choices=ORIGINS, help="of a new M")
+    parser.add_argument("--pool", default="tokens", choices=POOLS, help="of a new T")
+    parser.add_argument("--average", default="blocks", choices=AVERAGES, help="of a new T")
+    parser.add_argument("--paths", default="both", choices=PATHS, help="of a new T")
+    parser.add_argument("--condition", default="mask", choices=CONDITIONS, help="kind of x")
+    parser.add_argument("--online", action="store_true", help="run E in the loop, without a cache")
     for name, default in asdict(losses.LossWeights()).items():
         parser.add_argument(f"--{name}", type=float, default=default, help=f"weight of {name}")
     parser.add_argument("--held-out", type=int, default=64, help="identities kept for measuring")
@@ -108,12 +128,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _features(
+    args: argparse.Namespace, dataset: FaceDataset, steps: tuple[int, ...]
+) -> FeatureCache | OnlineFeatures:
+    """The cache, or E in the loop; either of the asked-for condition.
+
+    Raises:
+        ValueError: the cache was made from the other kind of x.
+    """
+    if args.online:
+        config = CacheConfig(steps=steps or CacheConfig.steps, condition=args.condition)
+        pipe = DMGIPipeline.from_pretrained(args.weights)
+        return OnlineFeatures(config, pipe, dataset, diffusion_images=args.stage > 1)
+    cache = FeatureCache(args.cache or f"~/.cache/dmgi/features/{args.condition}")
+    if cache.config.condition != args.condition:
+        raise ValueError(
+            f"{cache.folder} holds features of a {cache.config.condition}, --condition asks for"
+            f" {args.condition}; name the other cache or the other condition."
+        )
+    return cache
+
+
 def main() -> None:
     args = _parser().parse_args()
     weights = losses.LossWeights(**{k: getattr(args, k) for k in asdict(losses.LossWeights())})
     steps = tuple(int(step) for step in args.steps.split(",") if step)
-    config = StageConfig(args.stage, weights, steps, args.schedule, args.held_out)
-    run_dir = args.run_dir or Path(f"~/.cache/dmgi/runs/stage{args.stage}")
+    config = StageConfig(
+        args.stage, weights, steps, args.schedule, args.sampling, args.targets, args.held_out
+    )
+    part = functools.partial(part_name, condition=args.condition)
+    run_dir = args.run_dir or Path(f"~/.cache/dmgi/runs/{args.condition}_stage{args.stage}")
+    preset = PRESETS[args.preset]
     loop = LoopConfig(
         run_dir=run_dir.expanduser(),
         minutes=0.0 if args.export_only else args.minutes,
@@ -125,15 +170,17 @@ def main() -> None:
     )
     torch.manual_seed(args.seed)  # initial weights
     accelerator = Accelerator()
+    dataset = FaceDataset(args.data)
     trainer = StageTrainer(
         config,
-        FeatureCache(args.cache),
-        FaceDataset(args.data),
+        _features(args, dataset, steps),
+        dataset,
         required_part(args.weights, "generator", "data_prep.priors.train_stylegan2"),
         required_part(args.weights, "loss_net", "data_prep.priors.train_recognizers"),
-        load_part(args.weights, "mapping_network") if args.stage > 1 else None,
-        load_part(args.weights, "style_modulation") if args.stage > 2 else None,
-        args.preset,
+        load_part(args.weights, part("mapping_network")) if args.stage > 1 else None,
+        load_part(args.weights, part("style_modulation")) if args.stage > 2 else None,
+        replace(preset.mapping, latent=args.latent_space, origin=args.origin),
+        replace(preset.modulation, pool=args.pool, average=args.average, paths=args.paths),
         accelerator,
     )
     before = trainer.measure({})
@@ -146,14 +193,14 @@ def main() -> None:
     out = args.out or args.weights
     trained: dict[str, Any] = result.ema
     for name, network in trained.items():
-        save_component(network, out / name, card(name, config, loop, result, numbers))
+        save_component(network, out / part(name), card(name, config, loop, result, numbers))
     picture = Image.fromarray(trainer.sample_grid(result.step, result.ema))
     picture.save(loop.run_dir / "final.png")
     if (out / "unet").is_dir():
-        made_with = trainer.cache.manifest["config"]
+        made_with = trainer.cache.config
         names = ("num_inference_steps", "guidance_scale")
-        write_model_index(out, **{name: made_with[name] for name in names})
-    print(f"wrote {', '.join(str(out / name) for name in result.ema)}")
+        write_model_index(out, **{name: getattr(made_with, name) for name in names})
+    print(f"wrote {', '.join(str(out / part(name)) for name in result.ema)}")
 
 
 if __name__ == "__main__":

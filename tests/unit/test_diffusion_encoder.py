@@ -2,11 +2,8 @@ import pytest
 import torch
 from tiny_models import MINI_BLOCKS, SD_BLOCKS, TOKENS, controlnet, scheduler, unet
 
-from dmgi_lib.diffusion_encoder import (
-    DiffusionEncoder,
-    capture_features,
-    decoder_blocks_with_attention,
-)
+from dmgi_lib.diffusion_encoder import DiffusionEncoder
+from dmgi_lib.feature_capture import capture_features, decoder_blocks_with_attention
 
 LAYOUTS = pytest.mark.parametrize("blocks", [MINI_BLOCKS, SD_BLOCKS], ids=["mini", "sd"])
 

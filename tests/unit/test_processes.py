@@ -16,7 +16,8 @@ import torch
 from tiny_models import generator, pipeline
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation.judges import Recognizer
-from dmgi_lib.training.feature_cache import CacheConfig, FeatureCache, build
+from dmgi_lib.training.feature_cache import FeatureCache, build
+from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
 

@@ -2,22 +2,25 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import face_mask, generator, pipeline, unet
+from tiny_models import controlnet, face_mask, generator, pipeline, unet
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.masks import flip_mask, mask_to_image
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
+from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training import stages
-from dmgi_lib.training.feature_cache import CacheConfig, FeatureCache, build, encode_samples
+from dmgi_lib.training.feature_cache import FeatureCache, build
+from dmgi_lib.training.features import CacheConfig, OnlineFeatures, encode_samples
 from dmgi_lib.training.loop import LoopConfig
-from dmgi_lib.training.losses import LossWeights
+from dmgi_lib.training.losses import LossWeights, step_probabilities
 from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
 
 CONFIG = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4)
@@ -253,3 +256,89 @@ def test_command_trains_and_writes_a_loadable_folder(
     assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
     assert stages.load_part(folder, "style_modulation").dtype == torch.float32
     assert loaded("a young woman", mask=face_mask(), exit_step=0).images[0].size == (128, 128)
+
+
+def test_online_features_are_those_of_the_cache(cache, pipe, dataset):
+    online = OnlineFeatures(CONFIG, pipe, dataset, views=2, diffusion_images=True)
+    assert len(online) == len(cache) and online.views == cache.views
+    entries, slots = torch.tensor([0, 13, 5]), torch.tensor([0, 1, 1])
+    found, kept = online.batch(entries, slots), cache.batch(entries, slots)
+    assert torch.equal(found.sample, kept.sample) and torch.equal(found.step, kept.step)
+    assert torch.equal(found.mirrored, kept.mirrored)
+    assert (found.h - kept.h).abs().max() < 0.05 * kept.h.abs().max()
+    for one, other in zip(found.maps, kept.maps, strict=True):
+        assert (one - other).abs().max() < 0.05
+    difference = found.diffusion_images.int() - kept.diffusion_images.int()
+    assert difference.abs().float().mean() < 3
+    early = OnlineFeatures(CONFIG, pipe, dataset).batch(entries, torch.zeros(3, dtype=torch.long))
+    assert early.diffusion_images is None
+
+
+def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
+    online = OnlineFeatures(CONFIG, pipe, dataset, views=1)
+    t = trainer(1, online, dataset, loss_net)
+    t.fit(loop(tmp_path, max_steps=2))
+    w = t.codes(online.batch(torch.arange(2), torch.zeros(2, dtype=torch.long)), t.networks)
+    assert not torch.equal(w, t.generator.mean_latent.expand_as(w))
+
+
+def test_noised_features_see_the_picture(pipe, dataset):
+    config = CacheConfig(steps=(0, 2), num_inference_steps=3, source="noised")
+    entry = encode_samples(config, pipe, dataset, [2, 7], view=0)
+    assert "diffusion_image" not in entry and entry["h"].shape[:2] == (2, 2)
+    honest = encode_samples(CONFIG, pipe, dataset, [2, 7], view=0)
+    assert entry["h"].shape == honest["h"].shape
+    scale = honest["h"].float().abs().max()
+    first, late = ((entry["h"] - honest["h"])[:, k].float().abs().max() / scale for k in (0, 1))
+    assert first < 0.05 < late  # at t = T there is nothing but noise; later the picture shows
+
+
+def test_options_of_the_stages(cache, dataset, loss_net):
+    shares = [step_probabilities((0, 9), 10, name) for name in ("uniform", "early", "late")]
+    assert [share.tolist() for share in shares] == [[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]]
+    m = trainer(1, cache, dataset, loss_net).networks["mapping_network"]
+    batch = cache.batch(torch.arange(4), torch.ones(4, dtype=torch.long))
+    found = {}
+    for targets in ("both", "diffusion", "image"):
+        t = trainer(2, cache, dataset, loss_net, m, targets=targets)
+        w = t.codes(batch, t.networks)
+        found[targets] = {name.split("(")[-1] for name in t.terms(batch, w, t.draw(w))}
+    assert "I)" in found["both"] and "I_0^d)" in found["both"]
+    assert "I)" not in found["diffusion"] and "I_0^d)" not in found["image"]
+    sizes = MINI.mapping, MINI.modulation
+    single = replace(sizes[0], latent="w"), replace(sizes[1], paths="local", pool=POOLS[1])
+    t = StageTrainer(StageConfig(2, held_out=2), cache, dataset, generator(), loss_net, m, None,
+                     *single)  # fmt: skip
+    assert t.networks["style_modulation"].config.paths == "local" and t._pool == POOLS[1]
+    for bad in ({"sampling": "x"}, {"targets": "x"}):
+        with pytest.raises(ValueError, match="expected one of"):
+            StageConfig(1, **bad)
+
+
+def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path, monkeypatch):
+    for record, mask in zip(dataset.records, dataset.masks, strict=True):
+        path = dataset.folder / "scribbles" / f"{record['id']}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(((mask == 13) * 255).numpy().astype(np.uint8)).save(path)
+    folder = tmp_path / "weights"
+    own = pipeline(controlnet_scribble=controlnet(seed=9))
+    own.save_pretrained(folder)
+    loss_net.save_pretrained(folder / "loss_net")
+    with pytest.raises(ValueError, match="no mapping_network_scribble"):
+        own("a woman", scribble=np.zeros((128, 128), np.uint8), exit_step=0)
+    drawings = FaceDataset(dataset.root)
+    config = CacheConfig((0, 2), num_inference_steps=3, shard_size=4, condition="scribble")
+    cache = build(config, own, drawings, tmp_path / "cache")
+    common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
+    arguments = f"stages --stage 1 {common} --minutes 0.03 --batch-size 4 --run-dir {tmp_path}/run"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    with pytest.raises(ValueError, match="features of a scribble"):
+        stages.main()
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--condition", "scribble"])
+    stages.main()
+    loaded = DMGIPipeline.from_pretrained(folder)
+    assert loaded.mapping_network_scribble is not None
+    strokes = np.zeros((128, 128), np.uint8)
+    strokes[40:44, 30:90] = 255
+    drawn = loaded("a young woman", scribble=strokes, exit_step=0, output_type="pt").latents
+    assert torch.isfinite(drawn).all()

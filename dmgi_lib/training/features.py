@@ -1,0 +1,236 @@
+"""What the training stages read: features of E for one sample, one caption and one noise.
+
+Each entry is one reverse process, from noise, conditioned on one sample's (x, c): it holds h_t,
+f_t and pooled a_t of the chosen steps and, if the process ran to its end, the image I_0^d. Entries
+of a second view use the mirrored sample, another caption and other noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.diffusion_encoder import check_exit_step
+from dmgi_lib.feature_capture import DiffusionFeatures
+from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.presets import MINI
+from dmgi_lib.prompts import encode_empty, encode_text, tokenize
+from dmgi_lib.style_modulation import POOLS, pool_attention
+
+CONDITIONS = ("mask", "scribble")
+SOURCES = ("reverse", "noised")
+WHOLE = ("sample", "caption", "diffusion_image")  # what a shard holds once for all steps
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What the content of an entry depends on; a cache made with another value is refused.
+
+    steps: steps kept, 0 … num_inference_steps - 1
+    seed: with view and sample, the seed of caption and noise
+    condition: "mask" or "scribble"
+    source: "reverse" process from noise, or "noised" pictures I, which leak I and hold no I_0^d:
+        only to measure how much that flatters M
+    shard_size: samples a file
+    """
+
+    steps: tuple[int, ...] = (0, 2, 4, 7, 9)
+    num_inference_steps: int = MINI.num_inference_steps
+    guidance_scale: float = MINI.guidance_scale
+    seed: int = 0
+    condition: str = "mask"
+    source: str = "reverse"
+    shard_size: int = 128
+
+    def __post_init__(self) -> None:
+        if not self.steps or list(self.steps) != sorted(set(self.steps)):
+            raise ValueError(f"steps came as {self.steps}; expected rising, different steps.")
+        for step in self.steps:
+            check_exit_step(step, self.num_inference_steps)
+        for name, known in (("condition", CONDITIONS), ("source", SOURCES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} came as {getattr(self, name)!r}; expected one of {known}."
+                )
+
+
+@dataclass(frozen=True)
+class CachedBatch:
+    """Entries of a cache, one step each.
+
+    sample: (B,) index into the dataset      mirrored: (B,) bool      step: (B,) 0 … S-1
+    h: (B, C, H, W)   f: N x (B, C_n, H_n, W_n)   maps: N x (B, 1, H'_n, W'_n), float32
+    diffusion_images: (B, 3, H, W) uint8, I_0^d; None if the processes stopped early
+    """
+
+    sample: torch.Tensor
+    mirrored: torch.Tensor
+    step: torch.Tensor
+    h: torch.Tensor
+    f: tuple[torch.Tensor, ...]
+    maps: tuple[torch.Tensor, ...]
+    diffusion_images: torch.Tensor | None
+
+
+@torch.no_grad()
+def encode_samples(
+    config: CacheConfig,
+    pipe: DMGIPipeline,
+    dataset: FaceDataset,
+    samples: Sequence[int],
+    view: int,
+) -> dict[str, torch.Tensor]:
+    """One batch of reverse processes, named as in a shard: sample, caption, h, f1…, a1…, image."""
+    generators = [_sample_generator(config.seed, view, sample) for sample in samples]
+    picked = [
+        int(torch.randint(len(dataset.captions[i]), (1,), generator=g))
+        for i, g in zip(samples, generators, strict=True)
+    ]
+    captions = [dataset.captions[i][k] for i, k in zip(samples, picked, strict=True)]
+    tokens = tokenize(pipe.tokenizer, captions)
+    text = encode_text(pipe.text_encoder, tokens.ids).float()
+    condition = _condition(config.condition, dataset, samples, mirrored=view % 2 == 1)
+    image, features = None, []
+    with torch.autocast(pipe.unet.device.type, dtype=torch.bfloat16):
+        if config.source == "noised":
+            clean = to_float(dataset.images[torch.tensor(samples)])
+            clean = clean.flip(-1) if view % 2 == 1 else clean
+            latents = pipe.vae.encode(clean).latent_dist.mode() * pipe.vae.config.scaling_factor
+            features = pipe.encoder(config.condition).noised_features(
+                latents.float(),
+                text,
+                condition,
+                generator=generators,
+                steps=config.steps,
+                num_inference_steps=config.num_inference_steps,
+            )
+            return _entry(samples, picked, tokens, features, None)
+        for state in pipe.encoder(config.condition).reverse_process(
+            text,
+            encode_empty(pipe.tokenizer, pipe.text_encoder).float(),
+            condition,
+            generator=generators,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            exit_step=config.steps[-1],
+            capture_steps=config.steps,
+        ):
+            if state.features is not None:
+                features.append(state.features)
+        if state.latents is not None:
+            image = pipe.decode_latents(state.latents)
+    return _entry(samples, picked, tokens, features, image)
+
+
+def _entry(
+    samples: Sequence[int],
+    captions: Sequence[int],
+    tokens: Any,
+    features: Sequence[DiffusionFeatures],
+    image: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """Tensors of a shard; steps are the second axis."""
+    kept: list[tuple[torch.Tensor, ...]] = []
+    for one in features:
+        pooled = [pool_attention(one.a, tokens.word_mask, p) for p in POOLS]
+        maps = [torch.cat(block, dim=1) for block in zip(*pooled, strict=True)]
+        kept.append((one.h, *one.f, *maps))
+    stacked = [torch.stack(part, dim=1).half() for part in zip(*kept, strict=True)]  # [B, steps, …]
+    blocks = (len(stacked) - 1) // 2
+    names = ["h", *(f"f{n + 1}" for n in range(blocks)), *(f"a{n + 1}" for n in range(blocks))]
+    result = dict(zip(names, stacked, strict=True))
+    result |= {"sample": torch.tensor(samples), "caption": torch.tensor(captions)}
+    return result if image is None else result | {"diffusion_image": to_uint8(image)}
+
+
+def as_batch(
+    rows: dict[str, torch.Tensor], mirrored: torch.Tensor, steps: Sequence[int], pool: str
+) -> CachedBatch:
+    """Rows of a shard at one step each, as what a stage reads."""
+    channel = POOLS.index(pool)
+    blocks = range(1, 1 + sum(name.startswith("f") for name in rows))
+    return CachedBatch(
+        sample=rows["sample"],
+        mirrored=mirrored,
+        step=torch.tensor(steps),
+        h=rows["h"],
+        f=tuple(rows[f"f{n}"] for n in blocks),
+        maps=tuple(rows[f"a{n}"][:, channel : channel + 1] for n in blocks),
+        diffusion_images=rows.get("diffusion_image"),
+    )
+
+
+def _condition(
+    kind: str, dataset: FaceDataset, samples: Sequence[int], mirrored: bool
+) -> torch.Tensor:
+    rows = torch.tensor(samples)
+    if kind == "mask":
+        masks = dataset.masks[rows]
+        return mask_to_rgb(flip_mask(masks) if mirrored else masks)
+    strokes = dataset.scribbles[rows]
+    return scribble_to_rgb(strokes.flip(-1) if mirrored else strokes)
+
+
+def _sample_generator(seed: int, view: int, sample: int) -> torch.Generator:
+    """Independent of batch and shard sizes, so that an entry is reproducible alone."""
+    state = np.random.SeedSequence([seed, view, sample]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class OnlineFeatures:
+    """Runs E anew for every batch, for data sets too large to cache; read like a `FeatureCache`.
+
+    Noise and caption of an entry stay the same from epoch to epoch, as they do in a cache.
+
+    Args:
+        config: steps that may be asked for.
+        views: copies of each sample; odd ones are mirrored.
+        diffusion_images: run every process to its end, for stages that need I_0^d.
+    """
+
+    folder = "(online)"
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        pipe: DMGIPipeline,
+        dataset: FaceDataset,
+        views: int = 2,
+        diffusion_images: bool = False,
+    ) -> None:
+        self.config, self.pipe, self.dataset = config, pipe, dataset
+        self.diffusion_images = diffusion_images
+        self.steps, self.num_inference_steps = config.steps, config.num_inference_steps
+        self.views = [view for view in range(views) for _ in range(len(dataset))]
+        self.samples = torch.arange(len(dataset)).repeat(views)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def batch(
+        self, entries: torch.Tensor, slots: torch.Tensor, pool: str = "tokens"
+    ) -> CachedBatch:
+        """Entries (B,) at `steps[slots]`, slots (B,); pool as in ModulationConfig."""
+        wanted = sorted({self.steps[k] for k in slots.tolist()})
+        last = self.num_inference_steps - 1
+        made = wanted if not self.diffusion_images else sorted({*wanted, last})
+        config = replace(self.config, steps=tuple(made))
+        rows: list[dict[str, torch.Tensor]] = [{}] * len(entries)
+        views = torch.tensor([self.views[e] for e in entries.tolist()])
+        for view in views.unique().tolist():
+            places = (views == view).nonzero()[:, 0].tolist()
+            samples = [int(self.samples[entries[i]]) for i in places]
+            found = encode_samples(config, self.pipe, self.dataset, samples, view)
+            for row, place in enumerate(places):
+                slot = made.index(self.steps[int(slots[place])])
+                rows[place] = {
+                    k: v[row] if k in WHOLE else v[row, slot].float() for k, v in found.items()
+                }
+        stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return as_batch(stacked, views % 2 == 1, [self.steps[k] for k in slots.tolist()], pool)
