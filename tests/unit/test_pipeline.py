@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import controlnet, face_mask, generator, pipeline
+from tiny_models import controlnet, face_mask, generator, mapping_network, pipeline
 
 from dmgi_lib import DMGIPipeline
 from dmgi_lib.masks import flip_mask
@@ -106,12 +106,14 @@ def test_output_types(pipe):
     assert np.abs(clamped.numpy() - pixels).max() < 1 / 255
 
 
-def test_scribble_needs_its_own_controlnet(pipe):
+def test_scribbles_need_networks_of_their_own(pipe):
     strokes = np.zeros((128, 128), bool)
     strokes[40:42, 30:90] = True
     with pytest.raises(ValueError, match="scribble"):
         pipe(PROMPT, scribble=strokes)
-    both = pipeline(controlnet_scribble=controlnet(seed=9))
+    m = mapping_network(seed=8)
+    torch.nn.init.normal_(m.fc.weight, std=0.2)
+    both = pipeline(controlnet_scribble=controlnet(seed=9), mapping_network_scribble=m)
     drawn = both(PROMPT, scribble=strokes, exit_step=0, output_type="pt")
     blank = both(PROMPT, scribble=np.zeros((128, 128), bool), exit_step=0, output_type="pt")
     assert (drawn.latents - blank.latents).abs().max() > 1e-6
