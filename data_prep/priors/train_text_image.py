@@ -127,7 +127,40 @@ class Heads(nn.Module):
         self.words = nn.Linear(hidden_size, words)
 
 
-def caption_ids(tokenizer: PreTrainedTokenizerFast, dataset: FaceDataset) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class CaptionedPictures:
+    """images (N, 3, H, W) and masks (N, H, W) uint8, attributes (N, A) int8, captions of each."""
+
+    images: Tensor
+    masks: Tensor
+    attributes: Tensor
+    captions: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def training_pictures(root: Path) -> CaptionedPictures:
+    """The training set, and the stylised renders where they are built.
+
+    A statue shows no hair colour, so of stylised pictures only the captions are believed.
+    """
+    sets = [FaceDataset(root, "train")]
+    known = [sets[0].attributes]
+    if (sets[0].root / "styles" / "metadata.jsonl").is_file():
+        sets.append(FaceDataset(root, "styles"))
+        known.append(torch.full_like(sets[1].attributes, -1))
+    return CaptionedPictures(
+        torch.cat([s.images for s in sets]),
+        torch.cat([s.masks for s in sets]),
+        torch.cat(known),
+        [captions for s in sets for captions in s.captions],
+    )
+
+
+def caption_ids(
+    tokenizer: PreTrainedTokenizerFast, dataset: CaptionedPictures
+) -> tuple[Tensor, Tensor]:
     """All captions as ids (K, 40), and offsets (N + 1,): image i has rows offsets[i]:[i + 1]."""
     captions = [caption for several in dataset.captions for caption in several]
     ids = tokenizer(
@@ -145,7 +178,7 @@ def make_step(
     heads: Heads,
     optimizer: torch.optim.Optimizer,
     tokenizer: PreTrainedTokenizerFast,
-    dataset: FaceDataset,
+    dataset: CaptionedPictures,
     config: LoopConfig,
     recipe: TextImageRecipe,
 ) -> Callable[[int, torch.Generator], dict[str, float]]:
@@ -212,7 +245,7 @@ def main(arguments: list[str] | None = None, recipe: TextImageRecipe | None = No
         warmup_steps=100,
         cooldown=0.4,
     )
-    train, test = FaceDataset(given.data, "train"), FaceDataset(given.data, "test")
+    train, test = training_pictures(given.data), FaceDataset(given.data, "test")
     tokenizer = build_tokenizer([c for several in train.captions for c in several])
     torch.manual_seed(config.seed)
     clip = build_clip(recipe, tokenizer)

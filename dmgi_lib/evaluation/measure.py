@@ -134,7 +134,7 @@ def measure(weights: str, root: Path | None, config: MeasureConfig) -> dict[str,
     pipe = DMGIPipeline.from_pretrained(weights)
     last = pipe.config.num_inference_steps - 1
 
-    prompts = [record["captions"][0] for record in truth.records]
+    prompts = truth.prompts
     rows = {"ground truth (ceiling of the judges)": score(truth.images, truth, judges, config.seed)}
     for exit_step in config.exit_steps:
         images, denoised = draw(
@@ -232,9 +232,9 @@ def report(result: dict[str, Any]) -> str:
     for name, row in result["rows"].items():
         lines.append(f"\n{name}")
         for key, value in row.items():
-            if not key.endswith("interval"):
-                interval = row.get(f"{key} interval")
-                span = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+            if not key.endswith((" low", " high")):
+                low, high = row.get(f"{key} low"), row.get(f"{key} high")
+                span = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
                 lines.append(f"  {key:<40}{value:8.3f}{span}")
     lines.append("\nhair colour read as wanted (chance 0.2)")
     for name, row in result["hair colour"].items():

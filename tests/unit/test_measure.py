@@ -75,6 +75,7 @@ def ground_truth(n: int) -> protocol.GroundTruth:
         torch.stack([mask.roll(8 * i, dims=1) for i in range(n)]),
         torch.randint(-1, 2, (n, len(ATTRIBUTES)), generator=rng, dtype=torch.int8),
         [{"captions": ["a young woman with black hair ."], "hair_color": "black"}] * n,
+        ["a young woman with black hair ."] * n,
     )
 
 
@@ -107,7 +108,7 @@ def test_a_row_separates_the_own_mask_from_the_masks_of_others():
     assert row["mIoU"] == row["ACC"] == 1.0
     assert row["mIoU shuffled"] < 0.8  # every mask is another one, shifted by at least 8 pixels
     assert row["mIoU gap"] == pytest.approx(1 - row["mIoU shuffled"])
-    assert row["mIoU gap interval"][0] <= row["mIoU gap"] <= row["mIoU gap interval"][1]
+    assert row["mIoU gap low"] <= row["mIoU gap"] <= row["mIoU gap high"]
     assert row["SSIM"] == pytest.approx(1) and row["identity cosine (shape judge)"] > 0.999
     assert row["perceptual distance (parser features)"] == pytest.approx(0, abs=1e-6)
     assert row["FID (parser features)"] == pytest.approx(0, abs=1e-4)

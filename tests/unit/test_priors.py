@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -327,3 +328,14 @@ def test_picture_grid_places_rows_and_columns():
     grid = picture_grid(rows)
     assert grid.shape == (4, 6, 3) and grid.dtype == np.uint8
     assert grid[0, 0, 0] == 0 and grid[3, 0, 0] == 10 and grid[3, 5, 2] == 99
+
+
+def test_stylised_renders_teach_words_only(tiny_faces, tmp_path):
+    shutil.copytree(tiny_faces, tmp_path / "faces")
+    alone = train_text_image.training_pictures(tmp_path / "faces")
+    shutil.copytree(tmp_path / "faces" / "train", tmp_path / "faces" / "styles")
+    both = train_text_image.training_pictures(tmp_path / "faces")
+    n = len(alone)
+    assert len(both) == 2 * n == len(both.captions)
+    assert torch.equal(both.attributes[:n], alone.attributes)
+    assert (both.attributes[n:] == -1).all() and (alone.attributes >= 0).any()
