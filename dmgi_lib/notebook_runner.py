@@ -1,9 +1,12 @@
 """Runs a notebook with parameters.
 
     python -m dmgi_lib.notebook_runner notebooks/00_quickstart.ipynb -p seed 3
+    python -m dmgi_lib.notebook_runner notebooks/06_style_modulation.ipynb \\
+        -f notebooks/params/06_*.yaml
 
 papermill executes; this adds what it lacks: parameters that the notebook does not list are refused,
-pictures and recorded numbers are written beside the executed notebook.
+pictures and recorded numbers are written beside the executed notebook, several files of parameters
+make a run each, and all runs of a notebook share one table.
 """
 
 from __future__ import annotations
@@ -34,16 +37,22 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
 
 
 def run(
-    notebook: Path, out: Path, parameters: dict[str, Any], progress: bool = True
+    notebook: Path,
+    out: Path,
+    parameters: dict[str, Any],
+    progress: bool = True,
+    name: str = "",
 ) -> dict[str, float]:
     """Executes a notebook and keeps what it made.
 
     Args:
         notebook: path of the .ipynb.
-        out: folder that gets the executed notebook, `<name>_1.png`, … and `<name>.csv`, which has
-            one row a run: the parameters, then the numbers recorded with `dmgi_lib.display.record`.
+        out: folder that gets the executed notebook, its pictures `<notebook>_1.png`, … and
+            `<notebook>.csv`, which has one row a run: its name, the parameters, then the numbers
+            recorded with `dmgi_lib.display.record`.
         parameters: name → value, for the cell tagged `parameters`.
         progress: shows a bar.
+        name: of a run among several; notebook and pictures go to out/name.
 
     Returns:
         The recorded numbers.
@@ -58,6 +67,7 @@ def run(
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook at {notebook}; give the path of an .ipynb file.")
     check_parameters(notebook, parameters)
+    table, out = out / f"{notebook.stem}.csv", out / name
     out.mkdir(parents=True, exist_ok=True)
     executed = papermill.execute_notebook(
         str(notebook),
@@ -78,7 +88,7 @@ def run(
     for number, picture in enumerate(pictures, start=1):
         (out / f"{notebook.stem}_{number}.png").write_bytes(base64.b64decode(picture))
     numbers = recorded(executed)
-    _append_row(out / f"{notebook.stem}.csv", {**parameters, **numbers})
+    _append_row(table, {"run": name, **parameters, **numbers})
     return numbers
 
 
@@ -105,7 +115,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("notebook", type=Path, help="the .ipynb to execute")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for what it makes")
-    parser.add_argument("-f", "--file", type=Path, help="YAML file of parameters")
+    parser.add_argument(
+        "-f",
+        "--file",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="YAML files of parameters, a run each",
+    )
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="one parameter, its value in YAML; overrides --file",
@@ -116,26 +133,35 @@ def main(arguments: list[str] | None = None) -> None:
         import yaml  # comes with papermill
     except ModuleNotFoundError:
         parser.error('running notebooks needs papermill: pip install -e ".[notebooks]"')
-    parameters: dict[str, Any] = {}
     try:
-        if given.file:
-            parameters = yaml.safe_load(given.file.read_text(encoding="utf-8")) or {}
-        if not isinstance(parameters, dict):
-            raise ValueError(f"{given.file} holds no `name: value` lines.")
-        parameters |= {name: yaml.safe_load(value) for name, value in given.parameter}
-        numbers = run(given.notebook, given.out, parameters)
+        given_here = {name: yaml.safe_load(value) for name, value in given.parameter}
+        runs = {}
+        for file in given.file or [None]:
+            parameters = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
+            if not isinstance(parameters, dict):
+                raise ValueError(f"{file} holds no `name: value` lines.")
+            runs[file.stem if file else ""] = parameters | given_here
+        if given.notebook.is_file():
+            for parameters in runs.values():  # refuse all before the first one runs
+                check_parameters(given.notebook, parameters)
+        for name, parameters in runs.items():
+            where = name if len(runs) > 1 else ""
+            numbers = run(given.notebook, given.out, parameters, name=where)
+            _report(given.notebook, given.out, where, numbers)
     except papermill.PapermillExecutionError as error:
-        print(
-            f"{error}\n{given.out / given.notebook.name} shows where it stopped.", file=sys.stderr
-        )
+        stopped = given.out / where / given.notebook.name
+        print(f"{error}\n{stopped} shows where it stopped.", file=sys.stderr)
         raise SystemExit(1) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         parser.error(str(error))
-    for name, value in numbers.items():
-        print(f"{name:32s}{value:10.4g}")
-    print(f"notebook  {given.out / given.notebook.name}")
-    print(f"pictures  {given.out / given.notebook.stem}_*.png")
-    print(f"numbers   {given.out / given.notebook.stem}.csv")
+
+
+def _report(notebook: Path, out: Path, name: str, numbers: dict[str, float]) -> None:
+    for number, value in numbers.items():
+        print(f"{number:32s}{value:10.4g}")
+    print(f"notebook  {out / name / notebook.name}")
+    print(f"pictures  {out / name / notebook.stem}_*.png")
+    print(f"numbers   {out / notebook.stem}.csv")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,21 @@ def test_runner_collects_runs_in_one_table(small_notebook, tmp_path, capsys):
     assert len(list(out.glob("*.png"))) == 1 and "small.csv" in capsys.readouterr().out
 
 
+def test_several_files_make_a_run_each(small_notebook, tmp_path):
+    out, files = tmp_path / "out", []
+    for name, a in (("three", 3), ("four", 4)):
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(f"# a comment\na: {a}\n")
+    main([str(small_notebook), "--out", str(out), "-f", *map(str, files)])
+    rows = list(csv.DictReader((out / "small.csv").open()))
+    assert [(row["run"], row["twice"]) for row in rows] == [("three", "6.0"), ("four", "8.0")]
+    assert (out / "three" / "small_1.png").is_file() and (out / "four" / "small.ipynb").is_file()
+    files[-1].write_text("b: 1\n")
+    with pytest.raises(SystemExit):  # before the first run starts
+        main([str(small_notebook), "--out", str(tmp_path / "no"), "-f", *map(str, files)])
+    assert not (tmp_path / "no").exists()
+
+
 def test_runner_refuses_unknown_parameters_and_files(small_notebook, tmp_path, capsys):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="no parameter 'aa'.*Did you mean 'a'"):
