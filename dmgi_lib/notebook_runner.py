@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="YAML files of parameters, a run each",
+        help="YAML of parameters, a run each",
     )
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
