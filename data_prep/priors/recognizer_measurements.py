@@ -19,7 +19,7 @@ from dmgi_lib.evaluation.judges import (
     IdentityJudge,
     ParserJudge,
     Recognizer,
-    hair_color_label,
+    hair_color_name,
     identity_code,
 )
 from dmgi_lib.evaluation.metrics import (
@@ -40,14 +40,15 @@ Measurements = dict[str, float]
 HIDDEN = -100  # the label that torch's cross-entropy ignores
 
 
-def hair_color_names(dataset: FaceDataset) -> list[str]:
-    """The judge's name of each sample's hair colour ("white" is "gray")."""
-    return [HAIR_COLORS[hair_color_label(str(r.get("hair_color")))] for r in dataset.records]
+def hair_color_names(dataset: FaceDataset) -> list[str | None]:
+    """The judge's name of each sample's hair colour ("white" is "gray"), None where unknown."""
+    return [hair_color_name(record.get("hair_color")) for record in dataset.records]
 
 
 def hair_color_labels(dataset: FaceDataset) -> Tensor:
-    """(N,) indices into HAIR_COLORS, or HIDDEN where a hat leaves no hair colour to be seen."""
-    labels = torch.tensor([HAIR_COLORS.index(name) for name in hair_color_names(dataset)])
+    """(N,) indices into HAIR_COLORS, or HIDDEN where the colour is unknown or under a hat."""
+    names = hair_color_names(dataset)
+    labels = torch.tensor([HIDDEN if n is None else HAIR_COLORS.index(n) for n in names])
     named = [ATTRIBUTES.index(f"{color}_Hair") for color in ("Black", "Brown", "Blond", "Red")]
     hidden = (dataset.attributes[:, named] < 0).all(dim=1)
     return labels.masked_fill(hidden & (labels != HAIR_COLORS.index("none")), HIDDEN)

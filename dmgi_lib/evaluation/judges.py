@@ -38,10 +38,13 @@ CODE_SIZE = SHAPE_CODE_SIZE + 1  # head shape, then skin tone
 SKIN_TONE_MEAN, SKIN_TONE_STD = 0.5, 0.29  # a uniform draw from 0..1, standardised like the shape
 
 
-def hair_color_label(name: str) -> int:
-    """Index into HAIR_COLORS; "white" counts as "gray" (as in CelebA), the unknown as "none"."""
-    name = "gray" if name == "white" else name
-    return HAIR_COLORS.index(name) if name in HAIR_COLORS else HAIR_COLORS.index("none")
+def hair_color_name(known: str | None) -> str | None:
+    """A record's hair colour out of HAIR_COLORS: "white" counts as "gray", as in CelebA.
+
+    None where the record does not know it, as of photographs with several or no colours named.
+    """
+    name = "gray" if known == "white" else known
+    return name if name in HAIR_COLORS else None
 
 
 def identity_code(shape_codes: Tensor, skin_tones: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 
 from dmgi_lib.dataset import FaceDataset, default_root, sample_root
 from dmgi_lib.evaluation import metrics
-from dmgi_lib.evaluation.judges import HAIR_COLORS, Judges, hair_color_label, load_judges
+from dmgi_lib.evaluation.judges import Judges, hair_color_name, load_judges
 from dmgi_lib.evaluation.metrics import HairColorReference
 from dmgi_lib.evaluation.protocol import GroundTruth, draw, random_faces, score
 from dmgi_lib.evaluation.speed import measure_in_fresh_process
@@ -108,9 +108,9 @@ def true_hair_colors(
     truth: GroundTruth, judges: Judges, reference: HairColorReference, seed: int
 ) -> dict[str, Any]:
     """Ceiling of the hair-colour test: both readings of the ground-truth images."""
-    names = [HAIR_COLORS[hair_color_label(str(r.get("hair_color")))] for r in truth.records]
+    names = [hair_color_name(record.get("hair_color")) for record in truth.records]
     rows = [i for i in _with_hair(truth) if names[i] in SWAP_COLORS]
-    wanted, rng = [names[i] for i in rows], np.random.default_rng(seed)
+    wanted, rng = [str(names[i]) for i in rows], np.random.default_rng(seed)
     return score_hair_colors(
         truth.images[rows], truth.masks[rows], wanted, judges.attributes, reference, rng
     )

@@ -218,11 +218,16 @@ class HairColorReference:
     covariances: Tensor
 
     @classmethod
-    def fit(cls, images: Tensor, masks: Tensor, colors: Sequence[str]) -> HairColorReference:
-        """Measure the colours: (N, 3, H, W) in [-1, 1], (N, H, W), N names out of HAIR_COLORS."""
+    def fit(cls, images: Tensor, masks: Tensor, colors: Sequence[str | None]) -> HairColorReference:
+        """Measure the colours: (N, 3, H, W) in [-1, 1], (N, H, W), N names out of HAIR_COLORS.
+
+        Samples whose colour is unknown (None) are left out.
+        """
         seen: dict[str, list[Tensor]] = {}
         for image, mask, color in zip(images, masks, colors, strict=True):
-            lab = median_hair_lab(image, mask) if color != "none" else None
+            if color is None or color == "none":
+                continue
+            lab = median_hair_lab(image, mask)
             if lab is not None:
                 seen.setdefault(color, []).append(lab)
         names = tuple(c for c in HAIR_COLORS if len(seen.get(c, ())) >= 4)

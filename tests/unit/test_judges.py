@@ -75,8 +75,8 @@ def test_half_precision_folder_loads_in_full_precision(tmp_path):
 
 
 def test_hair_colour_names_and_the_identity_code():
-    named = [judges.hair_color_label(n) for n in ("black", "white", "gray", "none", "purple")]
-    assert named == [0, 4, 4, 5, 5]
+    named = [judges.hair_color_name(n) for n in ("black", "white", "gray", "none", "purple", None)]
+    assert named == ["black", "gray", "gray", "none", None, None]
     code = judges.identity_code(torch.ones(1, 48), torch.tensor([0.79]))
     assert code.shape == (1, 49) and code[0, -1].item() == pytest.approx(1.0)
 
