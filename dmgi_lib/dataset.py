@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -79,23 +80,52 @@ def sample_root() -> Path:
     return Path(__file__).resolve().parents[1] / "data_prep" / "faces128" / "sample"
 
 
+class PictureFiles:
+    """Pictures that are decoded whenever they are indexed, for sets larger than the memory.
+
+    Args:
+        paths: of N pictures of one size.  read: path → (H, W) or (3, H, W) uint8.
+    """
+
+    def __init__(self, paths: list[Path], read: Callable[[Path], np.ndarray]) -> None:
+        self.paths, self.read = paths, read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        """One picture for an int; stacked pictures for a slice, a list or an index tensor."""
+        if isinstance(rows, int):
+            return torch.from_numpy(self.read(self.paths[rows]))
+        indices = torch.arange(len(self))[rows].tolist()
+        with ThreadPoolExecutor(2) as pool:  # decoding releases the GIL
+            pictures = list(pool.map(self.read, (self.paths[i] for i in indices)))
+        return torch.from_numpy(np.stack(pictures))
+
+
 class FaceDataset:
     """One split of a face dataset. Pictures are decoded once, on first use, and kept as uint8.
+
+    Kinds of pictures that would take more than `memory` GB stay on disk: then `images`, `masks` or
+    `scribbles` can only be indexed (`PictureFiles`), which is all that the method needs.
 
     Args:
         root: dataset folder; None means `default_root()`.
         split: "train" or "test" (identities of the two are disjoint), or one of EXTRA_SPLITS.
+        memory: GB (10^9 bytes) for each kind of picture.
 
     Raises:
         ValueError: unknown split, or a broken metadata line.
         FileNotFoundError: no dataset there, or a picture is missing.
     """
 
-    def __init__(self, root: str | Path | None = None, split: str = "train") -> None:
+    def __init__(
+        self, root: str | Path | None = None, split: str = "train", memory: float = 4.0
+    ) -> None:
         if split not in SPLITS + EXTRA_SPLITS:
             raise ValueError(f"split came as {split!r}; expected one of {SPLITS + EXTRA_SPLITS}.")
         self.root = Path(root).expanduser() if root is not None else default_root()
-        self.split = split
+        self.split, self.memory = split, memory
         self.folder = self.root / split
         metadata = self.folder / "metadata.jsonl"
         if not metadata.is_file():
@@ -110,19 +140,19 @@ class FaceDataset:
         return len(self.records)
 
     @cached_property
-    def images(self) -> torch.Tensor:
+    def images(self) -> Any:
         """uint8 (N, 3, H, W), I."""
-        return self._decode("images", "webp", "RGB").permute(0, 3, 1, 2).contiguous()
+        return self._pictures("images", "webp", "RGB")
 
     @cached_property
-    def masks(self) -> torch.Tensor:
+    def masks(self) -> Any:
         """uint8 (N, H, W), class ids 0..18."""
-        return self._decode("masks", "png", None)
+        return self._pictures("masks", "png", None)
 
     @cached_property
-    def scribbles(self) -> torch.Tensor:
+    def scribbles(self) -> Any:
         """uint8 (N, H, W), 0 or 255."""
-        return self._decode("scribbles", "png", "L")
+        return self._pictures("scribbles", "png", "L")
 
     @cached_property
     def attributes(self) -> torch.Tensor:
@@ -161,9 +191,7 @@ class FaceDataset:
             seen.setdefault(int(record["identity"]), index)
         return torch.tensor(list(seen.values()), dtype=torch.int64)
 
-    def _decode(self, folder: str, suffix: str, mode: str | None) -> torch.Tensor:
-        paths = [self.folder / folder / f"{r['id']}.{suffix}" for r in self.records]
-
+    def _pictures(self, folder: str, suffix: str, mode: str | None) -> torch.Tensor | PictureFiles:
         def read(path: Path) -> np.ndarray:
             if not path.is_file():
                 raise FileNotFoundError(
@@ -171,10 +199,13 @@ class FaceDataset:
                     " it completes an interrupted build."
                 )
             with Image.open(path) as image:
-                return np.asarray(image if mode is None else image.convert(mode)).astype(np.uint8)
+                pixels = np.asarray(image if mode is None else image.convert(mode))
+            pixels = pixels.astype(np.uint8)
+            return pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy()
 
-        with ThreadPoolExecutor(2) as pool:  # decoding releases the GIL
-            return torch.from_numpy(np.stack(list(pool.map(read, paths))))
+        paths = [self.folder / folder / f"{r['id']}.{suffix}" for r in self.records]
+        files = PictureFiles(paths, read)
+        return files if len(files) * read(paths[0]).nbytes > self.memory * 1e9 else files[:]
 
 
 def _read_metadata(path: Path) -> list[dict[str, Any]]:

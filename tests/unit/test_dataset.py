@@ -6,7 +6,14 @@ import torch
 from PIL import Image
 from tiny_models import face_mask
 
-from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, default_root, to_float, to_uint8
+from dmgi_lib.dataset import (
+    ATTRIBUTES,
+    FaceDataset,
+    PictureFiles,
+    default_root,
+    to_float,
+    to_uint8,
+)
 from dmgi_lib.masks import mask_to_image
 
 
@@ -45,6 +52,16 @@ def test_reads_every_part(root):
     assert ds.captions[1][0] == "caption 1"
     assert ds.identities.tolist() == [7, 8, 7]
     assert ds.first_views().tolist() == [0, 1]
+
+
+def test_sets_larger_than_the_memory_stay_on_disk(root):
+    whole, large = FaceDataset(root), FaceDataset(root, memory=1e-6)
+    assert isinstance(large.images, PictureFiles) and isinstance(whole.images, torch.Tensor)
+    for kind in ("images", "masks", "scribbles"):
+        kept, files = getattr(whole, kind), getattr(large, kind)
+        for rows in (2, torch.tensor([2, 0]), slice(1, 3), [1, 1]):
+            assert torch.equal(files[rows], kept[rows])
+        assert len(files) == len(kept) == 3
 
 
 def test_attributes_are_coded(root):
