@@ -151,6 +151,11 @@ class BaselineTrainer:
         known = dataset.identities.unique()
         unseen = torch.isin(dataset.identities, known[len(known) - held_out :])
         self.train_rows, self.test_rows = (~unseen).nonzero()[:, 0], unseen.nonzero()[:, 0]
+        if len(self.train_rows) == 0:
+            raise ValueError(
+                f"holding out {held_out} of {len(known)} identities leaves none for training;"
+                " use a larger data set (--data)."
+            )
 
     def terms(self, rows: Tensor, mirrored: Tensor, encoder: nn.Module) -> dict[str, Tensor]:
         """Unweighted loss terms, each (B,)."""

@@ -117,3 +117,11 @@ def load_checkpoint(
                     f"({error}); use the old config or another run_dir"
                 ) from error
     return state
+
+
+def read_log(path: Path) -> dict[str, list[float]]:
+    """Column → values of a log.csv; NaN where a row lacks a column."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+        names = list(rows[0]) if rows else []
+    return {name: [float(row[name] or "nan") for row in rows] for name in names}

@@ -189,3 +189,14 @@ def test_batches_are_permutations_and_pure():
     assert len(loop.batch_indices(3, 8, 0, seed=0)) == 8
     with pytest.raises(ValueError, match="n=0"):
         loop.batch_indices(0, 4, 0, 0)
+
+
+def test_log_is_read_back_with_gaps(tmp_path):
+    log = RunLog(tmp_path / "log.csv", 0)
+    log.add({"l2 (I)": 2.0}, 1)
+    log.write_row(1, 0.5)
+    log.add({"l2 (I)": 1.0, "D": 3.0}, 2)
+    log.write_row(2, 1.0)
+    read = read_log(tmp_path / "log.csv")
+    assert read["step"] == [1, 2] and read["l2 (I)"] == [2, 1] and read["seconds"] == [0.5, 1.0]
+    assert read["D"][0] != read["D"][0] and read["D"][1] == 3  # NaN where there was none
