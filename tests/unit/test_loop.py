@@ -192,11 +192,11 @@ def test_batches_are_permutations_and_pure():
 
 
 def test_log_is_read_back_with_gaps(tmp_path):
-    log = RunLog(tmp_path / "log.csv", 0)
+    log = run_files.RunLog(tmp_path / "log.csv", 0)
     log.add({"l2 (I)": 2.0}, 1)
     log.write_row(1, 0.5)
     log.add({"l2 (I)": 1.0, "D": 3.0}, 2)
     log.write_row(2, 1.0)
-    read = read_log(tmp_path / "log.csv")
+    read = run_files.read_log(tmp_path / "log.csv")
     assert read["step"] == [1, 2] and read["l2 (I)"] == [2, 1] and read["seconds"] == [0.5, 1.0]
     assert read["D"][0] != read["D"][0] and read["D"][1] == 3  # NaN where there was none
