@@ -62,7 +62,7 @@ def identity_code(shape_codes: Tensor, skin_tones: Tensor) -> Tensor:
 
 
 def _prepared(image: Tensor) -> Tensor:
-    """Checks an image batch and brings it to 128 x 128."""
+    """Checks an image batch and brings it to 128 x 128, channels last (faster on CPUs)."""
     if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
         raise ValueError(
             f"a recognition network got an image tensor of shape {tuple(image.shape)}; expected "
@@ -73,10 +73,10 @@ def _prepared(image: Tensor) -> Tensor:
             f"a recognition network got an image tensor of type {image.dtype}; expected floats in "
             "[-1, 1]. Convert with dmgi_lib.dataset.to_float."
         )
-    if image.shape[-1] == IMAGE_SIZE:
-        return image
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    return F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+    if image.shape[-1] != IMAGE_SIZE:
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 class RecognizerOutput(NamedTuple):
