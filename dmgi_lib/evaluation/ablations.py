@@ -67,7 +67,7 @@ CHOICES: dict[str, Choice] = {
     "losses: no parsing": Choice(
         first={"weights": LossWeights()}, second={"weights": LossWeights()}
     ),
-}  # fmt: skip
+}
 
 
 class Ablation:
