@@ -29,6 +29,9 @@ class Recipe:
 
     Args:
         warmup_images:   images of phase A
+        growth:          (resolution, share of phase A until which it is trained), the rest is
+            trained in full; as in progressive growing (arXiv 1710.10196), on skip outputs
+        warmup_rate:     factor on the learning rate in phase A
         ramp_images:     images over which phase B's adversarial weight rises to 1
         encoded_share:   share of phase B's batch that comes from the encoder
         code_noise:      σ of the noise on encoded z in phase A; a third of it in phase B
@@ -44,7 +47,9 @@ class Recipe:
         bf16:            autocast; logits, R1 and styles stay fp32
     """
 
-    warmup_images: int = 28_000
+    warmup_images: int = 72_000
+    growth: tuple[tuple[int, float], ...] = ((32, 0.5), (64, 0.75))
+    warmup_rate: float = 3.0
     ramp_images: int = 8_000
     encoded_share: float = 0.25
     code_noise: float = 0.1
@@ -118,7 +123,8 @@ class StyleGAN2Step:
             noise.normal_(generator=rng)
         seen = step * batch_size - self.recipe.warmup_images
         if seen < 0:
-            return self.reconstruct(real, mask, rng)
+            resolution = self.warmup_resolution(step * batch_size)
+            return self.reconstruct(real, mask, resolution, rng)
         if seen < batch_size:  # the first step of phase B
             first_layer = cast(FullyConnectedLayer, self.G.mapping.fc0)
             images = to_float(self.images[: self.recipe.prior_images])
@@ -157,19 +163,39 @@ class StyleGAN2Step:
         loss = self.recipe.perceptual_weight * perceptual + self.recipe.parsing_weight * parsing
         return loss, {"perceptual": perceptual.item(), "parsing": parsing.item()}
 
-    def reconstruct(self, real: Tensor, mask: Tensor, rng: torch.Generator) -> dict[str, float]:
-        """Phase A: autoencoder."""
+    def reconstruct(
+        self, real: Tensor, mask: Tensor, resolution: int, rng: torch.Generator
+    ) -> dict[str, float]:
+        """Phase A: autoencoder, in two updates a batch, for updates are what it lacks."""
         _set_beta1(self.opt_G, 0.9)
-        ws, offsets = self.encode(real, self.recipe.code_noise, rng)
-        offset_loss = self.recipe.offset_weight * offsets.square().mean()
-        with self.autocast():
-            image = self.G.synthesis(ws)
-        pixels = pyramid_loss(image, real, self.fine_to_coarse_a)
-        seen, log = self.recognised(image, real, mask)
-        self.opt_G.zero_grad(set_to_none=True)
-        (pixels + seen + offset_loss).backward()
-        self.opt_G.step()
-        return {"reconstruction": pixels.item(), "offsets": offset_loss.item()} | log
+        for group in self.opt_G.param_groups:
+            group["lr"] *= self.recipe.warmup_rate
+        log: dict[str, float] = {}
+        for part, part_mask in zip(real.chunk(2), mask.chunk(2), strict=True):
+            ws, offsets = self.encode(part, self.recipe.code_noise, rng)
+            offset_loss = self.recipe.offset_weight * offsets.square().mean()
+            with self.autocast():
+                image = self.G.synthesis(ws, resolution=resolution)
+            target = F.avg_pool2d(part, part.shape[-1] // resolution)
+            weights = self.fine_to_coarse_a[: resolution.bit_length() - 3]  # down to 8 pixels
+            pixels = pyramid_loss(image, target, weights)
+            log |= {"reconstruction": pixels.item(), "offsets": offset_loss.item()}
+            loss = pixels + offset_loss
+            if resolution == part.shape[-1]:
+                seen, seen_log = self.recognised(image, part, part_mask)
+                loss, log = loss + seen, log | seen_log
+            self.opt_G.zero_grad(set_to_none=True)
+            loss.backward()
+            self.opt_G.step()
+        return log
+
+    def warmup_resolution(self, seen: int) -> int:
+        """Where phase A reconstructs after that many images: it grows as faces take shape."""
+        share, final = seen / self.recipe.warmup_images, self.G.synthesis.resolutions[-1]
+        for resolution, until in self.recipe.growth:
+            if share < until and resolution < final:
+                return resolution
+        return final
 
     def play(
         self,

@@ -1,8 +1,8 @@
 """Trains the 2D prior: StyleGAN2 (arXiv 1912.04958) with ADA (arXiv 2006.06676), warm-started.
 
-Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder, judged
-by pixels and by the loss network's features and parsing; then a Gaussian is fitted to its codes and
-becomes the prior.
+Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder, at 32
+and 64 pixels first, judged by pixels and, at full size, by the loss network's features and parsing;
+then a Gaussian is fitted to its codes and becomes the prior.
 Phase B: non-saturating loss and lazy R1 on samples and reconstructions alike; a quarter of each
 batch stays reconstructions, so that the training faces remain invertible. The warm start and the
 reconstruction terms are our choice (not specified in the paper's available sources).

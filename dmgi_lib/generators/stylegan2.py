@@ -180,6 +180,7 @@ class SynthesisNetwork(nn.Module):
         ws: Tensor,
         noise_mode: str = "const",
         generator: torch.Generator | None = None,
+        resolution: int | None = None,
     ) -> Tensor:
         """G's synthesis network.
 
@@ -187,12 +188,13 @@ class SynthesisNetwork(nn.Module):
             ws: (B, num_ws, w_dim); equal rows are W, free rows W+
             noise_mode: "const" stored noise maps, "random" fresh ones, "none"
             generator: source of the random maps; None = torch's default generator
+            resolution: stop at this block and return the image summed up so far; None = the last
 
         Returns:
             image (B, img_channels, H, W), about [-1, 1], not clipped
 
         Raises:
-            ValueError: wrong shape of ws or unknown noise mode
+            ValueError: wrong shape of ws, unknown noise mode or resolution
         """
         expected = (self.num_ws, self.w_dim)
         if ws.ndim != 3 or ws.shape[1:] != expected:
@@ -202,11 +204,14 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"ws came as {tuple(ws.shape)}; expected (B, *{expected}).{hint}")
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode came as {noise_mode!r}; expected one of {NOISE_MODES}.")
+        last = self.resolutions[-1] if resolution is None else resolution
+        if last not in self.resolutions:
+            raise ValueError(f"resolution came as {last}; expected one of {self.resolutions}.")
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0
-        for resolution in self.resolutions:
-            block = getattr(self, f"b{resolution}")
+        for size in self.resolutions[: self.resolutions.index(last) + 1]:
+            block = getattr(self, f"b{size}")
             rows = ws[:, row : row + block.num_conv + 1]
             x, image = block(x, image, rows, noise_mode, generator)
             row += block.num_conv  # toRGB shares its row with the next block's first layer

@@ -140,6 +140,19 @@ def test_noise_modes():
 
 
 @torch.no_grad()
+def test_synthesis_up_to_a_resolution_is_the_skip_image_of_that_block():
+    G = tiny()
+    ws = G.mapping(torch.randn(2, 8, generator=rng()))
+    small = G.synthesis(ws, resolution=8)
+    assert small.shape == (2, 3, 8, 8)
+    G.synthesis.b16.torgb.weight.zero_()  # then the last block only enlarges what came before
+    G.synthesis.b16.torgb.bias.zero_()
+    assert torch.allclose(G.synthesis(ws), G.synthesis.b16.upsample(small), atol=1e-6)
+    with pytest.raises(ValueError, match=r"resolution came as 12; expected one of \[4, 8, 16\]"):
+        G.synthesis(ws, resolution=12)
+
+
+@torch.no_grad()
 def test_label_conditions_mapping():
     G = tiny(c_dim=3)
     z = torch.randn(2, 8, generator=rng())
@@ -362,6 +375,14 @@ def test_training_step_moves_the_networks_of_its_phase():
     assert {"D", "G", "r1", "matching", "reconstruction"} <= set(second)
     moved = {k for k in warm if not torch.equal(warm[k], after[k])}
     assert moved == {"generator", "discriminator"}
+
+
+def test_warm_start_grows():
+    step = object.__new__(StyleGAN2Step)
+    step.recipe = Recipe(warmup_images=100, growth=((8, 0.5), (16, 0.8)))
+    for resolution, expected in ((32, [8, 8, 16, 16, 32]), (16, [8, 8, 16, 16, 16])):
+        step.G = tiny(img_resolution=resolution)
+        assert [step.warmup_resolution(seen) for seen in (0, 49, 50, 79, 80)] == expected
 
 
 def test_measurements_and_grid_have_the_promised_shape():
