@@ -47,7 +47,6 @@ def show_grid(
 
     if not rows or not rows[0]:
         raise ValueError("no pictures came; expected at least one row with one picture.")
-    _use_palette_pngs()
     columns = len(rows[0])
     for titles, count, what in (
         (column_titles, columns, "columns"),
@@ -63,6 +62,7 @@ def show_grid(
         squeeze=False,
         layout="constrained",
     )
+    _use_palette_pngs()
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             axis = axes[r, c]
@@ -95,11 +95,11 @@ def show_attention(
     missing = [word for word in words if word not in maps]
     if missing:
         raise ValueError(f"no attention map for {missing}; the prompt holds {list(maps)}.")
-    _use_palette_pngs()
     base = as_array(picture)
     figure, axes = plt.subplots(
         1, len(words) + 1, figsize=((len(words) + 1) * cell, cell * 1.12), layout="constrained"
     )
+    _use_palette_pngs()
     axes[0].imshow(base)
     for axis, word in zip(axes[1:], words, strict=True):
         weight = maps[word].float()
@@ -119,7 +119,10 @@ def show_attention(
 
 
 def _use_palette_pngs() -> None:
-    """From here on, the notebook stores figures as PNGs of 128 colours, a third of the size."""
+    """From here on, the notebook stores figures as PNGs of 128 colours, a third of the size.
+
+    To be called with a figure open: the first one makes matplotlib set its own format.
+    """
     from IPython import get_ipython
     from matplotlib.figure import Figure
 
