@@ -1,5 +1,6 @@
 """EG3D generator: against the reference numbers, its parts by hand, and its contracts."""
 
+import copy
 import gzip
 import json
 from dataclasses import asdict
@@ -95,13 +96,15 @@ def test_ray_parity(io):
 
 def test_rendering_parity(reference, io):
     """Fine samples amplify rounding: one unit in the last place of the planes moves single pixels
-    of the raw image by 2e-4 (see the next test), so a few of the 9,216 may exceed 1e-4."""
+    of the raw image by 2e-4 (see the next tests), so a few of the 9,216 may exceed 1e-4. No order
+    of operations mends that: with per-sample kernels, demodulation before or after the convolution,
+    one image at a time or without oneDNN, 7 to 18 of them did, and 4 to 11 of the 3,072 depths."""
     out = reference.synthesis(io["ws"], io["camera"])
     for name in ("image", "image_raw", "image_depth"):
         found = error(getattr(out, name), io[name]).flatten()
         assert (found > 1e-4).float().mean() < 0.01
         assert found.median() < 1e-5
-        assert found.max() < 2e-3
+        assert found.max() < 1e-3
 
 
 def test_reference_is_sensitive_to_the_last_digit(reference, io):
@@ -109,6 +112,17 @@ def test_reference_is_sensitive_to_the_last_digit(reference, io):
     ulp = planes * (1 + 6e-8 * torch.randn(planes.shape, generator=rng()).sign())
     first, second = (reference.synthesis(io["ws"], io["camera"], planes=p) for p in (planes, ulp))
     assert error(second.image_raw, first.image_raw).max() > 5e-5
+
+
+def test_closer_to_the_reference_than_the_reference_is_to_exact_arithmetic(reference, io):
+    exact = copy.deepcopy(reference).double()
+    truth = exact.synthesis(io["ws"].double(), io["camera"].double())
+    out = reference.synthesis(io["ws"], io["camera"])
+    for name in ("image", "image_raw", "image_depth"):
+        ours, expected = getattr(out, name), io[name]
+        distance = (ours - expected).square().mean().sqrt()
+        rounding = (expected - getattr(truth, name)).square().mean().sqrt()
+        assert distance < rounding / 5
 
 
 def test_bf16_autocast_stays_within_two_percent(reference, io):
