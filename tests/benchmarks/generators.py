@@ -3,8 +3,11 @@
     python tests/benchmarks/generators.py            (or make bench)
 
 The grouped formulation builds a kernel for every sample (StyleGAN2, Sec. 2.2) and convolves with
-one group a sample. It draws the same image, which is checked before anything is timed. Every row
-runs in a process of its own; the two formulations take turns, and medians are compared.
+one group a sample. It draws the same image, which is checked before anything is reported. Every row
+runs in a process of its own; the two formulations take turns, and medians are compared. Backward
+passes reach the latents alone, as in the method and in inversion, where G is frozen, or the weights
+as well, as when G itself is trained. On a busy machine, --cpu-time measures the processor's time on
+one thread instead of the clock.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from itertools import product
 from unittest import mock
 
 import torch
@@ -36,8 +40,9 @@ SIZES = {
         channel_base=2048,
         channel_max=128,
     ),
-    "StyleGAN2 256 px": dict(img_resolution=256, channel_base=16384),
+    "StyleGAN2 128 px, FFHQ channels": dict(img_resolution=128, channel_base=16384),
 }
+PASSES = ("forward", "+ backward to latents", "+ backward to weights")
 
 
 def grouped_forward(
@@ -72,35 +77,37 @@ def formulation(name: str):
             yield
 
 
-def build(name: str) -> StyleGAN2Generator:
+def build(name: str, what: str) -> StyleGAN2Generator:
     torch.manual_seed(0)
-    return StyleGAN2Generator(**SIZES[name]).eval()
+    return StyleGAN2Generator(**SIZES[name]).eval().requires_grad_(what == PASSES[2])
 
 
-def run_once(G: StyleGAN2Generator, ws: Tensor, backward: bool) -> Tensor:
-    if not backward:
-        with torch.no_grad():
-            return G.synthesis(ws)
+def run_once(G: StyleGAN2Generator, ws: Tensor) -> Tensor:
     image = G.synthesis(ws)
+    if not image.requires_grad:
+        return image
     G.zero_grad(set_to_none=True)
     image.square().mean().backward()
     return image.detach()
 
 
-def measure(name: str, batch: int, backward: bool, repeats: int) -> dict[str, float]:
+def measure(name: str, what: str, batch: int, repeats: int, cpu_time: bool) -> dict[str, float]:
     """Images per second of both formulations, and their largest difference."""
-    G = build(name)
+    clock = time.process_time if cpu_time else time.perf_counter
+    if cpu_time:
+        torch.set_num_threads(1)
+    G = build(name, what)
     ws = G.mapping(torch.randn(batch, G.config.z_dim, generator=torch.Generator().manual_seed(1)))
-    ws = ws.detach().requires_grad_(backward)
+    ws = ws.detach().requires_grad_(what != PASSES[0])
     seconds: dict[str, list[float]] = {"ours": [], "grouped": []}
     images = {}
     for turn in range(repeats + 1):
         for way in seconds:
             with formulation(way):
-                begin = time.perf_counter()
-                images[way] = run_once(G, ws, backward)
+                begin = clock()
+                images[way] = run_once(G, ws).detach()
                 if turn > 0:  # the first is the warm-up
-                    seconds[way].append(time.perf_counter() - begin)
+                    seconds[way].append(clock() - begin)
     difference = (images["ours"] - images["grouped"]).abs().max() / images["grouped"].std()
     if difference > 1e-3:
         raise AssertionError(f"the formulations differ by {difference:.1e} of the deviation")
@@ -108,12 +115,12 @@ def measure(name: str, batch: int, backward: bool, repeats: int) -> dict[str, fl
     return rate | {"ratio": rate["ours"] / rate["grouped"], "difference": difference.item()}
 
 
-def peak(name: str, way: str, batch: int, backward: bool) -> float:
+def peak(name: str, what: str, batch: int, way: str) -> float:
     """Peak memory of this process in GB after one pass."""
-    G = build(name)
-    ws = torch.zeros(batch, G.num_ws, G.config.w_dim, requires_grad=backward)
+    G = build(name, what)
+    ws = torch.zeros(batch, G.num_ws, G.config.w_dim, requires_grad=what != PASSES[0])
     with formulation(way):
-        run_once(G, ws, backward)
+        run_once(G, ws)
     return peak_memory_gb()
 
 
@@ -125,8 +132,8 @@ def in_fresh_process(*arguments: str) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def row(name: str, batch: int, backward: bool, repeats: int) -> dict[str, float]:
-    arguments = (name, str(batch), str(int(backward)), str(repeats))
+def row(name: str, what: str, batch: int, repeats: int, cpu_time: bool) -> dict[str, float]:
+    arguments = (name, what, str(batch), str(repeats), str(int(cpu_time)))
     found = in_fresh_process("speed", *arguments)
     for way in ("ours", "grouped"):
         found[f"GB {way}"] = in_fresh_process(way, *arguments)["peak"]
@@ -138,32 +145,33 @@ def main() -> None:
         description=(__doc__ or "").splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--batch", type=int, default=8, help="images at once")
-    parser.add_argument("--repeats", type=int, default=5, help="passes per median")
-    parser.add_argument("--row", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16], help="images at once")
+    parser.add_argument("--repeats", type=int, default=3, help="passes per median")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread")
+    parser.add_argument("--row", nargs=6, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.row:
-        what, name, batch, backward, repeats = given.row
-        numbers = (name, int(batch), bool(int(backward)))
-        if what == "speed":
-            found = measure(*numbers, int(repeats))
+        kind, name, what, batch, repeats, cpu_time = given.row
+        if kind == "speed":
+            found = measure(name, what, int(batch), int(repeats), cpu_time == "1")
         else:
-            found = {"peak": peak(numbers[0], what, *numbers[1:])}
+            found = {"peak": peak(name, what, int(batch), kind)}
         print(json.dumps(found))
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {given.batch}")
-    print(f"{'':42s}{'ours/s':>9s}{'grouped/s':>11s}{'ratio':>7s}{'GB':>6s}{'GB grouped':>12s}")
-    ratios = []
-    for name in SIZES:
-        for backward in (False, True):
-            found = row(name, given.batch, backward, given.repeats)
-            label = f"{name}, {'forward + backward' if backward else 'forward'}"
-            print(
-                f"{label:42s}{found['ours']:9.1f}{found['grouped']:11.1f}{found['ratio']:7.2f}"
-                f"{found['GB ours']:6.2f}{found['GB grouped']:12.2f}"
-            )
-            ratios.append(found["ratio"])
-    print(f"geometric mean ratio {math.exp(statistics.fmean(map(math.log, ratios))):.2f}")
+    print(f"torch {torch.__version__}, {1 if given.cpu_time else torch.get_num_threads()} threads")
+    print(f"{'':55s}{'batch':>5s}{'ours/s':>9s}{'grouped/s':>11s}{'ratio':>7s}", end="")
+    print(f"{'GB':>6s}{'GB grouped':>12s}")
+    ratios: dict[str, list[float]] = {what: [] for what in PASSES}
+    for name, what, batch in product(SIZES, PASSES, given.batch):
+        found = row(name, what, batch, given.repeats, given.cpu_time)
+        ratios[what].append(found["ratio"])
+        print(f"{name:32s}{what:23s}{batch:5d}{found['ours']:9.1f}", end="")
+        print(f"{found['grouped']:11.1f}{found['ratio']:7.2f}", end="")
+        print(f"{found['GB ours']:6.2f}{found['GB grouped']:12.2f}", flush=True)
+    for what, values in ratios.items():
+        print(
+            f"geometric mean ratio, {what}: {math.exp(statistics.fmean(map(math.log, values))):.2f}"
+        )
 
 
 if __name__ == "__main__":
