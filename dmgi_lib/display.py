@@ -118,6 +118,122 @@ def show_attention(
     return figure
 
 
+def show_curves(
+    runs: Mapping[str, Mapping[str, Sequence[float]]],
+    columns: Sequence[str] = ("loss",),
+    height: float = 2.4,
+) -> Any:
+    """Training curves, a panel a column and a line a run.
+
+    Args:
+        runs: name → log as `training.run_files.read_log` reads it.
+        columns: of the logs; a run without the column is left out of its panel.
+        height: inches.
+    """
+    import matplotlib.pyplot as plt
+
+    _use_palette_pngs()
+    figure, axes = plt.subplots(
+        1,
+        len(columns),
+        figsize=(min(12.0, 1.45 * height * len(columns)), height),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, column in zip(axes[0], columns, strict=True):
+        for name, log in runs.items():
+            if column in log:
+                axis.plot(log["step"], log[column], label=name)
+        axis.set_title(column, fontsize=9)
+        axis.set_xlabel("training step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    if len(axes[0, 0].lines) > 1:
+        axes[0, 0].legend(fontsize=7)
+    return figure
+
+
+def show_tables(
+    tables: Mapping[str, np.ndarray | torch.Tensor],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_label: str = "",
+    column_label: str = "",
+    shared: bool = True,
+    cell: tuple[float, float] = (0.42, 0.26),
+) -> Any:
+    """Tables of numbers as colours side by side, such as style layers by steps.
+
+    Args:
+        tables: title → (rows, columns).
+        shared: one colour scale for all, so that tables can be compared.
+        cell: inches, width and height.
+    """
+    import matplotlib.pyplot as plt
+
+    _use_palette_pngs()
+    arrays = {title: np.asarray(table, dtype=float) for title, table in tables.items()}
+    top = max(np.nanmax(array) for array in arrays.values()) if shared else None
+    figure, axes = plt.subplots(
+        1,
+        len(arrays),
+        figsize=(
+            len(arrays) * (len(columns) * cell[0] + 1.2),
+            len(rows) * cell[1] + 0.9,
+        ),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (title, array) in zip(axes[0], arrays.items(), strict=True):
+        drawn = axis.imshow(array, aspect="auto", cmap="magma", vmin=0, vmax=top)
+        axis.set_title(title, fontsize=9)
+        axis.set_xticks(range(len(columns)), columns, fontsize=7)
+        axis.set_yticks(range(len(rows)), rows, fontsize=7)
+        axis.set_xlabel(column_label, fontsize=8)
+        axis.set_ylabel(row_label, fontsize=8)
+        if not shared:
+            figure.colorbar(drawn, ax=axis).ax.tick_params(labelsize=6)
+    if shared:
+        figure.colorbar(drawn, ax=axes[0].tolist()).ax.tick_params(labelsize=6)
+    return figure
+
+
+def show_scores(
+    rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], height: float = 0.3
+) -> Any:
+    """Bars with 95 % intervals, a panel a column and a bar a row, in the order given.
+
+    Args:
+        rows: name → one row as `evaluation.protocol.score` returns it.
+        columns: of the rows; "<column> low" and "<column> high" are drawn where they are known.
+        height: inches a bar.
+    """
+    import matplotlib.pyplot as plt
+
+    _use_palette_pngs()
+    figure, axes = plt.subplots(
+        1,
+        len(columns),
+        figsize=(2.6 * len(columns) + 1.6, height * len(rows) + 0.7),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    places = range(len(rows))
+    for axis, column in zip(axes[0], columns, strict=True):
+        values = [row[column] for row in rows.values()]
+        axis.barh(places, values, color=[f"C{i}" for i in places])
+        for i, row in enumerate(rows.values()):
+            if f"{column} low" in row:
+                axis.plot([row[f"{column} low"], row[f"{column} high"]], [i, i], "k", lw=1.5)
+        axis.set_title(column, fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3, axis="x")
+    axes[0, 0].set_yticks(places, list(rows), fontsize=8)
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
 def _use_palette_pngs() -> None:
     """From here on, the notebook stores figures as PNGs of 128 colours, a third of the size.
 

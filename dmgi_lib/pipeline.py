@@ -26,7 +26,7 @@ from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.masks import load_mask, load_scribble, mask_to_rgb, scribble_to_rgb
-from dmgi_lib.presets import MINI, PAPER, load_paper_components, preset
+from dmgi_lib.presets import MINI, PAPER, load_paper_components, weights_folder
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize, word_maps
 from dmgi_lib.style_modulation import StyleModulationNetwork, modulate, pool_attention
 from dmgi_lib.weight_folder import OPTIONAL, check_weights, part_name
@@ -137,9 +137,7 @@ class DMGIPipeline(DiffusionPipeline):
         """
         if str(name) == PAPER.name:
             return cls._paper(**components)
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            folder = preset(str(name)).folder
+        folder = weights_folder(name)
         check_weights(folder)
         components = {"dtype": torch.float32, "local_files_only": True} | components
         with _quiet_loading():

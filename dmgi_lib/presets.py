@@ -78,6 +78,12 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def weights_folder(name: str | Path) -> Path:
+    """The folder of a preset's name, or the folder itself. Raises ValueError if it is neither."""
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else preset(str(name)).folder
+
+
 def load_paper_components(
     base_model: str | Path | None = None, controlnet: str | Path | None = None
 ) -> dict[str, Any]:

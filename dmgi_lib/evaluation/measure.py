@@ -33,7 +33,7 @@ from dmgi_lib.evaluation.word_swap import (
     swappable_caption,
 )
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import PRESETS
+from dmgi_lib.presets import weights_folder
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def measure(weights: str, root: Path | None, config: MeasureConfig) -> dict[str,
     if root is None:
         root = default_root() if (default_root() / "test").is_dir() else sample_root()
     truth = GroundTruth.read(FaceDataset(root, split="test"), config.n)
-    folder = PRESETS[weights].folder if weights in PRESETS else Path(weights)
+    folder = weights_folder(weights)
     judges = load_judges(folder)
     reference = HairColorReference.load(folder / "judge_attributes" / "hair_colors.json")
     pipe = DMGIPipeline.from_pretrained(weights)

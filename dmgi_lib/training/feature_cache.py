@@ -14,6 +14,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -133,6 +134,18 @@ def build(
     cache = FeatureCache(folder)
     print(f"{folder}: {len(cache)} entries, {(time.monotonic() - begun) / 60:.1f} min")
     return cache
+
+
+def cache_name(config: CacheConfig, pipe: DMGIPipeline, **more: Any) -> str:
+    """A folder name that differs wherever the content would: "mask-1f0c93ab42".
+
+    Args:
+        more: what else decides the content, such as dataset and number of samples.
+    """
+    network = part_name("controlnet", config.condition)
+    hashes = [state_hash(getattr(pipe, name)) for name in (*FROZEN, network)]
+    facts = json.dumps([asdict(config), hashes, sorted(more.items())])
+    return f"{config.condition}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
 
 
 def _settle_manifest(

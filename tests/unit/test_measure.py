@@ -112,6 +112,8 @@ def test_a_row_separates_the_own_mask_from_the_masks_of_others():
     assert row["SSIM"] == pytest.approx(1) and row["identity cosine (shape judge)"] > 0.999
     assert row["perceptual distance (parser features)"] == pytest.approx(0, abs=1e-6)
     assert row["FID (parser features)"] == pytest.approx(0, abs=1e-4)
+    bare = protocol.score(truth.images, truth, judged, seed=0, resamples=0)
+    assert bare == {k: v for k, v in row.items() if not k.endswith((" low", " high"))}
 
 
 def test_noise_of_an_image_does_not_depend_on_the_batch_size():

@@ -17,7 +17,7 @@ from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training import stages
-from dmgi_lib.training.feature_cache import FeatureCache, build
+from dmgi_lib.training.feature_cache import FeatureCache, build, cache_name
 from dmgi_lib.training.features import CacheConfig, OnlineFeatures, encode_samples
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights, step_probabilities
@@ -342,3 +342,14 @@ def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path,
     strokes[40:44, 30:90] = 255
     drawn = loaded("a young woman", scribble=strokes, exit_step=0, output_type="pt").latents
     assert torch.isfinite(drawn).all()
+
+
+def test_cache_names_differ_where_the_content_does(pipe):
+    other = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4, seed=1)
+    names = {
+        cache_name(CONFIG, pipe),
+        cache_name(other, pipe),
+        cache_name(CONFIG, pipe, limit=3),
+        cache_name(CONFIG, pipeline(unet=unet(seed=50))),
+    }
+    assert len(names) == 4 and cache_name(CONFIG, pipeline()) in names

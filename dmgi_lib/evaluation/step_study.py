@@ -1,0 +1,146 @@
+"""One reverse process a test sample, kept at every step and decoded by any M and T.
+
+    study = StepStudy(pipe, truth, steps=range(10))
+    study.images(0, pipe.mapping_network, pipe.style_modulation)    # as pipe(..., exit_step=0)
+
+E costs most of a call, so decoding one process many times shows at little cost how steps, networks
+and words differ: an exit at step k decodes the very features that the full process had at k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmgi_lib.evaluation.protocol import GroundTruth, judged_size
+from dmgi_lib.feature_capture import DiffusionFeatures
+from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
+from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.prompts import encode_empty, encode_text, tokenize
+from dmgi_lib.style_modulation import modulate, pool_attention
+
+
+class StepStudy:
+    """Features of N samples at chosen steps.
+
+    Args:
+        pipe:       its E, text encoder and G; M and T come with each question.
+        truth:      N samples: masks or scribbles, prompts, pictures.
+        steps:      kept, 0 … S-1.
+        seed:       sample i starts from noise of seed + i, as in `protocol.draw`, or of seed[i].
+        condition:  "mask" or "scribble".
+        leaking:    take features of the noised picture I instead: they leak I, to show how much.
+        batch_size: samples a reverse process.
+
+    Attributes:
+        features:         step → features of all N samples.
+        tokens:           of the prompts.
+        diffusion_images: (N, 3, 128, 128), I_0^d; None unless the last step is kept.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        pipe: DMGIPipeline,
+        truth: GroundTruth,
+        steps: Iterable[int],
+        seed: int | Sequence[int] = 0,
+        condition: str = "mask",
+        leaking: bool = False,
+        batch_size: int = 16,
+    ) -> None:
+        self.pipe, self.truth, self.steps = pipe, truth, sorted(set(steps))
+        self.condition = condition
+        count = len(truth.prompts)
+        seeds = list(range(seed, seed + count)) if isinstance(seed, int) else list(seed)
+        self.tokens = tokenize(pipe.tokenizer, truth.prompts)
+        parts: list[list[DiffusionFeatures]] = []
+        finished: list[Tensor] = []
+        for rows in torch.arange(count).split(batch_size):
+            text = encode_text(pipe.text_encoder, self.tokens.ids[rows])
+            sources = [torch.Generator().manual_seed(seeds[i]) for i in rows.tolist()]
+            run = self._noised if leaking else self._reversed
+            features, image = run(rows, text, sources)
+            parts.append(features)
+            if image is not None:
+                finished.append(judged_size(image))
+        self.features = {
+            step: _joined([part[k] for part in parts]) for k, step in enumerate(self.steps)
+        }
+        self.diffusion_images = torch.cat(finished) if finished else None
+
+    @torch.no_grad()
+    def modulation(self, step: int, style_modulation: Any) -> tuple[Tensor, Tensor]:
+        """w_t^γ and w_t^β of T at a step, each (N, num_ws, w_dim)."""
+        features = self.features[step]
+        maps = pool_attention(features.a, self.tokens.word_mask, style_modulation.config.pool)
+        return style_modulation(features.f, maps)
+
+    @torch.no_grad()
+    def codes(self, step: int, mapping_network: Any, style_modulation: Any = None) -> Tensor:
+        """w_t (N, num_ws, w_dim) of M, or of M and T, at a step."""
+        w_m = mapping_network(self.features[step].h)
+        if style_modulation is None:
+            return w_m
+        return modulate(w_m, *self.modulation(step, style_modulation))
+
+    def images(self, step: int, mapping_network: Any, style_modulation: Any = None) -> Tensor:
+        """I'_t (N, 3, 128, 128) in [-1, 1]."""
+        return self.draw(self.codes(step, mapping_network, style_modulation))
+
+    @torch.no_grad()
+    def draw(self, w: Tensor) -> Tensor:
+        """G(w) for any codes (B, num_ws, w_dim), as the judges read it."""
+        parts = [self.pipe.generator.synthesis(p, noise_mode="const") for p in w.split(16)]
+        return torch.cat([judged_size(part) for part in parts])
+
+    def _visual(self, rows: Tensor) -> Tensor:
+        """x of some samples, (B, 3, 128, 128) in [0, 1]."""
+        if self.condition == "mask":
+            return mask_to_rgb(self.truth.masks[rows])
+        return scribble_to_rgb(self.truth.scribbles[rows])
+
+    def _reversed(
+        self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
+    ) -> tuple[list[DiffusionFeatures], Tensor | None]:
+        found = []
+        for state in self.pipe.encoder(self.condition).reverse_process(
+            text,
+            encode_empty(self.pipe.tokenizer, self.pipe.text_encoder),
+            self._visual(rows),
+            generator=sources,
+            num_inference_steps=self.pipe.config.num_inference_steps,
+            guidance_scale=self.pipe.config.guidance_scale,
+            exit_step=self.steps[-1],
+            capture_steps=self.steps,
+        ):
+            if state.features is not None:
+                found.append(state.features)
+        return found, None if state.latents is None else self.pipe.decode_latents(state.latents)
+
+    def _noised(
+        self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
+    ) -> tuple[list[DiffusionFeatures], None]:
+        vae = self.pipe.vae
+        clean = vae.encode(self.truth.images[rows]).latent_dist.mode() * vae.config.scaling_factor
+        features = self.pipe.encoder(self.condition).noised_features(
+            clean,
+            text,
+            self._visual(rows),
+            generator=sources,
+            steps=self.steps,
+            num_inference_steps=self.pipe.config.num_inference_steps,
+        )
+        return features, None
+
+
+def _joined(parts: list[DiffusionFeatures]) -> DiffusionFeatures:
+    """Batches of one step, one behind the other."""
+    return DiffusionFeatures(
+        torch.cat([part.h for part in parts]),
+        tuple(torch.cat(blocks) for blocks in zip(*(part.f for part in parts), strict=True)),
+        tuple(torch.cat(blocks) for blocks in zip(*(part.a for part in parts), strict=True)),
+    )

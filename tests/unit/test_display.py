@@ -1,0 +1,65 @@
+"""Figures and widgets of the notebooks."""
+
+import io
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dmgi_lib import widgets
+from dmgi_lib.display import show_curves, show_scores, show_tables
+from dmgi_lib.feature_capture import DiffusionFeatures
+
+matplotlib.use("Agg")
+
+
+def features(seed: int) -> DiffusionFeatures:
+    rng = torch.Generator().manual_seed(seed)
+    a = tuple(torch.rand(1, heads, edge**2, 6, generator=rng) for heads, edge in ((2, 8), (3, 16)))
+    return DiffusionFeatures(torch.zeros(1, 4, 4, 4), (), a)
+
+
+def test_curves_and_tables_show_what_they_are_given():
+    log = {"step": [1.0, 2.0], "loss": [3.0, 1.0]}
+    figure = show_curves({"live": log, "other": {"step": [1.0]}}, ("loss",))
+    (line,) = figure.axes[0].lines
+    assert line.get_ydata().tolist() == [3.0, 1.0] and line.get_label() == "live"
+    table = np.array([[0.0, 1.0], [np.nan, 4.0]])
+    figure = show_tables({"a": table, "b": table / 2}, ["x", "y"], ["0", "1"])
+    first, second = figure.axes[:2]
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (0.0, 4.0)
+    figure = show_tables({"a": table, "b": table / 2}, ["x", "y"], ["0", "1"], shared=False)
+    assert figure.axes[1].images[0].get_clim() == (0.0, 2.0)
+
+
+def test_scores_are_bars_with_intervals():
+    rows = {"ours": {"mIoU": 0.6, "mIoU low": 0.5, "mIoU high": 0.7}, "floor": {"mIoU": 0.2}}
+    (axis,) = show_scores(rows, ["mIoU"]).axes
+    assert [bar.get_width() for bar in axis.patches] == [0.6, 0.2]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[0.5, 0.7]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["ours", "floor"]
+
+
+def test_explorer_redraws_for_every_choice():
+    pytest.importorskip("ipywidgets")
+    words = [("a", [1]), ("hair", [2, 3]), ("a", [4])]
+    steps = {0: features(0), 3: features(1)}
+    grey = Image.new("RGB", (128, 128), "gray")
+    explorer = widgets.attention_explorer({0: grey, 3: grey}, steps, words)
+    word, step, block, head, view = explorer.children
+    assert word.options == ("a", "hair") and head.options == ("mean", 1, 2)
+    seen = [view.value]
+    for widget, value in ((word, "hair"), (step, 3), (block, 1), (head, 2)):
+        widget.value = value
+        seen.append(view.value)
+    assert len(set(seen)) == 5
+    assert Image.open(io.BytesIO(seen[-1])).width > 300
+    assert "while the notebook runs" in repr(explorer)
+
+
+def test_core_works_without_ipywidgets(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert widgets.attention_explorer({}, {0: features(0)}, [("a", [1])]) is None
