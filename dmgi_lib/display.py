@@ -132,7 +132,6 @@ def show_curves(
     """
     import matplotlib.pyplot as plt
 
-    _use_palette_pngs()
     figure, axes = plt.subplots(
         1,
         len(columns),
@@ -140,6 +139,7 @@ def show_curves(
         squeeze=False,
         layout="constrained",
     )
+    _use_palette_pngs()
     for axis, column in zip(axes[0], columns, strict=True):
         for name, log in runs.items():
             if column in log:
@@ -171,7 +171,6 @@ def show_tables(
     """
     import matplotlib.pyplot as plt
 
-    _use_palette_pngs()
     arrays = {title: np.asarray(table, dtype=float) for title, table in tables.items()}
     top = max(np.nanmax(array) for array in arrays.values()) if shared else None
     figure, axes = plt.subplots(
@@ -184,6 +183,7 @@ def show_tables(
         squeeze=False,
         layout="constrained",
     )
+    _use_palette_pngs()
     for axis, (title, array) in zip(axes[0], arrays.items(), strict=True):
         drawn = axis.imshow(array, aspect="auto", cmap="magma", vmin=0, vmax=top)
         axis.set_title(title, fontsize=9)
@@ -210,7 +210,6 @@ def show_scores(
     """
     import matplotlib.pyplot as plt
 
-    _use_palette_pngs()
     figure, axes = plt.subplots(
         1,
         len(columns),
@@ -219,6 +218,7 @@ def show_scores(
         squeeze=False,
         layout="constrained",
     )
+    _use_palette_pngs()
     places = range(len(rows))
     for axis, column in zip(axes[0], columns, strict=True):
         values = [row[column] for row in rows.values()]
