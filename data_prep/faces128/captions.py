@@ -32,6 +32,11 @@ HAVE: dict[str, tuple[str, ...]] = {
     "Blue_Eyes": ("blue eyes",),
     "Brown_Eyes": ("brown eyes", "dark eyes"),
     "Green_Eyes": ("green eyes",),
+    "5_o_Clock_Shadow": ("stubble", "dark stubble", "a stubbly chin"),
+    "Bags_Under_Eyes": ("bags under the eyes", "tired eyes"),
+    "Double_Chin": ("a double chin",),
+    "Narrow_Eyes": ("narrow eyes", "narrowed eyes"),
+    "Sideburns": ("sideburns", "side whiskers"),
     "Mouth_Slightly_Open": ("a mouth slightly open", "an open mouth", "parted lips"),
     "Eyes_Closed": ("closed eyes", "shut eyes"),
 }
@@ -43,6 +48,7 @@ WEAR: dict[str, tuple[str, ...]] = {
     "Wearing_Earrings": ("earrings",),
     "Wearing_Hat": ("a hat", "a cap"),
     "Wearing_Necklace": ("a necklace", "a chain"),
+    "Wearing_Necktie": ("a necktie", "a tie"),
 }
 BE: dict[str, tuple[str, ...]] = {
     "Chubby": ("chubby", "heavy"),

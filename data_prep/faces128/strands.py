@@ -123,6 +123,13 @@ def beard_weight(p: np.ndarray, kind: str) -> np.ndarray:
     return region.astype(float)
 
 
+def sideburn_weight(p: np.ndarray) -> np.ndarray:
+    """(N,) growth density in [0, 1] in front of the ears; p on the average head."""
+    z, y = p[..., 2], p[..., 1]
+    strip = np.abs(z + 0.062 + 0.15 * (y + 0.02)) < 0.0095
+    return (strip & (y < 0.006) & (y > -0.046) & (np.abs(p[..., 0]) > 0.05)).astype(float)
+
+
 def sample_roots(density: np.ndarray, count: int, rng: np.random.Generator) -> Roots:
     """`count` roots drawn from the evenly spread points with the given (N,) density."""
     roots, _ = _samples()
