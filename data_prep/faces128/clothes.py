@@ -56,7 +56,7 @@ def _opening(p: np.ndarray) -> np.ndarray:
     """Signed distance (m) outside a jacket's opening; positive where the jacket covers."""
     x = np.abs(p[:, 0])
     half = np.clip(0.047 + 0.36 * (p[:, 1] + 0.165), 0, 0.062) * _front(p)
-    return np.minimum(x - half, -0.121 - 0.006 * _front(p) - p[:, 1])
+    return np.minimum(x - half, -0.137 - 0.004 * _front(p) - p[:, 1])
 
 
 def _collar(p: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ STYLES: dict[str, HairStyle] = {
     "buzz": HairStyle((0.004, 0.007), lift=0.9, volume=0.0, clump=0.0, count=6500, radius=0.0005),
     "short": HairStyle((0.022, 0.036), stiffness=0.85, lift=0.32, clump=0.35, count=7500),
     "swept_back": HairStyle((0.05, 0.09), "back", 0.75, 0.5, 0.008, 0.002, 0.06, clump=0.45),
-    "side_part": HairStyle((0.04, 0.075), "side", 0.75, 0.4, 0.009, 0.001, 0.06, clump=0.4),
+    "side_part": HairStyle((0.04, 0.07), "side", 0.5, 0.35, 0.007, 0.001, 0.06, clump=0.35),
     "curly": HairStyle((0.035, 0.07), "crown", 0.95, 0.9, 0.004, 0.006, 0.02, 1.0, clump=0.5),
     "afro": HairStyle((0.05, 0.085), "crown", 1.0, 1.6, 0.002, 0.006, 0.013, 1.0, clump=0.3),
     "wavy": HairStyle((0.13, 0.2), "part", 0.3, 0.3, 0.010, 0.008, 0.055, 0.3, clump=0.55),
@@ -157,7 +157,7 @@ def grow_hair(
 def shades(strands: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """(N,) index of each strand's shade, 0 darkest: alike within locks, with single light hairs."""
     root = strands[:, 0]
-    lock = noise(root * [1, 1, 0.6], 0.03, rng) + 0.75 * rng.normal(0, 1, len(root))
+    lock = noise(root * [1, 1, 0.6], 0.03, rng) + 0.45 * rng.normal(0, 1, len(root))
     return np.clip(np.round(count / 2 - 0.5 + 0.9 * lock), 0, count - 1).astype(int)
 
 

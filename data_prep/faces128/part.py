@@ -42,24 +42,23 @@ def clip(values: np.ndarray, faces: np.ndarray, level: np.ndarray) -> tuple[np.n
     """Cuts triangles along level = 0 and keeps the positive side; values (V, D), level (V,)."""
     inside = level[faces] > 0
     kept = [faces[inside.all(1)]]
-    points = [values]
-    base = len(values)
-    for count in (1, 2):
-        cut = inside.sum(1) == count
-        odd = np.argmax(inside[cut] if count == 1 else ~inside[cut], 1)
-        a, b, c = (
-            np.take_along_axis(faces[cut], ((odd + k) % 3)[:, None], 1)[:, 0] for k in range(3)
-        )
-        ab, ac = (
-            values[a] + (level[a] / (level[a] - level[q]))[:, None] * (values[q] - values[a])
-            for q in (b, c)
-        )
-        n = len(a)
-        i_ab, i_ac = base + np.arange(n), base + n + np.arange(n)
-        points += [ab, ac]
-        base += 2 * n
-        if count == 1:
-            kept.append(np.stack([a, i_ab, i_ac], 1))
+    mixed = inside.any(1) & ~inside.all(1)
+    faces, inside = faces[mixed], inside[mixed]
+    ends = np.sort(np.stack([faces, np.roll(faces, -1, 1)], -1).reshape(-1, 2), 1)
+    crossed = (level[ends[:, 0]] > 0) != (level[ends[:, 1]] > 0)
+    cut, index = np.unique(ends[crossed], axis=0, return_inverse=True)  # neighbours share points
+    share = level[cut[:, 0]] / (level[cut[:, 0]] - level[cut[:, 1]])
+    new = values[cut[:, 0]] + share[:, None] * (values[cut[:, 1]] - values[cut[:, 0]])
+    middle = np.full(len(ends), -1)
+    middle[crossed] = len(values) + index.ravel()
+    middle = middle.reshape(-1, 3)
+    for number in (1, 2):  # corners inside
+        chosen = inside.sum(1) == number
+        odd = np.argmax(inside[chosen] == (number == 1), 1)
+        turn = (odd[:, None] + np.arange(3)) % 3
+        (a, b, c), (ab, _, ca) = (np.take_along_axis(x[chosen], turn, 1).T for x in (faces, middle))
+        if number == 1:
+            kept.append(np.stack([a, ab, ca], 1))
         else:
-            kept += [np.stack([i_ab, b, c], 1), np.stack([i_ab, c, i_ac], 1)]
-    return np.concatenate(points), np.concatenate(kept)
+            kept += [np.stack([ab, b, c], 1), np.stack([ab, c, ca], 1)]
+    return np.concatenate([values, new]), np.concatenate(kept)

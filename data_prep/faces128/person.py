@@ -171,7 +171,7 @@ def sample_identity(seed: int) -> Identity:
         brow_arch=float(np.clip(rng.normal(0.5 if male else 1.0, 0.5), -0.2, 1.9)),
         brow_thickness=thickness,
         beard=beard,
-        beard_length=float(rng.uniform(*((0.006, 0.018) if beard == "full" else (0.005, 0.011)))),
+        beard_length=float(rng.uniform(*((0.010, 0.024) if beard == "full" else (0.005, 0.011)))),
         sideburns=bool(male and style != "bald" and (beard == "full" or rng.random() < 0.35)),
         lip_rgb=_rgb(lip),
     )  # fmt: skip

@@ -23,9 +23,8 @@ def renderer() -> Any:
 LABEL_SCALE = 32.0
 MATERIALS: dict[str, dict] = {
     "skin": {"type": "principled", "specular": 0.42},
-    "eye": {"type": "principled", "roughness": 0.07, "specular": 0.9,
-            "clearcoat": 1.0, "clearcoat_gloss": 0.98},
-    "hair": {"type": "principled", "roughness": 0.45, "specular": 0.3},
+    "eye": {"type": "principled", "roughness": 0.06, "specular": 0.6},
+    "hair": {"type": "principled", "roughness": 0.5, "specular": 0.22},
     "cloth": {"type": "principled", "roughness": 0.9, "specular": 0.1, "sheen": 0.4},
     "glossy": {"type": "principled", "roughness": 0.15, "specular": 0.6},
     "metal": {"type": "principled", "roughness": 0.22, "metallic": 1.0, "specular": 0.7},

@@ -108,7 +108,7 @@ def vertex_colors(identity: Identity, view: View) -> np.ndarray:
     mix(0.25 * zones["chin"] + 0.5 * s.regions["ears"], red)
     mix(0.18 * zones["forehead"], base * np.array([1.06, 1.04, 0.92]))
     if identity.rosy:
-        mix((0.45 + 0.5 * identity.rosy) * zones["cheeks"] ** 0.8, rosy)
+        mix((0.35 + 0.35 * identity.rosy) * zones["cheeks"] ** 0.8, rosy)
     mix(0.38 * zones["sockets"], base * np.array([0.78, 0.66, 0.66]))
     mix(0.3 * zones["inner_eye"], base * np.array([0.72, 0.58, 0.60]))
     mix(0.85 * zones["nostrils"], base * 0.12)

@@ -32,9 +32,9 @@ GROUPS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 SCALES = {  # morph value of one standard deviation; 0.42 where none is given
     "neck-scale": 0.28, "eye-trans": 0.25, "head-scale": 0.28, "eye-push1": 0.2, "eye-bag": 0.2,
-    "eye-height2": 0.22, "eye-scale": 0.22, "mouth-trans": 0.3, "nose-scale-horiz": 0.62,
-    "nose-volume": 0.60, "nose-width2": 0.58, "nose-point-width": 0.62, "nose-scale-depth": 0.5,
-    "mouth-upperlip-volume": 0.62, "mouth-lowerlip-volume": 0.62, "mouth-scale-vert": 0.52,
+    "eye-height2": 0.22, "eye-scale": 0.22, "mouth-trans": 0.3, "nose-scale-vert": 0.3, "nose-hump": 0.3, "nose-scale-horiz": 0.5,
+    "nose-volume": 0.48, "nose-width2": 0.48, "nose-point-width": 0.62, "nose-scale-depth": 0.34,
+    "mouth-upperlip-volume": 0.48, "mouth-lowerlip-volume": 0.48, "mouth-scale-vert": 0.42,
     "head-fat": 0.62, "cheek-volume": 0.55, "neck-double": 0.6, "chin-cleft": 0.3,
     "chin-jaw-drop": 0.3, "forehead-nubian": 0.3,
 }  # fmt: skip
@@ -50,10 +50,10 @@ HAIR_COLORS = {  # diffuse RGB, linear
     "white": (0.66, 0.66, 0.65),
 }
 IRIS_COLORS = {
-    "brown": (0.105, 0.042, 0.014),
-    "blue": (0.09, 0.24, 0.52),
-    "green": (0.10, 0.25, 0.085),
-    "gray": (0.22, 0.26, 0.30),
+    "brown": (0.085, 0.034, 0.012),
+    "blue": (0.055, 0.145, 0.32),
+    "green": (0.065, 0.165, 0.055),
+    "gray": (0.15, 0.18, 0.21),
 }
 LIPSTICKS = ((0.45, 0.015, 0.025), (0.52, 0.05, 0.13), (0.24, 0.012, 0.05), (0.58, 0.10, 0.09))
 LIGHTS = (

@@ -32,7 +32,11 @@ def eyeball(centre: np.ndarray, radius: float, identity: Identity, view: View, l
     glow = 0.75 + 0.75 * regions.smooth(degrees, 20.0, 11.0)  # lighter around the pupil
     shade = np.clip(normal[:, 1] / 0.5, -0.4, 1)  # the upper lid's shadow
     corner = regions.smooth(np.abs(normal[:, 0]), 0.35, 0.75)
-    sclera = np.array([0.80, 0.755, 0.73]) * (1 - 0.30 * np.clip(shade, 0, 1))[:, None]
+    sclera = (
+        (1 - 0.25 * identity.skin_tone)
+        * np.array([0.68, 0.64, 0.62])
+        * (1 - 0.30 * np.clip(shade, 0, 1))[:, None]
+    )
     sclera = sclera * (1 - corner[:, None] * np.array([0.10, 0.28, 0.28]))
     color = np.where(degrees[:, None] < 26, iris * (1.15 * streak * glow)[:, None], sclera)
     color = np.where(((degrees > 22.5) & (degrees < 27))[:, None], iris * 0.28, color)

@@ -113,6 +113,10 @@ def test_clip_keeps_one_side():
     level = points[:, 0] - 0.37
     cut, kept = clip(points, faces, level)
     assert np.isclose(area(cut, kept).sum(), 0.63) and cut[kept][..., 0].min() > 0.3699
+    assert (area(cut, kept) > 0).all()
+    edges = np.sort(np.stack([kept, np.roll(kept, -1, 1)], -1).reshape(-1, 2), 1)
+    _, count = np.unique(edges, axis=0, return_counts=True)
+    assert (count == 1).sum() == 5 + 5 + 4 + 4  # neighbours share the points of the cut
 
 
 @pytest.fixture(scope="module")
