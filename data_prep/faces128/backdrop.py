@@ -54,7 +54,7 @@ def _room(size: int, wall: np.ndarray, rng: np.random.Generator) -> Canvas:
             place = left
             while place < left + 0.33:
                 width = rng.uniform(0.018, 0.05)
-                book = np.exp(rng.uniform(-3.0, -0.9)) * np.exp(rng.normal(0, 0.6, 3))
+                book = np.exp(rng.uniform(-3.2, -1.1)) * np.exp(rng.normal(0, 0.35, 3))
                 height = rng.uniform(0.12, 0.19)
                 _box(canvas, place, top + 0.21 - height, width, height, np.clip(book, 0.01, 0.6))
                 place += width + (rng.random() < 0.15) * 0.05

@@ -16,18 +16,18 @@ TOP = -0.085  # no garment reaches higher, metres
 
 @functools.lru_cache(maxsize=1)
 def _torso() -> tuple[np.ndarray, tuple[Split, ...], np.ndarray]:
-    """Vertices of the surface below TOP, two more refinements of them, and the average's points."""
+    """Vertices of the surface below TOP, refinements of them (finest at the neck), the average."""
     s = surface()
     low = (s.average[s.faces][..., 1].max(1) < TOP) & (s.regions["ears"][s.faces].max(1) < 0.1)
     used, faces = np.unique(s.faces[low], return_inverse=True)
     faces = faces.reshape(-1, 3)
     points = s.average[used]
     steps: list[Split] = []
-    for _ in range(2):
+    for lowest, finest in ((-0.24, 0.006), (-0.24, 0.006), (-0.18, 0.003)):
         corners = points[faces]
         size = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=2).max(1)
-        seen = (corners[..., 1].max(1) > -0.24) & (corners[..., 2].max(1) > -0.15)
-        steps.append(split(faces, len(points), seen & (size > 0.006)))
+        seen = (corners[..., 1].max(1) > lowest) & (corners[..., 2].max(1) > -0.12)
+        steps.append(split(faces, len(points), seen & (size > finest)))
         points = np.concatenate([points, points[steps[-1].ends].mean(1)])
         faces = steps[-1].faces
     return used, tuple(steps), points

@@ -89,7 +89,7 @@ def hairline_distance(p: np.ndarray, receding: float) -> np.ndarray:
     """Metres above the hairline; `receding` in [0, 1] lifts the temples and the forehead."""
     angle = azimuth(p)
     line = np.interp(angle, HAIRLINE_AZIMUTH, HAIRLINE_HEIGHT)
-    temple = np.exp(-(((angle - 38) / 16) ** 2)) * 0.032 + np.exp(-((angle / 30) ** 2)) * 0.016
+    temple = np.exp(-(((angle - 38) / 17) ** 2)) * 0.038 + np.exp(-((angle / 30) ** 2)) * 0.022
     wobble = 0.002 * np.sin(angle / 5.0) + 0.0012 * np.sin(angle / 1.7 + 1.0)
     return p[..., 1] - (line + receding * temple + wobble)
 

@@ -32,7 +32,8 @@ GROUPS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 SCALES = {  # morph value of one standard deviation; 0.42 where none is given
     "neck-scale": 0.28, "eye-trans": 0.25, "head-scale": 0.28, "eye-push1": 0.2, "eye-bag": 0.2,
-    "eye-height2": 0.22, "eye-scale": 0.22, "mouth-trans": 0.3, "nose-scale-vert": 0.3, "nose-hump": 0.3, "nose-scale-horiz": 0.5,
+    "eye-height2": 0.22, "eye-scale": 0.22, "mouth-trans": 0.3,
+    "nose-scale-vert": 0.3, "nose-hump": 0.3, "nose-scale-horiz": 0.5,
     "nose-volume": 0.48, "nose-width2": 0.48, "nose-point-width": 0.62, "nose-scale-depth": 0.34,
     "mouth-upperlip-volume": 0.48, "mouth-lowerlip-volume": 0.48, "mouth-scale-vert": 0.42,
     "head-fat": 0.62, "cheek-volume": 0.55, "neck-double": 0.6, "chin-cleft": 0.3,
