@@ -116,7 +116,9 @@ class Wardrobe:
         out = self.points + self.normals * np.broadcast_to(offset, level.shape)[:, None]
         tint = np.broadcast_to(colors, out.shape)
         values, faces = clip(np.c_[out, tint, self.normals], self.faces, level)
-        points, tint, normals = values[:, :3], values[:, 3:6], values[:, 6:]
+        used, faces = np.unique(faces, return_inverse=True)
+        faces = faces.reshape(-1, 3)
+        points, tint, normals = values[used, :3], values[used, 3:6], values[used, 6:]
         edges = np.sort(np.stack([faces, np.roll(faces, -1, 1)], -1).reshape(-1, 2), 1)
         edges, count = np.unique(edges, axis=0, return_counts=True)
         rim = edges[count == 1]
