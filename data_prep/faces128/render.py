@@ -15,7 +15,7 @@ from data_prep.faces128.lighting import lights
 from data_prep.faces128.painting import PAINTERS
 from data_prep.faces128.part import Part
 from data_prep.faces128.person import Identity, View
-from data_prep.faces128.styles import STATUES, dressed, remade
+from data_prep.faces128.styles import STATUES, dressed, remade, tone
 
 RADIUS, FOCAL = 2.7, 4.2647
 METRES_PER_UNIT = 0.305 / (RADIUS / FOCAL)  # the frame is 30.5 cm wide at the head
@@ -108,8 +108,8 @@ def denoise(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(hair > 0, 0.35 * linear + 0.65 * even, out)
 
 
-def exposure(linear: np.ndarray, coverage: np.ndarray, mask: np.ndarray, tone: float) -> float:
-    """A camera's automatic gain: skin of `tone` 0…1 comes out as bright as such skin should.
+def exposure(linear: np.ndarray, coverage: np.ndarray, mask: np.ndarray, darkness: float) -> float:
+    """A camera's automatic gain: skin of `darkness` 0…1 comes out as such skin should.
 
     Args:
         linear: (H, W, 3); coverage: (H, W, 1) in [0, 1]; mask: (H, W) class ids.
@@ -118,7 +118,7 @@ def exposure(linear: np.ndarray, coverage: np.ndarray, mask: np.ndarray, tone: f
     face = np.isin(mask, [regions.CLASS["skin"], regions.CLASS["nose"]]) & (coverage[..., 0] > 0.99)
     if face.sum() < 50:
         face = coverage[..., 0] > 0.99
-    wanted = np.interp(tone, [0.0, 0.25, 0.5, 0.75, 1.0], [0.40, 0.33, 0.22, 0.14, 0.095])
+    wanted = np.interp(darkness, [0.0, 0.25, 0.5, 0.75, 1.0], [0.40, 0.33, 0.22, 0.14, 0.095])
     gain = wanted / max(float(np.median(light[face])), 1e-4)
     brightest = float(np.quantile(light[coverage[..., 0] > 0.99], 0.985))
     return float(min(gain, 0.95 / max(brightest, 1e-4)))
@@ -236,7 +236,7 @@ def render(
     with tempfile.TemporaryDirectory() as folder:
         mask, depth = class_and_depth(parts, camera, folder, size, seed)
     drawn, coverage = rgba[..., :3], rgba[..., 3:]
-    gain = exposure(drawn, coverage, mask, identity.skin_tone)
+    gain = exposure(drawn, coverage, mask, tone(identity, style))
     linear = gain * drawn + (1 - coverage) * background(view, size, rng)
     linear = denoise(linear, mask)
     image = tone_map(soften(linear, mask) if style not in STATUES else linear)

@@ -58,6 +58,11 @@ def dressed(identity: Identity, view: View, style: str) -> tuple[Identity, View]
     return identity, replace(view, expression={**view.expression, **ears})
 
 
+def tone(identity: Identity, style: str) -> float:
+    """How dark the head's surface is, 0…1, for the camera's exposure."""
+    return {"marble": 0.2, "bronze": 0.65, "alien": 0.45}.get(style, identity.skin_tone)
+
+
 def _veins(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(V,) in [0, 1]: thin dark veins through the stone; points (V, 3) in metres."""
     turbulence = np.zeros(len(points))
