@@ -1,12 +1,11 @@
 """Garments: layers of the body moved outward and cut along necklines drawn on the average body."""
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 
 from data_prep.faces128 import relief
-from data_prep.faces128.part import Part, clip
+from data_prep.faces128.part import Part, clip, tube
 from data_prep.faces128.person import View
 from data_prep.faces128.regions import CLASS, smooth
 from data_prep.faces128.surface import Split, split, surface
@@ -88,9 +87,6 @@ def _pattern(kind: str, p: np.ndarray, color: np.ndarray, rng: np.random.Generat
     }[kind][:, None]
     worn = np.exp(0.05 * relief.noise(p, 0.05, rng) + 0.03 * relief.noise(p, 0.012, rng))
     return (color * (1 - share) + other * share) * worn[:, None]
-
-
-Level = Callable[[np.ndarray], np.ndarray]
 
 
 class Wardrobe:
@@ -191,8 +187,6 @@ def _necktie(w: Wardrobe, view: View) -> Part:
 
 
 def _cord(w: Wardrobe, side: int) -> Part:
-    from data_prep.faces128.part import tube
-
     path = []
     for y in np.linspace(-0.150, -0.24, 10):
         want = np.array([side * 0.03, y])

@@ -206,8 +206,8 @@ def _expression(rng: np.random.Generator) -> tuple[dict[str, float], bool, bool,
     if eyes_closed:
         both("eyeBlink", 1.0, 0.0)
     elif lids < 0.16:
-        both("eyeSquint", rng.uniform(0.75, 1.0))
-        both("eyeBlink", rng.uniform(0.28, 0.38), 0.01)
+        both("eyeSquint", rng.uniform(0.75, 0.95))
+        both("eyeBlink", rng.uniform(0.12, 0.2), 0.01)
     elif lids < 0.36:
         both("eyeWide", rng.uniform(0.2, 0.6))
     brows = rng.random()

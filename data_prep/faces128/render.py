@@ -114,7 +114,7 @@ def exposure(linear: np.ndarray, coverage: np.ndarray, mask: np.ndarray, darknes
     Args:
         linear: (H, W, 3); coverage: (H, W, 1) in [0, 1]; mask: (H, W) class ids.
     """
-    light = linear @ np.array([0.2126, 0.7152, 0.0722])
+    light = (linear * [0.2126, 0.7152, 0.0722]).sum(-1)  # no BLAS: see head
     face = np.isin(mask, [regions.CLASS["skin"], regions.CLASS["nose"]]) & (coverage[..., 0] > 0.99)
     if face.sum() < 50:
         face = coverage[..., 0] > 0.99

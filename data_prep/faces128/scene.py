@@ -55,7 +55,8 @@ def eye_centres(body: np.ndarray) -> list[np.ndarray]:
 def _eyes(
     identity: Identity, view: View, body: np.ndarray, centres: list[np.ndarray]
 ) -> list[Part]:
-    model, parts = head_model(), []
+    model = head_model()
+    parts: list[Part] = []
     lash_rgb = np.array([0.010, 0.008, 0.007])
     if identity.male:
         lash_rgb = 0.6 * lash_rgb + 0.18 * skin.skin_rgb(identity.skin_tone, 0)
@@ -91,7 +92,8 @@ def _hair(
     rng: np.random.Generator,
 ) -> list[Part]:
     """Brows, head hair and beard."""
-    classes, parts = regions.CLASS, []
+    classes = regions.CLASS
+    parts: list[Part] = []
     rgb = np.array(identity.hair_rgb)
     brows = hair.grow_brows(body, normals, identity.brow_arch, identity.brow_thickness, rng)
     brow_rgb = BROW_SHADE[identity.hair_color] * rgb

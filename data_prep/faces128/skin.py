@@ -1,9 +1,11 @@
 """Skin, scalp, lips and make-up as one colour per vertex of the refined skin (linear RGB)."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial import cKDTree
 
 from data_prep.faces128 import regions, relief
 from data_prep.faces128 import strands as st
@@ -67,8 +69,6 @@ def _zones() -> dict[str, np.ndarray]:
 
 def _spots(identity: Identity, count: int, radius: tuple[float, float], key: int) -> np.ndarray:
     """(V',) in [0, 1]: `count` round spots about nose and cheeks."""
-    from scipy.spatial import cKDTree
-
     p = surface().average
     rng = np.random.default_rng([identity.seed, key])
     zones = _zones()
@@ -143,7 +143,13 @@ def vertex_colors(identity: Identity, view: View) -> np.ndarray:
     return color
 
 
-def _hair_shadows(identity, mix, hair, base, rng) -> None:  # type: ignore[no-untyped-def]
+def _hair_shadows(
+    identity: Identity,
+    mix: Callable[[np.ndarray, ArrayLike], None],
+    hair: np.ndarray,
+    base: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
     """Scalp under hair, brows, and the shadow of a beard, by `mix(weight, target)`."""
     s = surface()
     p = s.average

@@ -110,8 +110,8 @@ def edges(mask: np.ndarray) -> np.ndarray:
     out = np.zeros(mask.shape, bool)
     for axis in (0, 1):
         differs = np.diff(mask.astype(int), axis=axis) != 0
-        first = [slice(None)] * 2
-        second = [slice(None)] * 2
+        first: list[slice] = [slice(None)] * 2
+        second: list[slice] = [slice(None)] * 2
         first[axis], second[axis] = slice(None, -1), slice(1, None)
         out[tuple(first)] |= differs
         out[tuple(second)] |= differs
