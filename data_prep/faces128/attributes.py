@@ -5,6 +5,7 @@ import numpy as np
 from data_prep.faces128.person import Identity, View
 from data_prep.faces128.regions import CLASS
 from data_prep.faces128.traits import OPEN_NECKS
+from dmgi_lib.dataset import ATTRIBUTES
 
 WAVY = ("curly", "afro", "wavy", "long_wavy")
 LONG = ("long_straight", "long_wavy", "bangs_long")
@@ -110,4 +111,4 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
     if not front:  # a profile does not show the shape of nose and lips
         for name in ("Big_Nose", "Big_Lips", "Pointy_Nose"):
             out[name] = None
-    return out
+    return {name: out[name] for name in ATTRIBUTES}

@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 
+from dmgi_lib.dataset import ATTRIBUTES
+
 # What a caption may say of an attribute that is true. {be}/{have}/{wear}: chosen by the sentence.
 HAVE: dict[str, tuple[str, ...]] = {
     "Bald": ("no hair", "a bald head", "a shaved head"),
@@ -50,6 +52,9 @@ WEAR: dict[str, tuple[str, ...]] = {
     "Wearing_Necklace": ("a necklace", "a chain"),
     "Wearing_Necktie": ("a necktie", "a tie"),
 }
+for _table in (HAVE, WEAR):  # only what the data set lists is spoken of
+    for _name in set(_table) - set(ATTRIBUTES):
+        del _table[_name]
 BE: dict[str, tuple[str, ...]] = {
     "Chubby": ("chubby", "heavy"),
     "Smiling": ("smiling", "happy", "cheerful"),
