@@ -189,7 +189,7 @@ def _expression(rng: np.random.Generator) -> tuple[dict[str, float], bool, bool,
     if smiling:
         strength = rng.uniform(0.65, 1.0)
         both("mouthSmile", strength, 0.03)
-        both("cheekSquint", strength * rng.uniform(0.2, 0.45))
+        both("cheekSquint", strength * rng.uniform(0.05, 0.25))
         if mouth_open:
             both("mouthUpperUp", rng.uniform(0.6, 0.95), 0.03)
             both("mouthLowerDown", rng.uniform(0.3, 0.7), 0.03)

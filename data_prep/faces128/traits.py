@@ -17,7 +17,7 @@ SHAPE_NAMES = (
     "cheek-bones-incr", "cheek-inner-incr", "ear-scale-incr", "ear-wing-incr", "eyebrows-trans-up",
     "neck-scale-horiz-incr", "neck-double-incr",
 )  # fmt: skip
-OPEN_EYES = {"eye-scale-incr": 0.42, "eye-height2-incr": 0.5}  # the average eye is small at 128 px
+OPEN_EYES = {"eye-scale-incr": 0.42, "eye-height2-incr": 0.65}  # the average eye is small at 128 px
 PAIRED = ("eye-", "cheek-", "ear-")  # exist once for the left and once for the right
 
 # Parameters that go together, so that "a big nose" is big all over: group → parameter → sign.
