@@ -55,7 +55,7 @@ STYLES: dict[str, HairStyle] = {
     "long_wavy": HairStyle((0.24, 0.34), "side", 0.25, 0.3, 0.012, 0.011, 0.065, 0.4, clump=0.6),
     "bangs_long": HairStyle((0.24, 0.34), "part", 0.2, 0.2, 0.009, bangs=True, clump=0.3),
     "ponytail": HairStyle((0.09, 0.12), "back", 0.9, 0.05, 0.004, clump=0.35),
-    "bun": HairStyle((0.08, 0.11), "bun", 0.95, 0.04, 0.004, clump=0.3),
+    "bun": HairStyle((0.08, 0.1), "bun", 0.95, 0.04, 0.004, clump=0.3),
 }
 BUN = np.array([0.0, 0.128, -0.112])  # centre of the bun on the average head
 STEPS = 9
@@ -109,6 +109,9 @@ def grow_hair(
     rest, _ = roots.on(average, normals)
     n = len(position)
     length = rng.uniform(*style.length, n)
+    knot = _bun_centre(vertices) if style.flow == "bun" else None
+    if knot is not None:  # every strand ends in the knot
+        length = 1.1 * np.linalg.norm(position - knot, axis=1)
     bangs = np.zeros(n, bool)
     if style.bangs:
         bangs = (st.azimuth(rest) < 42) & (rest[:, 2] > -0.06)
@@ -134,6 +137,8 @@ def grow_hair(
         s = (k + 1) / (STEPS - 2)
         pull = (1 - style.stiffness) * (0.35 + 0.65 * s)
         direction = st.unit(direction * (1 - pull) + gravity * pull)
+        if knot is not None:
+            direction = st.unit(0.5 * direction + 0.5 * st.unit(knot - p))
         new = p + direction * (length / (STEPS - 2))[:, None]
         new = collider.push_out(new, clearance * min(1.0, 2.5 * s))
         if style.length[1] > 0.1:
@@ -161,10 +166,15 @@ def shades(strands: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     return np.clip(np.round(count / 2 - 0.5 + 0.9 * lock), 0, count - 1).astype(int)
 
 
+def _bun_centre(body: np.ndarray) -> np.ndarray:
+    """(3,) where the bun sits on the head model's vertices (V, 3)."""
+    top = body[np.argmin(((st.average_head()[0] - BUN) ** 2).sum(1))]
+    return top + np.array([0.0, 0.016, -0.004])
+
+
 def bun(body: np.ndarray, rgb: np.ndarray, rng: np.random.Generator) -> list[Part]:
     """A knot of hair on the crown: strands wound around a ball."""
-    top = body[np.argmin(((st.average_head()[0] - BUN) ** 2).sum(1))]
-    centre = top + np.array([0.0, 0.016, -0.004])
+    centre = _bun_centre(body)
     n, radius = 900, 0.034
     pole = st.unit(np.array([0.0, 0.5, 1.0]) + rng.normal(0, 0.25, (n, 3)))
     first = st.unit(np.cross(pole, rng.normal(0, 1, (n, 3))))

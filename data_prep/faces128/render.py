@@ -97,7 +97,7 @@ def denoise(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
             distance = ((guide - shifted(guide)) ** 2).sum(-1, keepdims=True)
             same = (mask == shifted(mask))[..., None]
-            weight = np.exp(-distance / 0.03 - (dx * dx + dy * dy) / 4.0) * same
+            weight = np.exp(-distance / 0.015 - (dx * dx + dy * dy) / 2.2) * same
             total += weight * shifted(linear)
             weights += weight
     keep = ~np.isin(mask, smooth_classes)[..., None]

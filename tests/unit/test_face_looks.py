@@ -156,6 +156,10 @@ def test_hairstyles_differ_and_locks_vary():
     assert set(shade) == {0, 1, 2, 3, 4} and np.bincount(shade).max() < 240
     knot = hair.bun(body, np.array([0.1, 0.05, 0.02]), rng)
     assert min(p.vertices[..., 1].min() for p in knot) > 0.07
+    middle = np.concatenate([p.vertices.reshape(-1, 3) for p in knot]).mean(0)
+    tied = replace(hair.STYLES["bun"], count=300, clump=0.0)
+    tips = hair.grow_hair(tied, body, normals, 0.0, 0.0, 0.065, rng)[:, -1]
+    assert np.quantile(np.linalg.norm(tips - middle, axis=1), 0.9) < 0.05  # all end in the knot
     whiskers = hair.grow_beard("sideburns", 0.008, body, normals, head_model().regions["lips"], rng)
     assert (np.abs(whiskers[:, 0, 0]) > 0.04).all() and (whiskers[:, 0, 1] < 0.02).all()
 
