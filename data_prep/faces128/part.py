@@ -49,9 +49,9 @@ def clip(values: np.ndarray, faces: np.ndarray, level: np.ndarray) -> tuple[np.n
     cut, index = np.unique(ends[crossed], axis=0, return_inverse=True)  # neighbours share points
     share = level[cut[:, 0]] / (level[cut[:, 0]] - level[cut[:, 1]])
     new = values[cut[:, 0]] + share[:, None] * (values[cut[:, 1]] - values[cut[:, 0]])
-    middle = np.full(len(ends), -1)
-    middle[crossed] = len(values) + index.ravel()
-    middle = middle.reshape(-1, 3)
+    flat = np.full(len(ends), -1)
+    flat[crossed] = len(values) + index.ravel()
+    middle = flat.reshape(-1, 3)
     for number in (1, 2):  # corners inside
         chosen = inside.sum(1) == number
         odd = np.argmax(inside[chosen] == (number == 1), 1)

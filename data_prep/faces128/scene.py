@@ -126,9 +126,9 @@ def _hair(
         beard = hair.grow_beard(
             kind, identity.beard_length, body, normals, head_model().regions["lips"], rng
         )
-        for k, gain in enumerate((0.65, 0.9, 1.15)):
+        for k, share in enumerate((0.65, 0.9, 1.15)):
             lock = beard[k::3]
-            parts.append(Part(lock, None, gain * rgb, classes["skin"], "hair", None, 5e-4, 5e-4))
+            parts.append(Part(lock, None, share * rgb, classes["skin"], "hair", None, 5e-4, 5e-4))
     return parts
 
 
