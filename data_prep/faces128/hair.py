@@ -16,8 +16,8 @@ class HairStyle:
 
     Attributes:
         length: range of strand length.
-        flow: "crown" (away from the whorl), "back", "bun" (up to it), "side" (away from a side
-            parting) or "part".
+        flow: "crown" (away from the whorl), "back", "bun" or "tail" (to its knot), "side" (away
+            from a side parting) or "part".
         stiffness: how long a strand keeps its direction before gravity bends it.
         lift: how much it stands off the skull at the root.
         volume: clearance over the skull, metres.
@@ -54,10 +54,14 @@ STYLES: dict[str, HairStyle] = {
     "long_straight": HairStyle((0.24, 0.34), "part", 0.2, 0.2, 0.008, 0.001, 0.1, clump=0.3),
     "long_wavy": HairStyle((0.24, 0.34), "side", 0.25, 0.3, 0.012, 0.011, 0.065, 0.4, clump=0.6),
     "bangs_long": HairStyle((0.24, 0.34), "part", 0.2, 0.2, 0.009, bangs=True, clump=0.3),
-    "ponytail": HairStyle((0.09, 0.12), "back", 0.9, 0.05, 0.004, clump=0.35),
+    "ponytail": HairStyle((0.09, 0.1), "tail", 0.95, 0.04, 0.004, clump=0.3),
     "bun": HairStyle((0.08, 0.1), "bun", 0.95, 0.04, 0.004, clump=0.3),
 }
-BUN = np.array([0.0, 0.128, -0.112])  # centre of the bun on the average head
+# Flow → where its strands are tied on the average head, and how far off the skull.
+KNOTS = {
+    "bun": (np.array([0.0, 0.128, -0.112]), np.array([0.0, 0.016, -0.004])),
+    "tail": (np.array([0.0, 0.060, -0.200]), np.array([0.0, 0.002, -0.012])),
+}
 STEPS = 9
 
 
@@ -71,8 +75,8 @@ def scalp_density(receding: float) -> np.ndarray:
 
 
 def _flow(p: np.ndarray, normal: np.ndarray, style: HairStyle, part_x: float) -> np.ndarray:
-    if style.flow == "bun":
-        direction = BUN - p
+    if style.flow in KNOTS:
+        direction = KNOTS[style.flow][0] - p
     elif style.flow == "back":
         direction = np.array([0.0, 0.25, -1.0]) + 0 * p
         direction[:, 0] = 2.5 * p[:, 0]
@@ -109,7 +113,7 @@ def grow_hair(
     rest, _ = roots.on(average, normals)
     n = len(position)
     length = rng.uniform(*style.length, n)
-    knot = _bun_centre(vertices) if style.flow == "bun" else None
+    knot = _knot(vertices, style.flow) if style.flow in KNOTS else None
     if knot is not None:  # every strand ends in the knot
         length = 1.1 * np.linalg.norm(position - knot, axis=1)
     bangs = np.zeros(n, bool)
@@ -166,15 +170,15 @@ def shades(strands: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     return np.clip(np.round(count / 2 - 0.5 + 0.9 * lock), 0, count - 1).astype(int)
 
 
-def _bun_centre(body: np.ndarray) -> np.ndarray:
-    """(3,) where the bun sits on the head model's vertices (V, 3)."""
-    top = body[np.argmin(((st.average_head()[0] - BUN) ** 2).sum(1))]
-    return top + np.array([0.0, 0.016, -0.004])
+def _knot(body: np.ndarray, flow: str) -> np.ndarray:
+    """(3,) where strands are tied on the head model's vertices (V, 3)."""
+    place, off = KNOTS[flow]
+    return body[np.argmin(((st.average_head()[0] - place) ** 2).sum(1))] + off
 
 
 def bun(body: np.ndarray, rgb: np.ndarray, rng: np.random.Generator) -> list[Part]:
     """A knot of hair on the crown: strands wound around a ball."""
-    centre = _bun_centre(body)
+    centre = _knot(body, "bun")
     n, radius = 900, 0.034
     pole = st.unit(np.array([0.0, 0.5, 1.0]) + rng.normal(0, 0.25, (n, 3)))
     first = st.unit(np.cross(pole, rng.normal(0, 1, (n, 3))))

@@ -117,9 +117,9 @@ def vertex_colors(identity: Identity, view: View) -> np.ndarray:
     for name, strength in relief.strengths(identity, view).items():
         mix(0.42 * strength * relief.folds()[name].groove, base * np.array([0.55, 0.40, 0.36]))
     if identity.freckles:
-        count = int(90 + 150 * identity.freckles)
-        spots = _spots(identity, count, (0.0013, 0.0025), 13)
-        mix(0.95 * spots, base * np.array([0.42, 0.28, 0.20]))
+        count = int(60 + 90 * identity.freckles)
+        spots = _spots(identity, count, (0.0017, 0.0030), 13)  # a pixel is 2.4 mm
+        mix(0.95 * spots, base * np.array([0.36, 0.22, 0.15]))
     if old > 0.3:
         mix(0.45 * _spots(identity, int(14 * old), (0.0015, 0.0035), 14), 0.62 * base)
     for centre in relief.mole_places(identity):
