@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: test unit notebooks lint lab bench faces clean
+.PHONY: test unit notebooks lint lab bench faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,20 @@ bench: $(VENV)/.notebooks
 
 faces: $(VENV)/.dev
 	$(BIN)/python -m data_prep.faces128.build
+
+# All networks that ship, in the order in which they need each other; hours, resumable.
+train: faces
+	$(BIN)/python -m data_prep.priors.train_recognizers --which loss_net
+	$(BIN)/python -m data_prep.priors.train_stylegan2
+	$(BIN)/python -m data_prep.priors.train_text_image
+	$(BIN)/python -m data_prep.priors.train_autoencoder --perceptual dmgi_lib/weights/mini/loss_net
+	$(BIN)/python -m data_prep.priors.train_unet
+	$(BIN)/python -m data_prep.priors.train_controlnet
+	for judge in parser attributes identity; do \
+		$(BIN)/python -m data_prep.priors.train_recognizers --which judge_$$judge || exit 1; done
+	$(BIN)/python -m dmgi_lib.weight_folder
+	$(BIN)/python -m dmgi_lib.training.feature_cache
+	for stage in 1 2 3; do $(BIN)/python -m dmgi_lib.training.stages --stage $$stage || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(RUNS)
