@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
+from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
 from data_prep.priors.image_encoder import ImageEncoder, noisy_code
 from dmgi_lib.dataset import to_float
 from dmgi_lib.evaluation.judges import Recognizer
@@ -107,6 +108,7 @@ class StyleGAN2Step:
         self.G = cast(StyleGAN2Generator, modules["generator"])
         self.D = cast(Discriminator, modules["discriminator"])
         self.encoder = cast(ImageEncoder, modules["encoder"])
+        self.feature_D = cast(FeatureDiscriminator, modules["feature_discriminator"])
         self.augmentation = cast(AdaptiveAugmentation, modules["augmentation"])
         self.opt_G, self.opt_D = optimizers["generator"], optimizers["discriminator"]
         self.noise_maps = [b for n, b in self.G.named_buffers() if n.endswith("noise_const")]
@@ -214,38 +216,48 @@ class StyleGAN2Step:
             fake = self.G.synthesis(torch.cat([ws, self.sample(batch - count, rng)]))
 
         self.D.requires_grad_(True)
-        augmented = self.augmentation(real, self.augmentation.draw(batch, rng))
+        self.feature_D.requires_grad_(True)
+        augmented, generated = self._augment(real, rng), self._augment(fake.detach(), rng)
         with self.autocast():
-            logits_real = self.D(augmented)
-            logits_fake = self.D(self._augment(fake.detach(), rng))
-        loss_D = F.softplus(logits_fake).mean() + F.softplus(-logits_real).mean()
+            logits_real, logits_fake = self.D(augmented), self.D(generated)
+            with torch.no_grad():
+                real_features = self.loss_net.features(augmented.float())[1:]
+                fake_features = self.loss_net.features(generated.float())[1:]
+            places_real, places_fake = self.feature_D(real_features), self.feature_D(fake_features)
+        loss_D = adversarial_losses(logits_real, logits_fake)
+        loss_features = adversarial_losses(places_real, places_fake)
         self.opt_D.zero_grad(set_to_none=True)
-        loss_D.backward()
+        (loss_D + loss_features).backward()
         self.opt_D.step()
         self.augmentation.observe(logits_real.detach(), step)
-        log = {"D": loss_D.item(), "ada_p": self.augmentation.p.item()}
+        log = {"D": loss_D.item(), "D_features": loss_features.item()}
+        log["ada_p"] = self.augmentation.p.item()
         log["sign_real"] = logits_real.detach().sign().mean().item()
         if step % recipe.r1_interval == 0:
             log["r1"] = self._r1_step(augmented[: batch // 2])
 
         self.D.requires_grad_(False)
+        self.feature_D.requires_grad_(False)
         draw = self.augmentation.draw(batch, rng)
         with self.autocast():
-            features = self.D.features(self.augmentation(fake, draw))
+            generated = self.augmentation(fake, draw)
+            features = self.D.features(generated)
             logits = self.D.head(features)
+            places = self.feature_D(self.loss_net.features(generated.float())[1:])
             with torch.no_grad():
                 wanted = self.D.features(self.augmentation(real[:count], draw.first(count)))
-        loss_G = F.softplus(-logits).mean()
+        loss_G, loss_places = F.softplus(-logits).mean(), F.softplus(-places).mean()
         pixels = pyramid_loss(fake[:count], real[:count], self.fine_to_coarse_b)
         pairs = zip(features, wanted, strict=True)
         matching = torch.stack([F.l1_loss(f[:count].float(), w.float()) for f, w in pairs]).sum()
         seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])
-        loss = adversarial_weight * loss_G + seen
+        loss = adversarial_weight * (loss_G + loss_places) + seen
         loss = loss + recipe.reconstruction_weight * pixels + recipe.feature_weight * matching
         self.opt_G.zero_grad(set_to_none=True)
         loss.backward()
         self.opt_G.step()
-        log |= {"G": loss_G.item(), "reconstruction": pixels.item(), "matching": matching.item()}
+        log |= {"G": loss_G.item(), "G_features": loss_places.item()}
+        log |= {"reconstruction": pixels.item(), "matching": matching.item()}
         return log | seen_log
 
     def _augment(self, image: Tensor, rng: torch.Generator) -> Tensor:

@@ -3,9 +3,10 @@
 Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder, at 32
 and 64 pixels first, judged by pixels and, at full size, by the loss network's features and parsing;
 then a Gaussian is fitted to its codes and becomes the prior.
-Phase B: non-saturating loss and lazy R1 on samples and reconstructions alike; a quarter of each
-batch stays reconstructions, so that the training faces remain invertible. The warm start and the
-reconstruction terms are our choice (not specified in the paper's available sources).
+Phase B: non-saturating loss and lazy R1 on samples and reconstructions alike, by a discriminator of
+pixels and by one of the loss network's features (arXiv 2111.01007); a quarter of each batch stays
+reconstructions, so that the training faces remain invertible. The warm start and the reconstruction
+terms are our choice (not specified in the paper's available sources).
 
     python -m data_prep.priors.train_stylegan2 --data ~/.cache/dmgi/faces128 --minutes 130
 """
@@ -21,6 +22,7 @@ from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.card import command_line, save_whole, write_card
 from data_prep.priors.command_line import loop_config, parser
 from data_prep.priors.discriminator import Discriminator
+from data_prep.priors.feature_discriminator import FeatureDiscriminator
 from data_prep.priors.image_encoder import ImageEncoder
 from data_prep.priors.stylegan2_measurements import grid_sampler, measure, set_mean_latent
 from data_prep.priors.stylegan2_step import Modules, Recipe, StyleGAN2Step
@@ -46,15 +48,19 @@ def build(recipe: Recipe, config: LoopConfig) -> tuple[Modules, dict[str, torch.
         "generator": G,
         "encoder": ImageEncoder(128, G.num_ws, 128, 128),
         "discriminator": Discriminator(128, 3, channel_base=2048, channel_max=128),
+        "feature_discriminator": FeatureDiscriminator(),
         "augmentation": AdaptiveAugmentation(),
     }
     lazy = recipe.r1_interval / (recipe.r1_interval + 1)
     parameters_G = [*G.parameters(), *modules["encoder"].parameters()]
-    parameters_D = modules["discriminator"].parameters()
     rate = config.learning_rate
+    parameters_D = [
+        {"params": list(modules["discriminator"].parameters()), "lr": rate * lazy},
+        {"params": list(modules["feature_discriminator"].parameters()), "lr": rate / 8},
+    ]
     optimizers: dict[str, torch.optim.Optimizer] = {
         "generator": torch.optim.Adam(parameters_G, rate, (0.9, 0.99), fused=True),
-        "discriminator": torch.optim.Adam(parameters_D, rate * lazy, (0.0, 0.99**lazy), fused=True),
+        "discriminator": torch.optim.Adam(parameters_D, rate, (0.0, 0.99**lazy), fused=True),
     }
     return modules, optimizers
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.priors.adaptive_augmentation import P_MAX, AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator, minibatch_stddev
+from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
 from data_prep.priors.image_encoder import ImageEncoder, noisy_code
 from data_prep.priors.sliced_wasserstein import sliced_wasserstein
 from data_prep.priors.stylegan2_measurements import grid_sampler, measure
@@ -292,6 +293,25 @@ def test_minibatch_stddev_by_hand():
         minibatch_stddev(torch.zeros(6, 1, 1, 1), group_size=4)
 
 
+def test_feature_heads_give_a_logit_a_place_and_reach_every_feature():
+    torch.manual_seed(0)
+    heads = FeatureDiscriminator((3, 4, 5), width=6)
+    features = [torch.randn(2, c, s, s, requires_grad=True) for c, s in ((3, 16), (4, 8), (5, 4))]
+    logits = heads(features)
+    assert logits.shape == (2, 3 * 16)
+    logits.sum().backward()
+    assert all(f.grad.abs().sum() > 0 for f in features)
+    with pytest.raises(ValueError):
+        heads(features[:2])
+
+
+def test_adversarial_loss_by_hand():
+    sure = adversarial_losses(torch.tensor([[40.0]]), torch.tensor([[-40.0]]))
+    wrong = adversarial_losses(torch.tensor([[-3.0]]), torch.tensor([[5.0]]))
+    assert sure < 1e-6
+    assert wrong.item() == pytest.approx(8.0, abs=0.06)  # softplus(x) is about x
+
+
 def test_augmentation_is_identity_at_p_zero_and_differentiable_at_one():
     augmentation = AdaptiveAugmentation()
     image = torch.randn(4, 3, 16, 16, generator=rng())
@@ -344,11 +364,18 @@ def test_training_step_moves_the_networks_of_its_phase():
         "generator": G,
         "encoder": ImageEncoder(8, G.num_ws, 8, 32),
         "discriminator": Discriminator(32, 3, channel_base=64, channel_max=8),
+        "feature_discriminator": FeatureDiscriminator((8, 8, 8, 8), width=4),
         "augmentation": AdaptiveAugmentation(),
     }
     optimizers = {
         "generator": torch.optim.Adam([*G.parameters(), *modules["encoder"].parameters()], 1e-3),
-        "discriminator": torch.optim.Adam(modules["discriminator"].parameters(), 1e-3),
+        "discriminator": torch.optim.Adam(
+            [
+                *modules["discriminator"].parameters(),
+                *modules["feature_discriminator"].parameters(),
+            ],
+            1e-3,
+        ),
     }
     images = torch.randint(0, 256, (16, 3, 32, 32), generator=rng(), dtype=torch.uint8)
     config = LoopConfig(Path("unused"), minutes=1.0, batch_size=8)
@@ -372,9 +399,9 @@ def test_training_step_moves_the_networks_of_its_phase():
     step.recipe = Recipe(warmup_images=8, r1_interval=1)
     second = step(1, rng(1))
     after = snapshot()
-    assert {"D", "G", "r1", "matching", "reconstruction"} <= set(second)
+    assert {"D", "D_features", "G", "G_features", "r1", "matching", "reconstruction"} <= set(second)
     moved = {k for k in warm if not torch.equal(warm[k], after[k])}
-    assert moved == {"generator", "discriminator"}
+    assert moved == {"generator", "discriminator", "feature_discriminator"}
 
 
 def test_warm_start_grows():
