@@ -119,8 +119,8 @@ def identity_measurements(codes: Tensor, dataset: FaceDataset) -> Measurements:
     if len(second) >= 2:
         same = dataset.identities[second][:, None] == dataset.identities[first][None]
         for name, part in (("", codes), (" without skin tone", codes[:, :-1])):
-            unit = F.normalize(part, dim=1)
-            cosine = unit[second] @ unit[first].T
+            unit = F.normalize(part.double(), dim=1)
+            cosine = (unit[second] @ unit[first].T).round(decimals=9)  # ties must stay ties
             result[f"verification AUC{name}"] = verification_auc(cosine[same], cosine[~same])
             result[f"cosine of same pairs{name}"] = cosine[same].mean().item()
             result[f"cosine of different pairs{name}"] = cosine[~same].mean().item()
