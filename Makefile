@@ -1,10 +1,10 @@
-# `make test` runs everything that continuous integration runs; `make faces` renders the data set.
+# `make demo` draws faces, `make test` runs everything that continuous integration runs.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: test unit notebooks lint lab bench faces train clean
+.PHONY: demo test unit notebooks lint lab measure bench figures faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,10 +15,13 @@ $(VENV)/.dev: $(VENV)/.notebooks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebooks,render,dev]"
 	touch $@
 
+demo: $(VENV)/.notebooks
+	$(BIN)/python -m dmgi_lib.notebook_runner notebooks/00_quickstart.ipynb --out $(RUNS)/demo
+
 test: lint unit notebooks
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit tests/integration/test_sample.py
+	$(BIN)/python -m pytest tests/unit tests/integration
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/notebooks
@@ -32,9 +35,15 @@ lint: $(VENV)/.dev
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
 
+measure: $(VENV)/.notebooks
+	$(BIN)/python -m dmgi_lib.evaluation.measure --out $(RUNS)/measure.json
+
 bench: $(VENV)/.notebooks
 	$(BIN)/python tests/benchmarks/generators.py
 	$(BIN)/python tests/benchmarks/full_size.py
+
+figures: $(VENV)/.notebooks
+	$(BIN)/python docs/draw_figures.py
 
 faces: $(VENV)/.dev
 	$(BIN)/python -m data_prep.faces128.build

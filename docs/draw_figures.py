@@ -1,0 +1,145 @@
+"""Draws the README's pictures with the shipped model: `make figures`.
+
+gallery.png: masks, sentences and results. method.png: the pipeline of Fig. 2, drawn for this kit,
+with what really flows through it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
+
+from dmgi_lib import DMGIPipeline
+from dmgi_lib.dataset import FaceDataset, sample_root
+from dmgi_lib.display import as_array
+from dmgi_lib.masks import PALETTE
+
+HERE = Path(__file__).parent
+GALLERY = (  # number of a shipped test sample, sentence
+    (120, "a young woman with blond hair"),
+    (18, "an old man with gray hair"),
+    (41, "a smiling woman with dark skin and black hair"),
+    (41, "a woman with pale skin and red hair"),
+    (52, "a man with brown hair"),
+    (7, "a man with black hair wearing a hat"),
+    (90, "a man with gray hair wearing eyeglasses"),
+    (120, "a woman with long brown hair"),
+)
+FROZEN, TRAINED, DATA = "#dbe4ee", "#ffd9a8", "#ffffff"
+
+
+def colors(mask: torch.Tensor) -> np.ndarray:
+    """(H, W) class ids → (H, W, 3) palette colours."""
+    return PALETTE[mask.numpy()].astype(np.uint8)
+
+
+def noise(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(0) for _ in range(count)]
+
+
+def save(figure: Any, name: str) -> None:
+    """PNG of 256 colours, a third of the size."""
+    path = HERE / name
+    figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+
+
+def gallery(pipe: DMGIPipeline, faces: FaceDataset) -> None:
+    """Masks above results, sentences below."""
+    masks = [faces.masks[i] for i, _ in GALLERY]
+    drawn = pipe([text for _, text in GALLERY], mask=masks, generator=noise(len(masks)))
+    figure, axes = plt.subplots(2, len(GALLERY), figsize=(1.5 * len(GALLERY), 3.6))
+    for column, (_, text) in enumerate(GALLERY):
+        axes[0, column].imshow(colors(masks[column]), interpolation="nearest")
+        axes[1, column].imshow(drawn.images[column])
+        axes[1, column].set_xlabel("\n".join(textwrap.wrap(text, 19)), fontsize=8)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    figure.subplots_adjust(wspace=0.03, hspace=0.03)
+    save(figure, "gallery.png")
+
+
+def method(pipe: DMGIPipeline, faces: FaceDataset) -> None:
+    """(c, x) → E → h, f, a → M, T → w_t → G → I'."""
+    number, text = GALLERY[0]
+    mask = faces.masks[number]
+    out = pipe(text, mask=mask, generator=noise(1), return_attention=True)
+    maps = out.attention[0]
+
+    figure, axis = plt.subplots(figsize=(12, 4.2))
+    axis.set_xlim(0, 12)
+    axis.set_ylim(0, 4.2)
+    axis.set_axis_off()
+
+    def picture(image: Any, x: float, y: float, size: float, title: str, **kwargs: Any) -> None:
+        axis.imshow(image, extent=(x, x + size, y, y + size), zorder=3, **kwargs)
+        axis.text(x + size / 2, y - 0.08, title, ha="center", va="top", fontsize=9)
+
+    def box(x: float, y: float, w: float, h: float, text: str, color: str) -> None:
+        axis.add_patch(
+            FancyBboxPatch(
+                (x, y), w, h, boxstyle="round,pad=0.04,rounding_size=0.12",
+                facecolor=color, edgecolor="#44546a", linewidth=1.2, zorder=2,
+            )
+        )  # fmt: skip
+        axis.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=9.5, zorder=4)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], text: str = "") -> None:
+        axis.add_patch(
+            FancyArrowPatch(
+                start, end, arrowstyle="-|>", mutation_scale=13, color="#44546a", lw=1.3
+            )
+        )
+        if text:
+            middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.12)
+            axis.text(*middle, text, ha="center", fontsize=9.5, color="#22303f")
+
+    picture(colors(mask), 0.1, 0.75, 1.15, "mask x", interpolation="nearest")
+    box(0.1, 2.75, 1.3, 0.75, "\n".join(textwrap.wrap(f"“{text}”", 16)), DATA)
+    axis.text(0.75, 2.62, "text c", ha="center", va="top", fontsize=9)
+    box(2.1, 1.2, 1.75, 1.7, "E\n\ndenoising U-Net\n+ ControlNet\n\nany step t", FROZEN)
+    arrow((1.45, 3.1), (2.05, 2.6))
+    arrow((1.3, 1.35), (2.05, 1.6))
+    box(5.75, 2.75, 1.55, 0.75, "M\nmapping network", TRAINED)
+    box(5.75, 0.65, 1.55, 0.9, "T\nstyle modulation\nnetwork", TRAINED)
+    arrow((3.9, 2.6), (5.7, 3.15), "$h_t$ middle features")
+    arrow((3.9, 1.5), (4.35, 1.2))
+    for k, word in enumerate(list(maps)[-2:]):
+        weight = maps[word].float().numpy()
+        title = f"$a_t$ “{word}”"
+        picture(weight, 4.4 + 0.06 * k, 1.45 - 1.1 * k, 0.75, title, cmap="magma")
+    axis.text(4.8, 2.32, "$f_t$, $a_t$", ha="center", fontsize=9.5)
+    arrow((5.25, 1.2), (5.7, 1.1))
+    box(8.1, 1.75, 1.25, 0.7, "$w_t = w_t^m \\odot \\gamma + \\beta$", DATA)
+    arrow((7.35, 3.1), (8.1, 2.45), "$w_t^m$")
+    arrow((7.35, 1.1), (8.1, 1.75), "$\\gamma, \\beta$")
+    box(9.85, 1.6, 0.75, 1.0, "G\n\nStyle-\nGAN2", FROZEN)
+    arrow((9.4, 2.1), (9.8, 2.1))
+    picture(as_array(out.images[0]), 10.85, 1.55, 1.15, "result I′")
+    arrow((10.65, 2.1), (10.83, 2.1))
+    axis.text(10.2, 0.25, "blue: frozen   orange: trained", fontsize=9, ha="center")
+    save(figure, "method.png")
+
+
+def main() -> None:
+    pipe = DMGIPipeline.from_pretrained("mini")
+    faces = FaceDataset(sample_root(), "test")
+    gallery(pipe, faces)
+    method(pipe, faces)
+
+
+if __name__ == "__main__":
+    main()
