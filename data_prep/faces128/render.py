@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, median_filter
 
-from data_prep.faces128 import regions, scene
-from data_prep.faces128.lighting import background, lights
+from data_prep.faces128 import regions, scene, shapes
+from data_prep.faces128.backdrop import background
+from data_prep.faces128.lighting import lights
 from data_prep.faces128.painting import PAINTERS
+from data_prep.faces128.part import Part
 from data_prep.faces128.person import Identity, View
-from data_prep.faces128.styles import dressed, remade
-from data_prep.faces128.wearables import Part
+from data_prep.faces128.styles import STATUES, dressed, remade, tone
 
 RADIUS, FOCAL = 2.7, 4.2647
 METRES_PER_UNIT = 0.305 / (RADIUS / FOCAL)  # the frame is 30.5 cm wide at the head
@@ -54,7 +55,7 @@ def camera_label(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def _sensor(camera: np.ndarray, size: int, rfilter: str, spp: int, seed: int) -> dict:
-    mi = scene.renderer()
+    mi = shapes.renderer()
 
     cam2world = camera[:16].reshape(4, 4)
     origin, down, forward = cam2world[:3, 3], cam2world[:3, 1], cam2world[:3, 2]
@@ -96,11 +97,46 @@ def denoise(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
             distance = ((guide - shifted(guide)) ** 2).sum(-1, keepdims=True)
             same = (mask == shifted(mask))[..., None]
-            weight = np.exp(-distance / 0.03 - (dx * dx + dy * dy) / 4.0) * same
+            weight = np.exp(-distance / 0.015 - (dx * dx + dy * dy) / 2.2) * same
             total += weight * shifted(linear)
             weights += weight
     keep = ~np.isin(mask, smooth_classes)[..., None]
-    return np.where(keep, linear, total / weights)
+    out = np.where(keep, linear, total / weights)
+    hair = (mask == regions.CLASS["hair"]).astype(float)[..., None]
+    width = (0.55 * mask.shape[0] / 128,) * 2 + (0,)  # strands are thinner than pixels
+    even = gaussian_filter(linear * hair, width) / np.maximum(gaussian_filter(hair, width), 1e-6)
+    return np.where(hair > 0, 0.35 * linear + 0.65 * even, out)
+
+
+def exposure(linear: np.ndarray, coverage: np.ndarray, mask: np.ndarray, darkness: float) -> float:
+    """A camera's automatic gain: skin of `darkness` 0…1 comes out as such skin should.
+
+    Args:
+        linear: (H, W, 3); coverage: (H, W, 1) in [0, 1]; mask: (H, W) class ids.
+    """
+    light = (linear * [0.2126, 0.7152, 0.0722]).sum(-1)  # no BLAS: see head
+    face = np.isin(mask, [regions.CLASS["skin"], regions.CLASS["nose"]]) & (coverage[..., 0] > 0.99)
+    if face.sum() < 50:
+        face = coverage[..., 0] > 0.99
+    wanted = np.interp(darkness, [0.0, 0.25, 0.5, 0.75, 1.0], [0.40, 0.33, 0.22, 0.14, 0.095])
+    gain = wanted / max(float(np.median(light[face])), 1e-4)
+    brightest = float(np.quantile(light[coverage[..., 0] > 0.99], 0.985))
+    return float(min(gain, 0.95 / max(brightest, 1e-4)))
+
+
+def soften(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Light that enters skin comes out beside: red widest, blue least; inside the skin only."""
+    names = ("skin", "nose", "neck", "l_ear", "r_ear", "u_lip", "l_lip")
+    inside = np.isin(mask, [regions.CLASS[name] for name in names]).astype(float)
+    scale = mask.shape[0] / 128
+    out = linear.copy()
+    for channel, (sigma, share) in enumerate(((1.5, 0.6), (0.8, 0.45), (0.6, 0.35))):
+        weight = gaussian_filter(inside, sigma * scale)
+        wide = gaussian_filter(linear[..., channel] * inside, sigma * scale)
+        wide = wide / np.maximum(weight, 1e-6)
+        mixed = (1 - share) * linear[..., channel] + share * wide
+        out[..., channel] = np.where(inside > 0, mixed, linear[..., channel])
+    return out
 
 
 def tone_map(linear: np.ndarray) -> np.ndarray:
@@ -110,7 +146,8 @@ def tone_map(linear: np.ndarray) -> np.ndarray:
     srgb = np.where(
         x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055
     )
-    return np.clip(srgb * 255 + 0.5, 0, 255).astype(np.uint8)
+    curved = srgb * srgb * (3 - 2 * srgb)  # a photograph's contrast
+    return np.clip((srgb + 0.2 * (curved - srgb)) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def to_world(parts: list[Part]) -> list[Part]:
@@ -130,7 +167,7 @@ def class_and_depth(
     Meshes glow with their class id and one bounce-free render reads it; tubes cannot glow, so each
     class of tubes is rendered alone, with the same rays, and wins where it is nearer.
     """
-    mi = scene.renderer()
+    mi = shapes.renderer()
 
     sensor = mi.load_dict(_sensor(camera, size * over, "box", 1, seed))
 
@@ -146,14 +183,14 @@ def class_and_depth(
         )
 
     meshes = [p for p in parts if p.faces is not None]
-    glowing = mi.load_dict({"type": "scene", **scene.shapes(meshes, folder, camera[[3, 7, 11]])})
-    label = layer(glowing, {"type": "path", "max_depth": 1}) * scene.LABEL_SCALE
+    glowing = mi.load_dict({"type": "scene", **shapes.shapes(meshes, folder, camera[[3, 7, 11]])})
+    label = layer(glowing, {"type": "path", "max_depth": 1}) * shapes.LABEL_SCALE
     label = label.round().astype(int)
     depth = layer(glowing, {"type": "depth"})
     depth = np.where(depth > 0, depth, np.inf)
     for tube_class in sorted({int(p.classes) for p in parts if p.faces is None}):
         tubes = [p for p in parts if p.faces is None and p.classes == tube_class]
-        alone = mi.load_dict({"type": "scene", **scene.shapes(tubes, folder, camera[[3, 7, 11]])})
+        alone = mi.load_dict({"type": "scene", **shapes.shapes(tubes, folder, camera[[3, 7, 11]])})
         distance = layer(alone, {"type": "depth"})
         nearer = (distance > 0) & (distance < depth)
         label, depth = np.where(nearer, tube_class, label), np.where(nearer, distance, depth)
@@ -168,12 +205,12 @@ def draw(
     parts: list[Part], emitters: dict[str, dict], camera: np.ndarray, size: int, spp: int, seed: int
 ) -> np.ndarray:
     """Path-traces parts in world units. Returns (size, size, 4) linear RGB and coverage."""
-    mi = scene.renderer()
+    mi = shapes.renderer()
     with tempfile.TemporaryDirectory() as folder:
         # One block for the whole picture: overlapping blocks are added in varying order.
         integrator = {"type": "path", "max_depth": 3, "hide_emitters": True, "block_size": size}
         description = {
-            "type": "scene", **scene.shapes(parts, folder), **emitters, "integrator": integrator,
+            "type": "scene", **shapes.shapes(parts, folder), **emitters, "integrator": integrator,
             "sensor": _sensor(camera, size, "gaussian", spp, seed),
         }  # fmt: skip
         # Loading in parallel, or merging equal objects, puts the lights in any order.
@@ -198,8 +235,11 @@ def render(
     rgba = draw(parts, lights(view.light, view.light_power, rng), camera, size, spp, seed)
     with tempfile.TemporaryDirectory() as folder:
         mask, depth = class_and_depth(parts, camera, folder, size, seed)
-    linear = rgba[..., :3] + (1 - rgba[..., 3:]) * background(view, size, rng)
-    image = tone_map(denoise(linear, mask))
+    drawn, coverage = rgba[..., :3], rgba[..., 3:]
+    gain = exposure(drawn, coverage, mask, tone(identity, style))
+    linear = gain * drawn + (1 - coverage) * background(view, size, rng)
+    linear = denoise(linear, mask)
+    image = tone_map(soften(linear, mask) if style not in STATUES else linear)
     if style in PAINTERS:
         image = PAINTERS[style](image, mask, rng)
     return Rendering(image, mask, depth, camera)
