@@ -7,10 +7,11 @@ import tempfile
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, median_filter
+from scipy.ndimage import gaussian_filter
 
 from data_prep.faces128 import regions, scene, shapes
 from data_prep.faces128.backdrop import background
+from data_prep.faces128.denoising import denoise, strand_directions
 from data_prep.faces128.lighting import lights
 from data_prep.faces128.painting import PAINTERS
 from data_prep.faces128.part import Part
@@ -74,40 +75,6 @@ def _sensor(camera: np.ndarray, size: int, rfilter: str, spp: int, seed: int) ->
     }  # fmt: skip
 
 
-def denoise(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Cross-bilateral filter inside smooth classes (skin, nose, neck, ears, cloth, hat).
-
-    Weights compare colours smoothed over 3x3 pixels, so single noisy pixels do not protect
-    themselves; hair, eyes, lips and brows keep their detail but lose single bright pixels.
-    """
-    eyes = np.isin(mask, [regions.CLASS["l_eye"], regions.CLASS["r_eye"]])[..., None]
-    ceiling = 1.6 * median_filter(linear, (3, 3, 1)) + 0.01
-    linear = np.where(eyes, linear, np.minimum(linear, ceiling))
-    smooth_classes = [
-        regions.CLASS[c] for c in ("skin", "nose", "neck", "l_ear", "r_ear", "cloth", "hat")
-    ]
-    guide = gaussian_filter(np.log(linear + 0.02), (0.8, 0.8, 0))
-    total = np.zeros_like(linear)
-    weights = np.zeros((*linear.shape[:2], 1))
-    for dy in range(-2, 3):
-        for dx in range(-2, 3):
-
-            def shifted(a: np.ndarray) -> np.ndarray:
-                return np.roll(a, (dy, dx), (0, 1))  # noqa: B023
-
-            distance = ((guide - shifted(guide)) ** 2).sum(-1, keepdims=True)
-            same = (mask == shifted(mask))[..., None]
-            weight = np.exp(-distance / 0.015 - (dx * dx + dy * dy) / 2.2) * same
-            total += weight * shifted(linear)
-            weights += weight
-    keep = ~np.isin(mask, smooth_classes)[..., None]
-    out = np.where(keep, linear, total / weights)
-    hair = (mask == regions.CLASS["hair"]).astype(float)[..., None]
-    width = (0.55 * mask.shape[0] / 128,) * 2 + (0,)  # strands are thinner than pixels
-    even = gaussian_filter(linear * hair, width) / np.maximum(gaussian_filter(hair, width), 1e-6)
-    return np.where(hair > 0, 0.35 * linear + 0.65 * even, out)
-
-
 def exposure(linear: np.ndarray, coverage: np.ndarray, mask: np.ndarray, darkness: float) -> float:
     """A camera's automatic gain: skin of `darkness` 0…1 comes out as such skin should.
 
@@ -159,46 +126,51 @@ def to_world(parts: list[Part]) -> list[Part]:
     return parts
 
 
-def class_and_depth(
+def first_hits(
     parts: list[Part], camera: np.ndarray, folder: str, size: int, seed: int, over: int = 3
-) -> tuple[np.ndarray, np.ndarray]:
-    """Majority class and its mean ray distance, of over x over rays a pixel.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Majority class, its mean ray distance, and mean albedo, of over x over rays a pixel.
 
-    Meshes glow with their class id and one bounce-free render reads it; tubes cannot glow, so each
-    class of tubes is rendered alone, with the same rays, and wins where it is nearer.
+    Meshes glow with their class id and colour and one bounce-free render reads them; tubes cannot
+    glow, so each class of tubes is rendered alone, with the same rays, and wins where it is nearer.
+    Albedo (size, size, 3) has one value for green and blue, and is blurred like the picture.
     """
     mi = shapes.renderer()
 
     sensor = mi.load_dict(_sensor(camera, size * over, "box", 1, seed))
 
-    def layer(drawn: object, integrator: dict) -> np.ndarray:
-        rays = np.array(
+    def rays(drawn: object, integrator: dict) -> np.ndarray:
+        return np.array(
             mi.render(drawn, integrator=mi.load_dict(integrator), sensor=sensor, seed=seed)
         )
-        return (
-            rays[..., 0]
-            .reshape(size, over, size, over)
-            .transpose(0, 2, 1, 3)
-            .reshape(size, size, -1)
-        )
+
+    def by_pixel(value: np.ndarray) -> np.ndarray:
+        return value.reshape(size, over, size, over).swapaxes(1, 2).reshape(size, size, -1)
 
     meshes = [p for p in parts if p.faces is not None]
     glowing = mi.load_dict({"type": "scene", **shapes.shapes(meshes, folder, camera[[3, 7, 11]])})
-    label = layer(glowing, {"type": "path", "max_depth": 1}) * shapes.LABEL_SCALE
-    label = label.round().astype(int)
-    depth = layer(glowing, {"type": "depth"})
+    glow = rays(glowing, {"type": "path", "max_depth": 1})
+    label = (glow[..., 0] * shapes.LABEL_SCALE).round().astype(int)
+    color = glow[..., [1, 2, 2]]
+    depth = rays(glowing, {"type": "depth"})[..., 0]
     depth = np.where(depth > 0, depth, np.inf)
     for tube_class in sorted({int(p.classes) for p in parts if p.faces is None}):
         tubes = [p for p in parts if p.faces is None and p.classes == tube_class]
         alone = mi.load_dict({"type": "scene", **shapes.shapes(tubes, folder, camera[[3, 7, 11]])})
-        distance = layer(alone, {"type": "depth"})
+        distance = rays(alone, {"type": "depth"})[..., 0]
         nearer = (distance > 0) & (distance < depth)
         label, depth = np.where(nearer, tube_class, label), np.where(nearer, distance, depth)
-    depth = np.where(np.isfinite(depth), depth, 0)
+        color[nearer] = np.mean([p.colors for p in tubes], 0)
+    hit = np.isfinite(depth)
+    width = (0.5 * over, 0.5 * over, 0)  # the picture's filter
+    covered = np.where(hit, 1.0, 1e-9)[..., None]
+    albedo = gaussian_filter(color * covered, width) / gaussian_filter(covered, width)
+    albedo = albedo[over // 2 :: over, over // 2 :: over]
+    label, depth = by_pixel(label), by_pixel(np.where(hit, depth, 0))
     mask = np.stack([(label == c).sum(-1) for c in range(len(regions.CLASS))], -1).argmax(-1)
     same = (label == mask[..., None]) & (depth > 0)
     mean = (depth * same).sum(-1) / np.maximum(same.sum(-1), 1)
-    return mask.astype(np.uint8), np.where(mask == 0, 0, mean)
+    return mask.astype(np.uint8), np.where(mask == 0, 0, mean), albedo
 
 
 def draw(
@@ -234,11 +206,12 @@ def render(
     parts = to_world(remade(scene.build_parts(identity, view), style, identity.seed))
     rgba = draw(parts, lights(view.light, view.light_power, rng), camera, size, spp, seed)
     with tempfile.TemporaryDirectory() as folder:
-        mask, depth = class_and_depth(parts, camera, folder, size, seed)
+        mask, depth, albedo = first_hits(parts, camera, folder, size, seed)
     drawn, coverage = rgba[..., :3], rgba[..., 3:]
     gain = exposure(drawn, coverage, mask, tone(identity, style))
     linear = gain * drawn + (1 - coverage) * background(view, size, rng)
-    linear = denoise(linear, mask)
+    strands = strand_directions(parts, camera, mask, depth)
+    linear = denoise(linear, mask, albedo, strands)
     image = tone_map(soften(linear, mask) if style not in STATUES else linear)
     if style in PAINTERS:
         image = PAINTERS[style](image, mask, rng)

@@ -76,9 +76,11 @@ def _mesh(part: Part, name: str, seen_from: np.ndarray | None) -> object:
         if part.roughness is not None:
             mesh.add_attribute("vertex_roughness", 1, part.roughness[used].astype(np.float32))
     else:
+        colors = np.clip(np.broadcast_to(part.colors, part.vertices.shape), 0, 0.95)
+        color = colors[part.faces].mean(1)
         label = np.broadcast_to(np.asarray(part.classes), len(faces)) / LABEL_SCALE
-        labels: Any = np.repeat(label, 3).astype(np.float32)
-        mesh.add_attribute("face_label", 3, labels)
+        glows: Any = np.stack([label, color[:, 0], color[:, 1:].mean(1)], 1).astype(np.float32)
+        mesh.add_attribute("face_label", 3, glows.ravel())
     values.update()
     return mesh
 
@@ -111,7 +113,8 @@ def shapes(
     Args:
         folder: where strands are written for mitsuba to read.
         mask_seen_from: (3,) camera position for the mask, where meshes glow with their class id
-            divided by LABEL_SCALE and thin tubes are widened; None for the picture.
+            divided by LABEL_SCALE (first channel) and their red and mean green-blue albedo, and
+            thin tubes are widened; None for the picture.
     """
     return {
         f"part{i:03d}": _mesh(part, f"part{i:03d}", mask_seen_from)
