@@ -3,19 +3,26 @@
 import functools
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
 
 from data_prep.faces128 import relief
 from data_prep.faces128.part import Part, clip, tube
 from data_prep.faces128.person import View
 from data_prep.faces128.regions import CLASS, smooth
-from data_prep.faces128.surface import Split, split, surface
+from data_prep.faces128.strands import unit
+from data_prep.faces128.surface import Split, average_neighbours, split, surface
 
 TOP = -0.085  # no garment reaches higher, metres
+NECK_AXIS = -0.085  # z of the neck's middle at its base, metres
+EVEN_OUT = 24  # rounds of averaging: cloth spans the neck's tendons and folds
 
 
 @functools.lru_cache(maxsize=1)
-def _torso() -> tuple[np.ndarray, tuple[Split, ...], np.ndarray]:
-    """Vertices of the surface below TOP, refinements of them (finest at the neck), the average."""
+def _torso() -> tuple[np.ndarray, tuple[Split, ...], np.ndarray, csr_matrix]:
+    """Vertices of the surface below TOP, refinements of them (finest at the neck), the average,
+    and a matrix that averages neighbours.
+    """
     s = surface()
     low = (s.average[s.faces][..., 1].max(1) < TOP) & (s.regions["ears"][s.faces].max(1) < 0.1)
     used, faces = np.unique(s.faces[low], return_inverse=True)
@@ -29,7 +36,7 @@ def _torso() -> tuple[np.ndarray, tuple[Split, ...], np.ndarray]:
         steps.append(split(faces, len(points), seen & (size > finest)))
         points = np.concatenate([points, points[steps[-1].ends].mean(1)])
         faces = steps[-1].faces
-    return used, tuple(steps), points
+    return used, tuple(steps), points, average_neighbours(faces, len(points))
 
 
 def _front(p: np.ndarray) -> np.ndarray:
@@ -56,15 +63,6 @@ def _opening(p: np.ndarray) -> np.ndarray:
     x = np.abs(p[:, 0])
     half = np.clip(0.047 + 0.36 * (p[:, 1] + 0.165), 0, 0.062) * _front(p)
     return np.minimum(x - half, -0.137 - 0.004 * _front(p) - p[:, 1])
-
-
-def _collar(p: np.ndarray) -> np.ndarray:
-    """Positive on a shirt's folded collar, whose points lie on the collar bones."""
-    front, x = _front(p), np.abs(p[:, 0])
-    lower = -0.136 - front * np.interp(x, [0.0, 0.012, 0.036, 0.05, 0.07],
-                                       [0.004, 0.016, 0.034, 0.014, 0.0])  # fmt: skip
-    gap = x - front * np.clip(0.004 + 0.55 * (-0.126 - p[:, 1]), 0.0035, 0.05)
-    return np.minimum.reduce([neckline("shirt", p) + 0.004, p[:, 1] - lower, gap])
 
 
 def _tie(p: np.ndarray) -> np.ndarray:
@@ -97,12 +95,17 @@ class Wardrobe:
     """
 
     def __init__(self, skin: np.ndarray, normals: np.ndarray, seed: int) -> None:
-        used, steps, self.p = _torso()
-        self.points, self.normals = skin[used], normals[used]
+        used, steps, self.p, neighbours = _torso()
+        points, normals = skin[used], normals[used]
         for step in steps:
-            self.points = np.concatenate([self.points, self.points[step.ends].mean(1)])
-            self.normals = np.concatenate([self.normals, self.normals[step.ends].mean(1)])
-        self.normals /= np.maximum(np.linalg.norm(self.normals, axis=1, keepdims=True), 1e-9)
+            points = np.concatenate([points, points[step.ends].mean(1)])
+            normals = np.concatenate([normals, normals[step.ends].mean(1)])
+        even = points
+        for _ in range(EVEN_OUT):
+            even, normals = neighbours @ even, neighbours @ normals
+        self.normals = unit(normals)
+        out = np.einsum("vd,vd->v", even - points, self.normals).clip(-0.001)[:, None]
+        self.points = points + out * self.normals
         self.faces = steps[-1].faces
         self.rng = np.random.default_rng([seed, 16])
         self.folds = relief.noise(self.p * [1, 0.6, 1], 0.05, self.rng)
@@ -126,6 +129,28 @@ class Wardrobe:
             "cloth",
         )  # fmt: skip
 
+    def around_neck(
+        self, angle: np.ndarray, height: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points (N, 3) of the body, their normals, and the nearest vertex (N,).
+
+        Args:
+            angle: (N,) radians around the average neck, 0 in front. height: (N,) on it, metres.
+        """
+        x, z = self.p[:, 0], self.p[:, 2] - NECK_AXIS
+        near = np.flatnonzero((np.hypot(x, z) < 0.12) & (self.p[:, 1] > -0.2))
+        ring = self.p[near] * [0, 1, 0]
+        ring[:, [0, 2]] = 0.06 * unit(np.stack([x[near], z[near]], 1))
+        wanted = np.stack([0.06 * np.sin(angle), height, 0.06 * np.cos(angle)], 1)
+        distance, index = cKDTree(ring).query(wanted, k=24)
+        weight = np.exp((distance[:, :1] ** 2 - distance**2) / 0.005**2)
+        weight /= weight.sum(1, keepdims=True)
+        near = near[index]
+        points, normals = (
+            (weight[..., None] * value[near]).sum(1) for value in (self.points, self.normals)
+        )
+        return points, unit(normals), near[:, 0]
+
 
 def clothes(view: View, skin: np.ndarray, normals: np.ndarray, seed: int) -> list[Part]:
     """The parts of the garment that `view` names."""
@@ -139,7 +164,7 @@ def clothes(view: View, skin: np.ndarray, normals: np.ndarray, seed: int) -> lis
         inner = "shirt" if view.cloth == "suit" else "tshirt"
         parts = [w.layer(neckline(inner, p), 0.0035 + 0.3 * drape.clip(0), under)]
         if inner == "shirt":
-            parts.append(_folded_collar(w, under))
+            parts.append(_folded_collar(w, under, view.necktie))
         if view.necktie:
             parts.append(_necktie(w, view))
         open_by = _opening(p)
@@ -149,7 +174,7 @@ def clothes(view: View, skin: np.ndarray, normals: np.ndarray, seed: int) -> lis
         cloth = (
             cloth * (1 + 0.25 * lapel - 0.45 * np.exp(-(((open_by - 0.027) / 0.003) ** 2)))[:, None]
         )
-        offset = 0.011 + drape + 0.004 * lapel - 0.004 * smooth(open_by, 0.012, 0.0)
+        offset = 0.0125 + drape.clip(-0.001) + 0.003 * lapel - 0.001 * smooth(open_by, 0.012, 0.0)
         return [*parts, w.layer(open_by, offset, cloth)]
     cover = neckline(view.cloth, p)
     band = smooth(cover, 0.013, 0.009)  # a ribbed border along the neckline
@@ -164,17 +189,38 @@ def clothes(view: View, skin: np.ndarray, normals: np.ndarray, seed: int) -> lis
     if view.cloth == "shirt":
         seam = np.exp(-((p[:, 0] / 0.0016) ** 2)) * _front(p) * (p[:, 1] < -0.14)
         body = w.layer(cover, 0.0035 + drape, main * (1 - 0.4 * seam)[:, None])
-        return [body, _folded_collar(w, main * 1.05)]
+        return [body, _folded_collar(w, main * 1.05, False)]
     parts = [w.layer(cover, thick, tint)]
     if view.cloth == "hoodie":
         parts += [_cord(w, side) for side in (1, -1)]
     return parts
 
 
-def _folded_collar(w: Wardrobe, color: np.ndarray) -> Part:
-    level = _collar(w.p)
-    fold = np.clip((-0.112 - w.p[:, 1]) / 0.03, 0, 1)
-    return w.layer(level, 0.0065 + 0.006 * fold, color)
+def _folded_collar(w: Wardrobe, color: np.ndarray, buttoned: bool) -> Part:
+    """A shirt's collar: from its fold around the neck down to two points on the chest.
+
+    A grid of 10 x 52 points: down the leaf, and around from the person's left to their right.
+    """
+    down, around = np.mgrid[0:1:8j, -1:1:50j]  # type: ignore[misc]
+    front_edge = 0.06 + 0.34 * down if buttoned else 0.34 + 0.14 * down  # radians off the middle
+    angle = np.pi + around * (np.pi - front_edge)  # 0 is the front
+    aside = np.minimum(angle, 2 * np.pi - angle)
+    fold = np.interp(aside, [0.0, 1.2, np.pi], [-0.124, -0.112, -0.104])
+    tip = np.interp(aside, [0.0, 0.40, 1.5, np.pi], [-0.168, -0.172, -0.140, -0.134])
+    height = fold + down * (tip - fold)
+    offset = 0.0065 + 0.0025 * np.sin(np.pi * down**0.7) + 0.001 * down
+    angle, height = (np.pad(x, 1, "edge") for x in (angle, height))
+    offset = np.pad(offset, 1, constant_values=0.0005)  # the cloth's own thickness
+    points, normals, nearest = w.around_neck(angle.ravel(), height.ravel())
+    rows, columns = angle.shape
+    a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    quads = np.stack([a, a + 1, a + columns + 1, a + columns], 1)
+    rim = np.pad(np.ones((rows - 4, columns - 4)), 2, constant_values=0.8).ravel()[:, None]
+    tint = rim * np.broadcast_to(color, w.points.shape)[nearest]
+    return Part(
+        points + offset.ravel()[:, None] * normals, np.r_[quads[:, :3], quads[:, [0, 2, 3]]],
+        tint, CLASS["cloth"], "cloth",
+    )  # fmt: skip
 
 
 def _necktie(w: Wardrobe, view: View) -> Part:

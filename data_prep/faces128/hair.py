@@ -224,7 +224,7 @@ def grow_brows(
     inside = (st.brow_distance(p, arch, thickness) < 0).astype(float)
     brows = []
     for sign in (1.0, -1.0):
-        roots = st.sample_roots(inside * (p[:, 0] * sign > 0), int(210 * thickness**0.5), rng)
+        roots = st.sample_roots(inside * (p[:, 0] * sign > 0), int(320 * thickness**0.5), rng)
         rest, _ = roots.on(st.average_head()[0], normals)
         s = np.clip((np.abs(rest[:, 0]) - 0.011) / 0.043, 0, 1)
         direction = np.stack([sign * (0.5 + s), 0.75 - 1.1 * s, -0.3 * s], 1)

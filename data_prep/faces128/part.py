@@ -12,7 +12,7 @@ class Part:
     Attributes:
         vertices: metres, head space. colors: (V, 3) linear RGB, or (3,) for all.
         classes: one mask class id, or (F,) one a triangle.
-        material: "skin", "eye", "hair", "cloth", "glossy", "metal" or "matte".
+        material: a key of `shapes.MATERIALS`.
         radius: tube radius, metres.  `mask_radius`: in the mask, where thin things would vanish.
         mask_step: only every so many strands are drawn in the mask.
         roughness: (V,) in place of the material's.

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.faces128 import traits
-from data_prep.faces128.traits import HAIR_COLORS, LIGHTS, OPEN_EYES, PAIRED, RGB, SHAPE_NAMES
+from data_prep.faces128.traits import (
+    AGED_EYES,
+    HAIR_COLORS,
+    LIGHTS,
+    OPEN_EYES,
+    PAIRED,
+    RGB,
+    SHAPE_NAMES,
+)
 
 __all__ = ["LIGHTS", "RGB", "SHAPE_NAMES", "Identity", "View", "sample_identity", "sample_view"]
 
@@ -45,8 +53,10 @@ class Identity:
     def shape(self) -> dict[str, float]:
         """Local changes by anny's names, from the standardised code."""
         out: dict[str, float] = {}
+        droop = float(np.interp(self.age, [0.75, 0.92], [0.0, 1.0]))
         for name, value in zip(SHAPE_NAMES, self.shape_code, strict=True):
             value = value * traits.scale_of(name) + OPEN_EYES.get(name, 0.0)
+            value += droop * AGED_EYES.get(name, 0.0)
             for label in [f"l-{name}", f"r-{name}"] if name.startswith(PAIRED) else [name]:
                 out[label] = float(np.clip(value, -1, 1))
         return out

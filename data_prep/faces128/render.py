@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from data_prep.faces128 import regions, scene, shapes
 from data_prep.faces128.backdrop import background
-from data_prep.faces128.denoising import denoise, strand_directions
+from data_prep.faces128.denoising import FirstHits, denoise, strand_directions
 from data_prep.faces128.lighting import lights
 from data_prep.faces128.painting import PAINTERS
 from data_prep.faces128.part import Part
@@ -91,18 +91,23 @@ def exposure(linear: np.ndarray, coverage: np.ndarray, mask: np.ndarray, darknes
     return float(min(gain, 0.95 / max(brightest, 1e-4)))
 
 
-def soften(linear: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Light that enters skin comes out beside: red widest, blue least; inside the skin only."""
+def soften(linear: np.ndarray, hits: FirstHits) -> np.ndarray:
+    """Light that enters skin comes out beside: red widest, blue least; inside the skin only.
+
+    Half of the colour tints it before it spreads and half after.
+    """
     names = ("skin", "nose", "neck", "l_ear", "r_ear", "u_lip", "l_lip")
-    inside = np.isin(mask, [regions.CLASS[name] for name in names]).astype(float)
-    scale = mask.shape[0] / 128
+    inside = np.isin(hits.mask, [regions.CLASS[name] for name in names]) * hits.purity
+    scale = len(hits.mask) / 128
     out = linear.copy()
+    tint = np.sqrt(hits.albedo + 0.02)
+    light = linear / tint
     for channel, (sigma, share) in enumerate(((1.5, 0.6), (0.8, 0.45), (0.6, 0.35))):
         weight = gaussian_filter(inside, sigma * scale)
-        wide = gaussian_filter(linear[..., channel] * inside, sigma * scale)
+        wide = gaussian_filter(light[..., channel] * inside, sigma * scale)
         wide = wide / np.maximum(weight, 1e-6)
-        mixed = (1 - share) * linear[..., channel] + share * wide
-        out[..., channel] = np.where(inside > 0, mixed, linear[..., channel])
+        more = share * inside * (wide - light[..., channel]) * tint[..., channel]
+        out[..., channel] += np.where(inside > 0, more, 0)
     return out
 
 
@@ -128,12 +133,11 @@ def to_world(parts: list[Part]) -> list[Part]:
 
 def first_hits(
     parts: list[Part], camera: np.ndarray, folder: str, size: int, seed: int, over: int = 3
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Majority class, its mean ray distance, and mean albedo, of over x over rays a pixel.
+) -> FirstHits:
+    """Traces over x over rays a pixel; parts are in world units.
 
     Meshes glow with their class id and colour and one bounce-free render reads them; tubes cannot
     glow, so each class of tubes is rendered alone, with the same rays, and wins where it is nearer.
-    Albedo (size, size, 3) has one value for green and blue, and is blurred like the picture.
     """
     mi = shapes.renderer()
 
@@ -167,10 +171,15 @@ def first_hits(
     albedo = gaussian_filter(color * covered, width) / gaussian_filter(covered, width)
     albedo = albedo[over // 2 :: over, over // 2 :: over]
     label, depth = by_pixel(label), by_pixel(np.where(hit, depth, 0))
-    mask = np.stack([(label == c).sum(-1) for c in range(len(regions.CLASS))], -1).argmax(-1)
+    classes = len(regions.CLASS)
+    pixel = np.arange(size * size)[:, None] * classes + label.reshape(size * size, -1)
+    share = np.bincount(pixel.ravel(), minlength=size * size * classes) / over**2
+    share = share.reshape(size, size, classes)
+    mask = share.argmax(-1)
     same = (label == mask[..., None]) & (depth > 0)
     mean = (depth * same).sum(-1) / np.maximum(same.sum(-1), 1)
-    return mask.astype(np.uint8), np.where(mask == 0, 0, mean), albedo
+    purity = np.take_along_axis(gaussian_filter(share, (0.4, 0.4, 0)), mask[..., None], 2)[..., 0]
+    return FirstHits(mask.astype(np.uint8), np.where(mask == 0, 0, mean), albedo, purity)
 
 
 def draw(
@@ -206,13 +215,12 @@ def render(
     parts = to_world(remade(scene.build_parts(identity, view), style, identity.seed))
     rgba = draw(parts, lights(view.light, view.light_power, rng), camera, size, spp, seed)
     with tempfile.TemporaryDirectory() as folder:
-        mask, depth, albedo = first_hits(parts, camera, folder, size, seed)
+        hits = first_hits(parts, camera, folder, size, seed)
     drawn, coverage = rgba[..., :3], rgba[..., 3:]
-    gain = exposure(drawn, coverage, mask, tone(identity, style))
+    gain = exposure(drawn, coverage, hits.mask, tone(identity, style))
     linear = gain * drawn + (1 - coverage) * background(view, size, rng)
-    strands = strand_directions(parts, camera, mask, depth)
-    linear = denoise(linear, mask, albedo, strands)
-    image = tone_map(soften(linear, mask) if style not in STATUES else linear)
+    linear = denoise(linear, hits, strand_directions(parts, camera, hits.depth))
+    image = tone_map(soften(linear, hits) if style not in STATUES else linear)
     if style in PAINTERS:
-        image = PAINTERS[style](image, mask, rng)
-    return Rendering(image, mask, depth, camera)
+        image = PAINTERS[style](image, hits.mask, rng)
+    return Rendering(image, hits.mask, hits.depth, camera)

@@ -1,6 +1,7 @@
 """From a person and a view to parts in space."""
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from data_prep.faces128 import hair, regions, skin
 from data_prep.faces128 import strands as st
@@ -71,16 +72,31 @@ def _eyes(
 
 
 def _mouth(view: View, body: np.ndarray) -> list[Part]:
+    """Teeth and tongue where the mouth is open, always behind lips and chin."""
+    if not view.mouth_open:
+        return []
     parts = []
     smile = view.expression.get("mouthUpperUpLeft", 0.0)
+    model = head_model()
+    skin = body[
+        np.unique(
+            model.faces["body"][model.regions["inside-mouth"][model.faces["body"]].max(1) < 0.1]
+        )
+    ]
+    skin = skin[(skin[:, 2] > -0.04) & (skin[:, 1] < -0.03)]
+    tree = cKDTree(skin[:, :2])
     for name, rgb, forward, down in (
         ("upper_teeth", (0.86, 0.82, 0.74), 0.004, 0.002 * smile),
         ("lower_teeth", (0.80, 0.76, 0.67), 0.002, 0.0),
         ("tongue", (0.50, 0.15, 0.14), 0.0, 0.0),
     ):
         moved = body + np.array([0.0, -down, forward])
+        used = np.unique(model.faces[name])
+        distance, near = tree.query(moved[used, :2], k=3)
+        limit = np.where(distance < 0.005, skin[near, 2], np.inf).min(1) - 0.002
+        moved[used, 2] = np.minimum(moved[used, 2], limit)
         label = regions.CLASS["mouth"]
-        parts.append(Part(moved, head_model().faces[name], np.array(rgb), label, "eye"))
+        parts.append(Part(moved, model.faces[name], np.array(rgb), label, "tooth"))
     return parts
 
 

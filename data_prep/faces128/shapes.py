@@ -24,6 +24,7 @@ LABEL_SCALE = 32.0
 MATERIALS: dict[str, dict] = {
     "skin": {"type": "principled", "specular": 0.42},
     "eye": {"type": "principled", "roughness": 0.06, "specular": 0.6},
+    "tooth": {"type": "principled", "roughness": 0.3, "specular": 0.4},
     "hair": {"type": "principled", "roughness": 0.5, "specular": 0.22},
     "cloth": {"type": "principled", "roughness": 0.9, "specular": 0.1, "sheen": 0.4},
     "glossy": {"type": "principled", "roughness": 0.15, "specular": 0.6},

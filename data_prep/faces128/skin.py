@@ -98,8 +98,8 @@ def vertex_colors(identity: Identity, view: View) -> np.ndarray:
         w = np.clip(weight, 0, 1)[:, None]
         color = color * (1 - w) + np.asarray(target) * w
 
-    mottled = 0.045 * relief.noise(p, 0.02, rng) + 0.03 * relief.noise(p, 0.007, rng)
-    blotchy = (0.035 + 0.03 * old) * relief.noise(p, 0.03, rng)
+    mottled = 0.032 * relief.noise(p, 0.02, rng) + 0.02 * relief.noise(p, 0.007, rng)
+    blotchy = (0.026 + 0.02 * old) * relief.noise(p, 0.03, rng)
     color *= np.exp(mottled[:, None] + blotchy[:, None] * np.array([0.2, -0.6, -0.7]))
     red = base * np.array([1.03, 0.62, 0.60])
     rosy = base * np.array([1.08, 0.40, 0.42])
@@ -117,9 +117,9 @@ def vertex_colors(identity: Identity, view: View) -> np.ndarray:
     for name, strength in relief.strengths(identity, view).items():
         mix(0.42 * strength * relief.folds()[name].groove, base * np.array([0.55, 0.40, 0.36]))
     if identity.freckles:
-        count = int(60 + 90 * identity.freckles)
-        spots = _spots(identity, count, (0.0017, 0.0030), 13)  # a pixel is 2.4 mm
-        mix(0.95 * spots, base * np.array([0.36, 0.22, 0.15]))
+        count = int(130 + 130 * identity.freckles)
+        spots = _spots(identity, count, (0.0010, 0.0021), 13)  # a pixel is 2.4 mm
+        mix(0.95 * spots, base * np.array([0.40, 0.22, 0.13]))
     if old > 0.3:
         mix(0.45 * _spots(identity, int(14 * old), (0.0015, 0.0035), 14), 0.62 * base)
     for centre in relief.mole_places(identity):
@@ -163,13 +163,13 @@ def _hair_shadows(
     brow = regions.smooth(
         st.brow_distance(p, identity.brow_arch, identity.brow_thickness), 0.003, -0.002
     )
-    mix(0.5 * brow, 0.6 * hair + 0.15 * base)
+    mix(0.62 * brow, 0.5 * hair + 0.12 * base)
     if identity.sideburns:
         mix(0.6 * soft * st.sideburn_weight(p), 0.5 * hair + 0.2 * base)
     if identity.hair_style != "bald":
         scalp = regions.smooth(st.hairline_distance(p, identity.receding), -0.002, 0.012)
         scalp = scalp * (s.regions["ears"] < 0.2) * (p[:, 1] > -0.075)
-        mix((0.9 if identity.hair_style != "buzz" else 0.72) * scalp, 0.45 * hair + 0.03 * base)
+        mix((0.94 if identity.hair_style != "buzz" else 0.72) * scalp, 0.5 * hair + 0.012 * base)
 
 
 def vertex_roughness(identity: Identity, view: View) -> np.ndarray:
@@ -180,4 +180,7 @@ def vertex_roughness(identity: Identity, view: View) -> np.ndarray:
     rough = rough + 0.03 * relief.noise(s.average, 0.006, rng)
     lips = regions.smooth(s.regions["lips"], 0.25, 0.62)
     rough = rough * (1 - lips) + lips * (0.36 if view.lipstick is None else 0.24)
+    if identity.hair_style != "bald":  # between strands nothing shines
+        scalp = regions.smooth(st.hairline_distance(s.average, identity.receding), 0.0, 0.012)
+        rough = rough + (0.9 - rough) * scalp * (s.average[:, 1] > 0.03)
     return np.clip(rough, 0.2, 0.9)

@@ -54,6 +54,14 @@ def split(faces: np.ndarray, count: int, wanted: np.ndarray) -> Split:
     return Split(edges[cut], np.concatenate(out))
 
 
+def average_neighbours(faces: np.ndarray, count: int) -> csr_matrix:
+    """(count, count) averages each vertex with those it shares an edge of faces (F, 3) with."""
+    rows = np.r_[faces.ravel(), np.arange(count)]
+    columns = np.r_[np.roll(faces, -1, 1).ravel(), np.arange(count)]
+    total = csr_matrix((np.ones(len(rows)), (rows, columns)), (count, count))
+    return csr_matrix(total.multiply(1 / total.sum(1)))
+
+
 @dataclass(frozen=True)
 class Surface:
     """The refined body.
@@ -85,11 +93,7 @@ class Surface:
     @functools.cached_property
     def neighbours(self) -> csr_matrix:
         """(V', V') averages a vertex's neighbours (and itself); alone, a vertex keeps its value."""
-        f = self.faces
-        rows = np.r_[f.ravel(), np.arange(len(self.average))]
-        columns = np.r_[np.roll(f, -1, 1).ravel(), np.arange(len(self.average))]
-        total = csr_matrix((np.ones(len(rows)), (rows, columns)), (len(self.average),) * 2)
-        return csr_matrix(total.multiply(1 / total.sum(1)))
+        return average_neighbours(self.faces, len(self.average))
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """(V', 3) unit normals."""

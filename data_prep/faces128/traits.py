@@ -18,6 +18,7 @@ SHAPE_NAMES = (
     "neck-scale-horiz-incr", "neck-double-incr",
 )  # fmt: skip
 OPEN_EYES = {"eye-scale-incr": 0.42, "eye-height2-incr": 0.65}  # the average eye is small at 128 px
+AGED_EYES = {"eye-scale-incr": 0.2, "eye-height2-incr": 0.35}  # against the model's closing lids
 PAIRED = ("eye-", "cheek-", "ear-")  # exist once for the left and once for the right
 
 # Parameters that go together, so that "a big nose" is big all over: group → parameter → sign.

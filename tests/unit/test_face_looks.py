@@ -10,11 +10,12 @@ import pytest
 from data_prep.faces128 import clothes, hair, regions, relief, skin, traits
 from data_prep.faces128.attributes import attributes
 from data_prep.faces128.backdrop import background
+from data_prep.faces128.denoising import FirstHits, denoise, strand_directions
 from data_prep.faces128.head import head_model, vertex_normals
-from data_prep.faces128.part import clip
+from data_prep.faces128.part import Part, clip
 from data_prep.faces128.person import sample_identity, sample_view
 from data_prep.faces128.regions import CLASS
-from data_prep.faces128.render import exposure, soften
+from data_prep.faces128.render import camera_label, exposure, soften
 from data_prep.faces128.surface import split, surface
 
 NEUTRAL = sample_view(sample_identity(0), 0)
@@ -194,16 +195,56 @@ def test_exposure_gives_each_tone_its_brightness(power):
     assert values[0] > 1.4 * values[1] > 1.4 * values[2] > 0.04
 
 
+def hits(mask, albedo=0.4, purity=1.0):
+    return FirstHits(mask, 0.0 * mask, np.full((*mask.shape, 3), albedo), 0.0 * mask + purity)
+
+
 def test_soften_spreads_red_inside_the_skin_only():
     mask = np.full((128, 128), CLASS["skin"])
     mask[:, 24:] = CLASS["cloth"]
     picture = np.full((128, 128, 3), 0.2)
     picture[16, 8] = 1.0
     picture[:, 24:] = 0.7
-    out = soften(picture, mask)
+    out = soften(picture, hits(mask))
     assert np.array_equal(out[:, 24:], picture[:, 24:])
     assert out[16, 10, 0] > out[16, 10, 1] > out[16, 10, 2] >= 0.2
     assert np.allclose(out[:, 23], 0.2, atol=1e-6)  # the cloth does not bleed into the skin
+    plain, freckled = hits(mask), hits(mask)
+    freckled.albedo[40, 8] = 0.1
+    picture[40, 8] = 0.05
+    assert soften(picture, freckled)[40, 8, 0] < 0.7 * soften(picture, plain)[40, 8, 0]
+
+
+def test_denoise_evens_light_and_keeps_colours_and_edges():
+    mask = np.full((128, 128), CLASS["skin"])
+    mask[:, 64:] = CLASS["hair"]
+    seen = hits(mask)
+    seen.purity[:, 63:65] = 0.5
+    seen.albedo[20, 20:40:3] = 0.1  # freckles
+    rng = np.random.default_rng(0)
+    grain = 0.5 * seen.albedo * rng.gamma(20, 1 / 20, (128, 128, 3))
+    upright = np.stack([-np.ones((128, 128)), np.zeros((128, 128))], -1)  # cos and sin of 180°
+    out = denoise(grain, seen, upright)
+    assert out[60:100, 4:60].std() < 0.5 * grain[60:100, 4:60].std()
+    assert out[20, 20:40:3].mean() < 0.4 * out[20, 21:40:3].mean()
+    hair = out[10:118, 70:124].mean(-1)
+    assert np.diff(hair, axis=0).std() < 0.4 * np.diff(hair, axis=1).std()  # streaks run down
+    calm = grain[:, 63:65] < 0.3
+    assert np.array_equal(out[:, 63:65][calm], grain[:, 63:65][calm])
+
+
+def test_strands_point_where_hair_runs():
+    camera = camera_label(0, 0, 0)
+    t = np.linspace(0, 1, 6)[:, None]
+    down, across = np.array([0, -0.1, 0]), np.array([0.1, 0, 0])
+    for step, cosine in ((down, -1.0), (across, 1.0)):
+        strand = np.array([0.01, 0.02, 0.0]) + t * step
+        part = Part(strand[None], None, np.ones(3), CLASS["hair"], "hair")
+        found = strand_directions([part], camera, np.full((128, 128), 2.7))
+        strength = np.hypot(found[..., 0], found[..., 1])
+        assert strength.max() > 0.99 and np.allclose(found[strength > 0.99], [cosine, 0], atol=0.02)
+        behind = strand_directions([part], camera, np.full((128, 128), 2.2))
+        assert np.abs(behind).max() == 0
 
 
 def test_people_are_of_all_kinds():
