@@ -202,11 +202,11 @@ def _folded_collar(w: Wardrobe, color: np.ndarray, buttoned: bool) -> Part:
     A grid of 10 x 52 points: down the leaf, and around from the person's left to their right.
     """
     down, around = np.mgrid[0:1:8j, -1:1:50j]  # type: ignore[misc]
-    front_edge = 0.06 + 0.34 * down if buttoned else 0.34 + 0.14 * down  # radians off the middle
+    front_edge = 0.06 + 0.5 * down if buttoned else 0.36 + 0.24 * down  # radians off the middle
     angle = np.pi + around * (np.pi - front_edge)  # 0 is the front
     aside = np.minimum(angle, 2 * np.pi - angle)
     fold = np.interp(aside, [0.0, 1.2, np.pi], [-0.124, -0.112, -0.104])
-    tip = np.interp(aside, [0.0, 0.40, 1.5, np.pi], [-0.168, -0.172, -0.140, -0.134])
+    tip = np.interp(aside, [0.0, 0.56, 1.5, np.pi], [-0.168, -0.172, -0.140, -0.134])
     height = fold + down * (tip - fold)
     offset = 0.0065 + 0.0025 * np.sin(np.pi * down**0.7) + 0.001 * down
     angle, height = (np.pad(x, 1, "edge") for x in (angle, height))
@@ -214,7 +214,7 @@ def _folded_collar(w: Wardrobe, color: np.ndarray, buttoned: bool) -> Part:
     points, normals, nearest = w.around_neck(angle.ravel(), height.ravel())
     rows, columns = angle.shape
     a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-    quads = np.stack([a, a + 1, a + columns + 1, a + columns], 1)
+    quads = np.stack([a, a + columns, a + columns + 1, a + 1], 1)
     rim = np.pad(np.ones((rows - 4, columns - 4)), 2, constant_values=0.8).ravel()[:, None]
     tint = rim * np.broadcast_to(color, w.points.shape)[nearest]
     return Part(

@@ -30,6 +30,7 @@ SMOOTH = [
     CLASS[name]
     for name in (
         "skin", "nose", "neck", "l_ear", "r_ear", "u_lip", "l_lip", "mouth", "cloth", "hat",
+        "eye_g",
     )
 ]  # fmt: skip
 STRANDS = [CLASS[name] for name in ("hair", "l_brow", "r_brow")]
@@ -55,7 +56,8 @@ def denoise(linear: np.ndarray, hits: FirstHits, strands: np.ndarray) -> np.ndar
         inside = hits.mask == label
         if inside.any():
             out[inside] = _comb(linear, inside, hits.purity, strands)
-    share = np.clip((hits.purity - 0.5) / 0.4, 0, 1)[..., None]
+    least = np.where(np.isin(hits.mask, STRANDS), 0.25, 0.5)  # hair is never alone in a pixel
+    share = np.clip((hits.purity - least) / 0.4, 0, 1)[..., None]
     return linear + share * (out - linear)
 
 

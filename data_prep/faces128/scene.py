@@ -33,7 +33,7 @@ def build_parts(identity: Identity, view: View) -> list[Part]:
     ]  # fmt: skip
     centres = eye_centres(body)
     parts += _eyes(identity, view, body, centres)
-    parts += _mouth(view, body)
+    parts += _mouth(view, body, skin_points)
     parts += _hair(identity, view, body, normals, rng)
     if view.glasses != "none":
         parts += glasses(view, body, centres)
@@ -71,32 +71,30 @@ def _eyes(
     return parts
 
 
-def _mouth(view: View, body: np.ndarray) -> list[Part]:
-    """Teeth and tongue where the mouth is open, always behind lips and chin."""
+def _mouth(view: View, body: np.ndarray, skin_points: np.ndarray) -> list[Part]:
+    """Teeth and tongue where the mouth is open, always behind chin and cheeks."""
     if not view.mouth_open:
         return []
     parts = []
     smile = view.expression.get("mouthUpperUpLeft", 0.0)
-    model = head_model()
-    skin = body[
-        np.unique(
-            model.faces["body"][model.regions["inside-mouth"][model.faces["body"]].max(1) < 0.1]
-        )
-    ]
-    skin = skin[(skin[:, 2] > -0.04) & (skin[:, 1] < -0.03)]
-    tree = cKDTree(skin[:, :2])
+    p, facing = surface().average, surface().average_normals[:, 2] > 0.2
+    around = (p[:, 1] < -0.081) | (np.abs(p[:, 0]) > 0.029)
+    around &= facing & (p[:, 2] > -0.04) & (surface().regions["inside-mouth"] < 0.1)
+    outside = skin_points[around]
+    tree = cKDTree(outside[:, :2])
     for name, rgb, forward, down in (
         ("upper_teeth", (0.86, 0.82, 0.74), 0.004, 0.002 * smile),
         ("lower_teeth", (0.80, 0.76, 0.67), 0.002, 0.0),
         ("tongue", (0.50, 0.15, 0.14), 0.0, 0.0),
     ):
         moved = body + np.array([0.0, -down, forward])
-        used = np.unique(model.faces[name])
-        distance, near = tree.query(moved[used, :2], k=3)
-        limit = np.where(distance < 0.005, skin[near, 2], np.inf).min(1) - 0.002
+        faces = head_model().faces[name]
+        used = np.unique(faces)
+        distance, near = tree.query(moved[used, :2], k=6)
+        limit = np.where(distance < 0.004, outside[near, 2], np.inf).min(1) - 0.003
         moved[used, 2] = np.minimum(moved[used, 2], limit)
         label = regions.CLASS["mouth"]
-        parts.append(Part(moved, model.faces[name], np.array(rgb), label, "tooth"))
+        parts.append(Part(moved, faces, np.array(rgb), label, "tooth"))
     return parts
 
 
@@ -138,13 +136,15 @@ def _hair(
         if identity.hair_style == "bun" and view.hat == "none":
             parts += hair.bun(body, rgb, rng)
     beards = [identity.beard] if identity.beard in ("moustache", "goatee", "full") else []
+    beard_rgb = BROW_SHADE[identity.hair_color] ** 0.5 * rgb * [1.0, 0.92, 0.85]
     for kind in beards + ["sideburns"] * identity.sideburns:
         beard = hair.grow_beard(
             kind, identity.beard_length, body, normals, head_model().regions["lips"], rng
         )
         for k, share in enumerate((0.65, 0.9, 1.15)):
             lock = beard[k::3]
-            parts.append(Part(lock, None, share * rgb, classes["skin"], "hair", None, 5e-4, 5e-4))
+            tint = share * beard_rgb
+            parts.append(Part(lock, None, tint, classes["skin"], "hair", None, 5e-4, 5e-4))
     return parts
 
 

@@ -27,7 +27,7 @@ MATERIALS: dict[str, dict] = {
     "tooth": {"type": "principled", "roughness": 0.3, "specular": 0.4},
     "hair": {"type": "principled", "roughness": 0.5, "specular": 0.22},
     "cloth": {"type": "principled", "roughness": 0.9, "specular": 0.1, "sheen": 0.4},
-    "glossy": {"type": "principled", "roughness": 0.15, "specular": 0.6},
+    "glossy": {"type": "principled", "roughness": 0.3, "specular": 0.5},
     "metal": {"type": "principled", "roughness": 0.22, "metallic": 1.0, "specular": 0.7},
     "matte": {"type": "diffuse"},
     "stone": {"type": "principled", "roughness": 0.38, "specular": 0.4},

@@ -159,7 +159,8 @@ def _hair_shadows(
         bluish = 0.45 * hair + base * np.array([0.16, 0.17, 0.20])
         mix((0.72 if identity.beard == "stubble" else 0.75) * soft * jaw, bluish)
     elif identity.beard in ("goatee", "moustache"):
-        mix(0.6 * soft * st.beard_weight(p, identity.beard), 0.5 * hair + 0.2 * base)
+        under = s.neighbours @ st.beard_weight(p, identity.beard)
+        mix(0.6 * soft * under, 0.3 * hair + 0.33 * base)
     brow = regions.smooth(
         st.brow_distance(p, identity.brow_arch, identity.brow_thickness), 0.003, -0.002
     )

@@ -26,7 +26,7 @@ def eyeball(centre: np.ndarray, radius: float, identity: Identity, view: View, l
     frame = np.stack([right, np.cross(axis, right), axis], 1)
     normal = local @ frame.T
     degrees = np.degrees(t).ravel()
-    iris = np.array(IRIS_COLORS[identity.iris])
+    iris = np.array(IRIS_COLORS[identity.iris]) * (1 - 0.5 * identity.skin_tone)
     rng = np.random.default_rng([identity.seed, 4])
     streak = 1 + 0.22 * np.sin(f.ravel() * 23 + rng.uniform(0, 6)) * np.sin(f.ravel() * 11)
     glow = 0.75 + 0.75 * regions.smooth(degrees, 20.0, 11.0)  # lighter around the pupil
