@@ -7,6 +7,11 @@ from pathlib import Path
 from dmgi_lib.notebook_runner import run
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
+SMALL = {"train_samples": 64, "held_out": 8, "test_samples": 8, "seed": 1}
+
+
+def executed(name: str, out: Path, parameters: dict) -> dict[str, float]:
+    return run(FOLDER / f"{name}.ipynb", out, parameters, progress=False)
 
 
 def test_quickstart_with_other_parameters(tmp_path):
@@ -31,9 +36,103 @@ def test_quickstart_with_other_parameters(tmp_path):
 
 def test_face_world_with_other_parameters(tmp_path):
     parameters = {"seed": 1000011, "samples_per_pixel": 2, "yaws": [10], "gallery_rows": 1}
-    numbers = run(FOLDER / "01_face_world.ipynb", tmp_path, parameters, progress=False)
+    numbers = executed("01_face_world", tmp_path, parameters)
     assert numbers["classes_in_mask"] >= 8
     assert numbers["captions"] >= 5
     assert numbers["samples"] >= 300
     assert numbers["rarest_class_share"] > 0
     assert len(list(tmp_path.glob("01_face_world_*.png"))) >= 9
+
+
+def test_gan_latent_space_with_other_parameters(tmp_path):
+    parameters = {"seed": 7, "truncation_psi": 0.6, "samples": 200, "mixing_pairs": 12}
+    parameters |= {"faces": [31, 53], "inversion_steps": 60}
+    numbers = executed("04_gan_latent_space", tmp_path, parameters)
+    assert numbers["l1_W_plus"] < numbers["l1_W"] < numbers["l1_mean_face"]
+    assert numbers["perceptual_W_plus"] < numbers["perceptual_mean_face"]
+    assert numbers["l1_W_plus"] < numbers["l1_upside_down_W_plus"]
+    assert numbers["variety_smallest_psi"] < numbers["variety_largest_psi"]
+    assert numbers["layout_share_coarse"] > numbers["layout_share_fine"]
+    assert 0 < numbers["noise_share"] < 1
+    assert len(list(tmp_path.glob("04_gan_latent_space_*.png"))) >= 10
+
+
+def test_diffusion_encoder_with_other_parameters(tmp_path):
+    parameters = {"sample": 5, "seed": 3, "probe_samples": 20, "shown_steps": [0, 5]}
+    numbers = executed("02_diffusion_encoder", tmp_path, parameters)
+    assert numbers["signal_left_at_T"] < 1e-3
+    assert numbers["middle_block_change_at_T"] < 1e-4 < 1e-3 < numbers["h_change_at_T"]
+    assert numbers["difference_without_controlnet"] < 1e-4
+    assert numbers["difference_with_controlnet"] > 0.01
+    assert numbers["cell_class_last_step"] > 0.5
+    assert numbers["background_last_step_leaking"] > numbers["background_last_step"]
+
+
+def test_diffusion_encoder_reads_scribbles(tmp_path):
+    parameters = {"condition": "scribble", "probe_samples": 12, "shown_steps": [0]}
+    numbers = executed("02_diffusion_encoder", tmp_path, parameters)
+    assert numbers["middle_block_change_at_T"] < 1e-4 < numbers["h_change_at_T"]
+
+
+def test_attention_maps_with_other_parameters(tmp_path):
+    parameters = {
+        "prompt": "a photo of a man with black hair and a big nose",
+        "test_samples": 8,
+        "sample": 1,
+        "shown_steps": [0, 3],
+    }
+    numbers = executed("03_attention_maps", tmp_path, parameters)
+    assert 0 < numbers["attention_on_words"] < 1
+    assert numbers["hair_iou_blind"] < numbers["hair_iou_position_prior"] < 1
+    assert numbers["hair_iou_best"] > numbers["hair_iou_blind"]
+    assert numbers["hair_iou_best_head"] >= numbers["hair_iou_worst_head_at_its_best"]
+    assert "iou_of_nose" in numbers and "iou_of_black_hair" in numbers
+
+
+def test_mapping_network_with_other_parameters(tmp_path):
+    parameters = SMALL | {"train_minutes": 0.2, "steps": [0], "latent": "w", "parsing_weight": 0}
+    numbers = executed("05_mapping_network", tmp_path, parameters)
+    assert numbers["cached_samples"] == 64
+    assert numbers["spread_before_training"] < 1e-2
+    assert numbers["training_steps"] > 0
+    assert numbers["unseen_perceptual_after"] < numbers["unseen_perceptual_before"]
+    assert numbers["mIoU_shipped_step_9"] > numbers["mIoU_mean_face"]
+
+
+def test_style_modulation_with_other_parameters(tmp_path):
+    parameters = SMALL | {
+        "train_minutes": 0.2,
+        "steps": [9],
+        "paths": "local",
+        "pool": "heads_and_tokens",
+        "words": ["brown", "gray"],
+    }
+    numbers = executed("06_style_modulation", tmp_path, parameters)
+    assert numbers["distance_from_identity_before"] == 0
+    assert numbers["training_steps"] > 0
+    assert numbers["gamma_rms_shipped"] > 1e-3 and numbers["beta_rms_shipped"] > 1e-3
+    assert numbers["word_moves_M"] > 0 and numbers["word_moves_gamma"] > 0
+    assert numbers["spread_in_hair"] > numbers["spread_elsewhere"]
+
+
+def test_multi_step_training_with_other_parameters(tmp_path):
+    parameters = SMALL | {
+        "test_samples": 12,
+        "single_step_minutes": 0.1,
+        "train_minutes": 0.2,
+        "steps": [0, 9],
+        "schedule": "uniform",
+        "words": ["red", "gray"],
+    }
+    numbers = executed("07_multi_step_training", tmp_path, parameters)
+    first, last = (numbers[f"mIoU_shipped_step_{step}"] for step in (0, 9))
+    assert 0 < first <= 1 and 0 < last <= 1
+    assert numbers["unseen_perceptual_first_step_multi"] > 0
+    assert numbers["speed_up_of_step_0"] > 3
+    assert 0 <= numbers["hair_as_asked_last_step"] <= 1
+
+
+def test_solutions_run_with_other_parameters(tmp_path):
+    numbers = executed("solutions", tmp_path, {"samples": 12, "seed": 2})
+    assert numbers["guidance_changes_h_at_step_0"] < 1e-4 < numbers["guidance_changes_h_at_step_1"]
+    assert abs(numbers["effect_at_0"]) < 1e-4
