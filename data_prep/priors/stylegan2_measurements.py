@@ -33,8 +33,7 @@ def grid_sampler(
         G = cast(StyleGAN2Generator, averaged["generator"])
         encoder = averaged["encoder"]
         set_mean_latent(G)
-        codes, offsets = encoder(originals)
-        ws = G.mapping(codes)
+        ws, offsets = encoder(originals)
         latents = torch.cat([G.mapping(z, truncation_psi=psi), ws, ws + offsets])
         images = torch.cat([part.clamp(-1, 1) for part in map(G.synthesis, latents.split(8))])
         cells = torch.cat([images[:40], originals, images[40:]]).unflatten(0, (8, -1))
@@ -69,8 +68,7 @@ def measure(
         figures[f"{name}, {kind}, level mean"] = sliced_wasserstein(images, real, seed)["mean"]
     errors: dict[str, list[Tensor]] = {"W": [], "W+": []}
     for part in real.split(32):
-        codes, offsets = encoder(part)
-        ws = G.mapping(codes)
+        ws, offsets = encoder(part)
         errors["W"].append((G.synthesis(ws) - part).abs().mean(dim=(1, 2, 3)))
         errors["W+"].append((G.synthesis(ws + offsets) - part).abs().mean(dim=(1, 2, 3)))
     for space, values in errors.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
+from data_prep.priors.face_parts import FEATURES, region
 from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
-from data_prep.priors.image_encoder import ImageEncoder, noisy_code
+from data_prep.priors.image_encoder import ImageEncoder
+from data_prep.priors.latent_prior import PriorFit, fit_prior
+from data_prep.priors.stylegan2_measurements import set_mean_latent
 from dmgi_lib.dataset import to_float
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
-from dmgi_lib.generators.stylegan2_layers import FullyConnectedLayer
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.training.loop import LoopConfig, batch_indices
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
@@ -36,7 +38,11 @@ class Recipe:
         ramp_images:     images over which phase B's adversarial weight rises to 1
         encoded_share:   share of phase B's batch that comes from the encoder
         code_noise:      σ of the noise on encoded z in phase A; a third of it in phase B
-        prior_images, prior_ridge: of the Gaussian's fit
+        prior_images: whose codes the mapping network learns to draw
+        prior: how it learns that
+        truncated_share, lowest_psi: share of phase B's samples that are pulled towards the mean
+            latent, down to that psi: an encoder that is unsure writes such codes
+        part_weight:     weight of pixels of eyes, brows and mouth; others have 1
         offset_share:    share of encoded samples that use W+ offsets
         mixing:          probability of style mixing on sampled z (StyleGAN, Sec. 3.1)
         r1_gamma:        weight of R1
@@ -52,10 +58,13 @@ class Recipe:
     growth: tuple[tuple[int, float], ...] = ((32, 0.5), (64, 0.75))
     warmup_rate: float = 3.0
     ramp_images: int = 8_000
-    encoded_share: float = 0.25
+    encoded_share: float = 0.5
     code_noise: float = 0.1
-    prior_images: int = 1024
-    prior_ridge: float = 0.02
+    prior_images: int = 6000
+    prior: PriorFit = field(default_factory=PriorFit)
+    truncated_share: float = 0.5
+    lowest_psi: float = 0.4
+    part_weight: float = 4.0
     offset_share: float = 0.5
     mixing: float = 0.5
     r1_gamma: float = 0.5
@@ -68,9 +77,15 @@ class Recipe:
     bf16: bool = True
 
 
-def pyramid_loss(image: Tensor, target: Tensor, weights: tuple[float, ...]) -> Tensor:
-    """L1 of colours and of their horizontal and vertical differences, from fine to coarse."""
-    difference, loss = image - target, image.new_zeros([])
+def pyramid_loss(
+    image: Tensor, target: Tensor, weights: tuple[float, ...], places: Tensor
+) -> Tensor:
+    """L1 of colours and of their horizontal and vertical differences, from fine to coarse.
+
+    Args:
+        places: (B, 1, H, W) weights of the pixels
+    """
+    difference, loss = (image - target) * places / places.mean(), image.new_zeros([])
     for weight in weights:
         edges = difference.diff(dim=3).abs().mean() + difference.diff(dim=2).abs().mean()
         loss = loss + weight * (difference.abs().mean() + edges)
@@ -128,12 +143,16 @@ class StyleGAN2Step:
             resolution = self.warmup_resolution(step * batch_size)
             return self.reconstruct(real, mask, resolution, rng)
         if seen < batch_size:  # the first step of phase B
-            first_layer = cast(FullyConnectedLayer, self.G.mapping.fc0)
-            images = to_float(self.images[: self.recipe.prior_images])
-            self.encoder.fit_prior(images, first_layer, self.recipe.prior_ridge)
+            images = self.images[: self.recipe.prior_images]
+            fit_prior(self.G.mapping, self.encoder, images, rng, self.recipe.prior)
+            set_mean_latent(self.G)
         # A few images a step are too few to move the encoder: its codes fell together in trials.
         self.encoder.requires_grad_(False)
         return self.play(real, mask, step, min(1.0, seen / self.recipe.ramp_images), rng)
+
+    def places(self, mask: Tensor) -> Tensor:
+        """(B, H, W) class ids → (B, 1, H, W) weights of pixels."""
+        return 1.0 + (self.recipe.part_weight - 1.0) * region(mask, FEATURES)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16)
@@ -141,19 +160,22 @@ class StyleGAN2Step:
     def encode(self, real: Tensor, sigma: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images → ws (from z with noise σ) and the W+ offsets that some of them carry."""
         with self.autocast():
-            z, offsets = self.encoder(real)
-        used = torch.rand(len(z), 1, 1, generator=rng) < self.recipe.offset_share
-        return self.G.mapping(noisy_code(z, sigma, rng)) + offsets * used, offsets
+            ws, offsets = self.encoder(real, sigma, rng)
+        used = torch.rand(len(ws), 1, 1, generator=rng) < self.recipe.offset_share
+        return ws + offsets * used, offsets
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """ws of `count` random z, some with style mixing."""
+        """ws of `count` random z, some with style mixing, some truncated."""
         num_ws = self.G.num_ws
         z = torch.randn(2 * count, self.G.config.z_dim, generator=rng)
         first, second = self.G.mapping(z).chunk(2)
         crossover = torch.randint(1, num_ws, (count, 1, 1), generator=rng)
         mixed = torch.rand(count, 1, 1, generator=rng) < self.recipe.mixing
         late = torch.arange(num_ws)[:, None] >= crossover
-        return torch.where(late & mixed, second, first)
+        ws = torch.where(late & mixed, second, first)
+        psi = 1.0 - (1.0 - self.recipe.lowest_psi) * torch.rand(count, 1, 1, generator=rng)
+        pulled = torch.rand(count, 1, 1, generator=rng) < self.recipe.truncated_share
+        return torch.where(pulled, self.G.mean_latent.lerp(ws, psi), ws)
 
     def recognised(
         self, image: Tensor, real: Tensor, mask: Tensor
@@ -180,7 +202,8 @@ class StyleGAN2Step:
                 image = self.G.synthesis(ws, resolution=resolution)
             target = F.avg_pool2d(part, part.shape[-1] // resolution)
             weights = self.fine_to_coarse_a[: resolution.bit_length() - 3]  # down to 8 pixels
-            pixels = pyramid_loss(image, target, weights)
+            places = F.avg_pool2d(self.places(part_mask), part.shape[-1] // resolution)
+            pixels = pyramid_loss(image, target, weights, places)
             log |= {"reconstruction": pixels.item(), "offsets": offset_loss.item()}
             loss = pixels + offset_loss
             if resolution == part.shape[-1]:
@@ -247,7 +270,8 @@ class StyleGAN2Step:
             with torch.no_grad():
                 wanted = self.D.features(self.augmentation(real[:count], draw.first(count)))
         loss_G, loss_places = F.softplus(-logits).mean(), F.softplus(-places).mean()
-        pixels = pyramid_loss(fake[:count], real[:count], self.fine_to_coarse_b)
+        places = self.places(mask[:count])
+        pixels = pyramid_loss(fake[:count], real[:count], self.fine_to_coarse_b, places)
         pairs = zip(features, wanted, strict=True)
         matching = torch.stack([F.l1_loss(f[:count].float(), w.float()) for f, w in pairs]).sum()
         seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])

@@ -24,15 +24,12 @@ from torch import Tensor
 
 from data_prep.priors.card import command_line, save_whole, write_card
 from data_prep.priors.command_line import loop_config, parser
+from data_prep.priors.face_parts import EYES, FEATURES, region
 from data_prep.priors.group_norm import use_fast_group_norm
 from data_prep.priors.sampling import picture_grid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.evaluation.judges import Recognizer
-from dmgi_lib.masks import CLASSES
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
-
-FEATURES = ("eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
-EYES = ("l_eye", "r_eye")
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,6 @@ def build_autoencoder(recipe: AutoencoderRecipe) -> AutoencoderKL:
         **recipe.architecture,
     )
     return use_fast_group_norm(model).to(memory_format=torch.channels_last)
-
-
-def region(masks: Tensor, names: tuple[str, ...], margin: int = 2) -> Tensor:
-    """(B, H, W) class ids -> (B, 1, H, W) float, 1 within `margin` pixels of the named classes."""
-    ids = torch.tensor([CLASSES.index(name) for name in names], dtype=masks.dtype)
-    inside = torch.isin(masks, ids).float()[:, None]
-    return F.max_pool2d(inside, 2 * margin + 1, stride=1, padding=margin)
 
 
 def pyramid_l1(difference: Tensor, weight: Tensor, level_weights: tuple[float, ...]) -> Tensor:

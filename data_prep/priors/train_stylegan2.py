@@ -2,11 +2,12 @@
 
 Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder, at 32
 and 64 pixels first, judged by pixels and, at full size, by the loss network's features and parsing;
-then a Gaussian is fitted to its codes and becomes the prior.
+then the mapping network learns to draw codes like the encoder's (`latent_prior`).
 Phase B: non-saturating loss and lazy R1 on samples and reconstructions alike, by a discriminator of
-pixels and by one of the loss network's features (arXiv 2111.01007); a quarter of each batch stays
-reconstructions, so that the training faces remain invertible. The warm start and the reconstruction
-terms are our choice (not specified in the paper's available sources).
+pixels and by one of the loss network's features (arXiv 2111.01007). Half of each batch stays
+reconstructions, so that the training faces remain invertible; half of the samples are truncated, so
+that codes near the mean draw sharp faces too. The warm start, the reconstruction terms and the
+truncated samples are our choice (not specified in the paper's available sources).
 
     python -m data_prep.priors.train_stylegan2 --data ~/.cache/dmgi/faces128 --minutes 130
 """
@@ -46,7 +47,7 @@ def build(recipe: Recipe, config: LoopConfig) -> tuple[Modules, dict[str, torch.
     )
     modules: Modules = {
         "generator": G,
-        "encoder": ImageEncoder(128, G.num_ws, 128, 128),
+        "encoder": ImageEncoder(128, G.num_ws, 128, 128, 4),
         "discriminator": Discriminator(128, 3, channel_base=2048, channel_max=128),
         "feature_discriminator": FeatureDiscriminator(),
         "augmentation": AdaptiveAugmentation(),

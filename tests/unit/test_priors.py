@@ -19,6 +19,7 @@ from data_prep.priors import (
     train_unet,
 )
 from data_prep.priors.card import command_line, save_whole
+from data_prep.priors.face_parts import region
 from data_prep.priors.group_norm import FastGroupNorm, use_fast_group_norm
 from data_prep.priors.latents import FrozenPriors, LatentSet, noised, stratified_timesteps
 from data_prep.priors.sampling import picture_grid
@@ -259,7 +260,7 @@ def test_pyramid_l1_by_hand():
 def test_region_reaches_its_margin():
     mask = torch.zeros(1, 9, 9, dtype=torch.uint8)
     mask[0, 4, 4] = CLASSES.index("l_eye")
-    found = train_autoencoder.region(mask, ("l_eye",), margin=2)[0, 0]
+    found = region(mask, ("l_eye",), margin=2)[0, 0]
     assert found.sum() == 25 and found[2, 2] == 1 and found[1, 4] == 0
 
 

@@ -1,6 +1,7 @@
 """StyleGAN2 generator and discriminator against the reference numbers, and their contracts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ from safetensors.torch import load_file, save_file
 from data_prep.priors.adaptive_augmentation import P_MAX, AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator, minibatch_stddev
 from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
-from data_prep.priors.image_encoder import ImageEncoder, noisy_code
+from data_prep.priors.image_encoder import ImageEncoder
+from data_prep.priors.latent_prior import PriorFit, fit_prior
 from data_prep.priors.sliced_wasserstein import sliced_wasserstein
 from data_prep.priors.stylegan2_measurements import grid_sampler, measure
 from data_prep.priors.stylegan2_step import Recipe, StyleGAN2Step
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.generators import StyleGAN2Generator, load_generator
 from dmgi_lib.generators.checkpoints import WEIGHTS_NAME
+from dmgi_lib.generators.stylegan2 import StyleMapping
 from dmgi_lib.generators.stylegan2_layers import SynthesisLayer, _ChannelAffine
 from dmgi_lib.training.loop import LoopConfig
 
@@ -339,11 +342,29 @@ def test_augmentation_probability_follows_overfitting():
     assert augmentation.p.item() == pytest.approx(P_MAX - 0.2)
 
 
-def test_noisy_code_keeps_the_variance():
-    z = torch.randn(256, 16, generator=rng())
-    near = noisy_code(z, 0.3, rng(1))
-    assert near.var().item() == pytest.approx(1.0, abs=0.05)
-    assert 0.05 < (near - z).square().mean() < 0.15
+def test_noise_on_codes_moves_w_but_little():
+    torch.manual_seed(0)
+    encoder = ImageEncoder(16, 4, 8, 32, 2).eval()
+    images = torch.rand(32, 3, 32, 32, generator=rng()) * 2 - 1
+    with torch.no_grad():
+        plain, offsets = encoder(images)
+        near, _ = encoder(images, 0.3, rng(1))
+        assert encoder.codes(images).square().mean().item() == pytest.approx(1.0, abs=1e-3)
+    assert plain.shape == offsets.shape == (32, 4, 8)
+    assert 0.01 < (near - plain).square().mean() / plain.var() < 0.5
+
+
+def test_the_mapping_network_learns_to_draw_the_codes():
+    """Codes on a ring, where their Gaussian has its middle."""
+    torch.manual_seed(0)
+    encoder = ImageEncoder(4, 2, 4, 32, 2)
+    angle = torch.linspace(0, 2 * torch.pi, 256)[:, None]
+    ring = torch.cat([angle.cos(), angle.sin(), 0.01 * torch.randn(256, 2, generator=rng())], 1)
+    encoder.codes = lambda image: ring[image[:, 0, 0, 0].mul(127.5).add(127.5).round().long()]
+    images = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4)
+    mapping = StyleMapping(4, 0, 4, 2, 2)
+    found = fit_prior(mapping, encoder, images, rng(), PriorFit(steps=1000, batch_size=64))
+    assert found["draws"] < 0.85 * found["Gaussian"]
 
 
 def test_sliced_wasserstein_orders_image_sets():
@@ -362,7 +383,7 @@ def test_training_step_moves_the_networks_of_its_phase():
     G = tiny(img_resolution=32)
     modules = {
         "generator": G,
-        "encoder": ImageEncoder(8, G.num_ws, 8, 32),
+        "encoder": ImageEncoder(8, G.num_ws, 8, 32, 2),
         "discriminator": Discriminator(32, 3, channel_base=64, channel_max=8),
         "feature_discriminator": FeatureDiscriminator((8, 8, 8, 8), width=4),
         "augmentation": AdaptiveAugmentation(),
@@ -381,7 +402,8 @@ def test_training_step_moves_the_networks_of_its_phase():
     config = LoopConfig(Path("unused"), minutes=1.0, batch_size=8)
     masks = torch.randint(0, 19, (16, 32, 32), generator=rng(), dtype=torch.uint8)
     networks = (Recognizer(channels=(4, 8, 8, 8, 8)), modules, optimizers)
-    step = StyleGAN2Step(images, masks, *networks, Recipe(warmup_images=8), config)
+    recipe = Recipe(warmup_images=8, prior=PriorFit(steps=2))
+    step = StyleGAN2Step(images, masks, *networks, recipe, config)
 
     def snapshot():
         return {
@@ -396,7 +418,7 @@ def test_training_step_moves_the_networks_of_its_phase():
     assert set(first) == {"reconstruction", "offsets", "perceptual", "parsing"}
     assert torch.equal(before["discriminator"], warm["discriminator"])
     assert not torch.equal(before["encoder"], warm["encoder"])
-    step.recipe = Recipe(warmup_images=8, r1_interval=1)
+    step.recipe = replace(recipe, r1_interval=1)
     second = step(1, rng(1))
     after = snapshot()
     assert {"D", "D_features", "G", "G_features", "r1", "matching", "reconstruction"} <= set(second)
@@ -414,7 +436,7 @@ def test_warm_start_grows():
 
 def test_measurements_and_grid_have_the_promised_shape():
     G = tiny(z_dim=128, img_resolution=32)
-    encoder = ImageEncoder(128, G.num_ws, 8, 32).eval()
+    encoder = ImageEncoder(128, G.num_ws, 8, 32, 2).eval()
     images = torch.randint(0, 256, (8, 3, 32, 32), generator=rng(), dtype=torch.uint8)
     with torch.no_grad():
         grid = grid_sampler(images)(0, {"generator": G, "encoder": encoder})
