@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit notebooks lint lab measure bench figures faces train clean
+.PHONY: demo test unit notebooks lint lab measure table ablations bench figures faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,13 @@ bench: $(VENV)/.notebooks
 	$(BIN)/python tests/benchmarks/generators.py
 	$(BIN)/python tests/benchmarks/full_size.py
 
+# Table 1 of the mini world, and one row for each choice that the paper leaves open; long.
+table: $(VENV)/.notebooks
+	$(BIN)/python -m dmgi_lib.evaluation.table
+
+ablations: $(VENV)/.notebooks
+	$(BIN)/python -m dmgi_lib.evaluation.ablations
+
 figures: $(VENV)/.notebooks
 	$(BIN)/python docs/draw_figures.py
 
@@ -55,12 +62,16 @@ train: faces
 	$(BIN)/python -m data_prep.priors.train_text_image
 	$(BIN)/python -m data_prep.priors.train_autoencoder --perceptual dmgi_lib/weights/mini/loss_net
 	$(BIN)/python -m data_prep.priors.train_unet
-	$(BIN)/python -m data_prep.priors.train_controlnet
+	for condition in mask scribble; do \
+		$(BIN)/python -m data_prep.priors.train_controlnet --condition $$condition || exit 1; done
 	for judge in parser attributes identity; do \
 		$(BIN)/python -m data_prep.priors.train_recognizers --which judge_$$judge || exit 1; done
 	$(BIN)/python -m dmgi_lib.weight_folder
-	$(BIN)/python -m dmgi_lib.training.feature_cache
-	for stage in 1 2 3; do $(BIN)/python -m dmgi_lib.training.stages --stage $$stage || exit 1; done
+	for condition in mask scribble; do \
+		$(BIN)/python -m dmgi_lib.training.feature_cache --condition $$condition || exit 1; \
+		for stage in 1 2 3; do $(BIN)/python -m dmgi_lib.training.stages --stage $$stage \
+			--condition $$condition || exit 1; done; done
+	$(BIN)/python -m dmgi_lib.evaluation.baselines
 
 clean:
 	rm -rf $(VENV) $(RUNS)
