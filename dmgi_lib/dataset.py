@@ -63,6 +63,12 @@ ATTRIBUTES: tuple[str, ...] = (
     "Blue_Eyes",
     "Brown_Eyes",
     "Green_Eyes",
+    "5_o_Clock_Shadow",
+    "Bags_Under_Eyes",
+    "Double_Chin",
+    "Narrow_Eyes",
+    "Sideburns",
+    "Wearing_Necktie",
 )
 
 SPLITS = ("train", "test")

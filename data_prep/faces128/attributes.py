@@ -2,12 +2,15 @@
 
 import numpy as np
 
-from data_prep.faces128.person import SHAPE_NAMES, Identity, View
+from data_prep.faces128.person import Identity, View
 from data_prep.faces128.regions import CLASS
+from data_prep.faces128.traits import OPEN_NECKS
+from dmgi_lib.dataset import ATTRIBUTES
 
 WAVY = ("curly", "afro", "wavy", "long_wavy")
 LONG = ("long_straight", "long_wavy", "bangs_long")
-MEDIUM = ("wavy", "ponytail", "bob", "bob_bangs")
+FRINGED = ("bob_bangs", "bangs_long")
+MEDIUM = ("wavy", "ponytail", "bun", "bob", "bob_bangs")
 
 
 def _graded(value: float, false_below: float, true_above: float) -> bool | None:
@@ -17,16 +20,30 @@ def _graded(value: float, false_below: float, true_above: float) -> bool | None:
     return False if value <= false_below else None
 
 
+def eye_opening(mask: np.ndarray) -> float:
+    """Mean over the visible eyes of area / width²; about 0.2 squinting and 0.3 at rest."""
+    ratios = []
+    for name in ("l_eye", "r_eye"):
+        columns = np.nonzero(mask == CLASS[name])[1]
+        if len(columns):
+            ratios.append(len(columns) / (np.ptp(columns) + 1) ** 2)
+    return float(np.mean(ratios)) if ratios else 0.0
+
+
 def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bool | None]:
     """The attributes of one picture by name; `mask` (H, W) decides what can be seen."""
     pixels = np.bincount(mask.ravel(), minlength=len(CLASS)) * (128 * 128 / mask.size)
     count = {name: pixels[i] for name, i in CLASS.items()}
-    code = dict(zip(SHAPE_NAMES, identity.shape_code, strict=True))
+    groups, action = identity.groups, view.expression
     hat = view.hat != "none"
     bald = identity.hair_style == "bald"
     hair_seen = count["hair"] > 120
-    eyes_seen = count["l_eye"] + count["r_eye"] > 14 and not view.eyes_closed
-    eyes_seen = eyes_seen and view.glasses != "sunglasses"
+    sun = view.glasses == "sunglasses"
+    bare_eyes = view.glasses == "none"
+    eyes_seen = count["l_eye"] + count["r_eye"] > 22 and not view.eyes_closed and not sun
+    brows_seen = not sun and count["l_brow"] + count["r_brow"] > 18
+    brows_seen = brows_seen and identity.hair_style not in FRINGED
+    front = abs(view.yaw) < 32
 
     def hair(value: bool) -> bool | None:
         return False if bald else (value if hair_seen else None)
@@ -37,55 +54,73 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
     def worn(value: bool, part: str, least: float) -> bool | None:
         return (True if count[part] >= least else None) if value else False
 
+    def seen_if(visible: bool, value: bool | None) -> bool | None:
+        return value if visible else None
+
     color = identity.hair_color
     wavy = identity.hair_style in WAVY
-    cropped = identity.hair_style in ("buzz", "receding", "short")
-    nose = (
-        code["nose-scale-horiz-incr"] + code["nose-volume-incr"] + code["nose-width2-incr"]
-    ) / 1.73
-    lips = (code["mouth-upperlip-volume-incr"] + code["mouth-lowerlip-volume-incr"]
-            + code["mouth-scale-vert-incr"]) / 1.73  # fmt: skip
-    weight = 6 * (identity.phenotype["weight"] - 0.5) + code["head-fat-incr"]
+    cropped = identity.hair_style in ("buzz", "receding", "short", "bun", "ponytail")
+    smile = action.get("mouthSmileLeft", 0.0)
+    weight = 0.7 * groups["fat"] + 2.0 * (identity.phenotype["weight"] - 0.5)
     beard = identity.beard
+    bearded = beard in ("full", "stubble")
+    squint = _graded(action.get("eyeSquintLeft", 0.0), 0.1, 0.7)
+    if squint is False and eye_opening(mask) < 0.24:
+        squint = None  # not squinting, but the lids let nobody see that
     out: dict[str, bool | None] = {
         "Bald": None if hat else bald,
-        "Bangs": styled(identity.hair_style in ("bob_bangs", "bangs_long")),
+        "Bangs": styled(identity.hair_style in FRINGED),
         "Black_Hair": hair(color == "black"),
         "Blond_Hair": hair(color == "blond"),
         "Brown_Hair": hair(color == "brown"),
         "Red_Hair": hair(color == "red"),
         "Gray_Hair": hair(color in ("gray", "white")),
-        "Wavy_Hair": None if hat and cropped else hair(wavy),
+        "Wavy_Hair": None if cropped else hair(wavy),
         "Straight_Hair": None if cropped else hair(not wavy),
         "Long_Hair": None if identity.hair_style in MEDIUM else hair(identity.hair_style in LONG),
-        "Receding_Hairline": None if hat or bald else identity.hair_style == "receding",
+        "Receding_Hairline": None
+        if hat or bald or identity.hair_style in FRINGED
+        else _graded(identity.receding, 0.3, 0.7),
         "Eyeglasses": view.glasses == "eyeglasses",
-        "Sunglasses": view.glasses == "sunglasses",
+        "Sunglasses": sun,
         "Goatee": beard == "goatee",
-        "Mustache": beard == "moustache",
+        "Mustache": None if beard in ("goatee", "full") else beard == "moustache",
         "No_Beard": None if beard == "stubble" else beard in ("none", "moustache"),
         "Full_Beard": beard == "full",
         "Male": identity.male,
-        "Young": _graded(-identity.age, -0.86, -0.76),
-        "Smiling": view.smiling,
-        "Mouth_Slightly_Open": view.mouth_open,
-        "Eyes_Closed": None if view.glasses == "sunglasses" else view.eyes_closed,
+        "Young": _graded(-identity.age, -0.88, -0.76),
+        "Smiling": _graded(smile, 0.12, 0.6),
+        "Mouth_Slightly_Open": worn(view.mouth_open, "mouth", 10),
+        "Eyes_Closed": None if sun else view.eyes_closed,
         "Wearing_Lipstick": view.lipstick is not None,
-        "Heavy_Makeup": None if view.glasses == "sunglasses" else view.eye_makeup > 0,
-        "Wearing_Earrings": worn(view.earrings, "ear_r", 2),
+        "Heavy_Makeup": seen_if(not sun, view.eye_makeup > 0),
+        "Wearing_Earrings": worn(view.earrings, "ear_r", 4),
         "Wearing_Hat": hat,
-        "Wearing_Necklace": worn(view.necklace and view.cloth in ("tshirt", "vneck"), "neck_l", 4),
-        "Bushy_Eyebrows": _graded(identity.brow_thickness, 1.1, 1.3),
-        "Arched_Eyebrows": _graded(identity.brow_arch, 0.8, 1.15),
-        "Big_Nose": _graded(nose, 0.2, 0.8),
-        "Pointy_Nose": _graded(-code["nose-point-width-incr"], 0.2, 0.9),
-        "Big_Lips": _graded(lips, 0.2, 0.8),
-        "Chubby": _graded(weight, 0.4, 1.3),
-        "Pale_Skin": _graded(-identity.skin_tone, -0.28, -0.17),
+        "Wearing_Necklace": worn(view.necklace and view.cloth in OPEN_NECKS, "neck_l", 10),
+        "Bushy_Eyebrows": seen_if(brows_seen, _graded(identity.brow_thickness, 1.0, 1.35)),
+        "Arched_Eyebrows": seen_if(brows_seen, _graded(identity.brow_arch, 0.6, 1.25)),
+        "Big_Nose": _graded(groups["nose"], -0.1, 0.8),
+        "Pointy_Nose": _graded(groups["point"], -0.1, 0.8),
+        "Big_Lips": _graded(groups["lips"], -0.1, 0.8),
+        "Chubby": _graded(weight, 0.0, 0.9),
+        "Pale_Skin": _graded(-identity.skin_tone, -0.32, -0.17),
         "Dark_Skin": _graded(identity.skin_tone, 0.55, 0.7),
         "Rosy_Cheeks": identity.rosy > 0,
         "Freckles": identity.freckles > 0,
+        "5_o_Clock_Shadow": beard == "stubble",
+        "Bags_Under_Eyes": seen_if(bare_eyes, _graded(identity.bags, 0.1, 0.5)),
+        "Double_Chin": seen_if(
+            not bearded and view.cloth != "turtleneck", _graded(weight, 0.1, 1.2)
+        ),
+        "Narrow_Eyes": seen_if(bare_eyes and not view.eyes_closed, squint),
+        "Sideburns": None
+        if hat or identity.hair_style in LONG + MEDIUM or beard == "full"
+        else identity.sideburns,
+        "Wearing_Necktie": view.necktie,
     }
     for name in ("blue", "brown", "green"):
         out[f"{name.capitalize()}_Eyes"] = (identity.iris == name) if eyes_seen else None
-    return out
+    if not front:  # a profile does not show the shape of nose and lips
+        for name in ("Big_Nose", "Big_Lips", "Pointy_Nose"):
+            out[name] = None
+    return {name: out[name] for name in ATTRIBUTES}

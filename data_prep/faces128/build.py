@@ -78,17 +78,45 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def make_sample(root: Path, split: str, number: int, spp: int) -> None:
-    """Renders sample `number` of `split` and writes its five files, the record last."""
+def label(split: str, number: int, mask: np.ndarray, camera: list[float]) -> dict:
+    """The record of a sample, from what it was made from and what its mask (H, W) shows."""
     from data_prep.faces128.attributes import attributes
     from data_prep.faces128.captions import captions
-    from data_prep.faces128.render import render
     from data_prep.faces128.styles import dressed, style_captions
+
+    identity_number, identity, view, style = sample_person(split, number)
+    identity, view = dressed(identity, view, style)
+    seen = attributes(identity, view, mask)
+    if style == "photo":
+        texts = captions(seen, identity.seed * 10 + view.seed)
+    else:
+        texts = style_captions(style, seen, identity.seed)
+    return {
+        "id": f"{number:06d}",
+        "identity": identity_number,
+        "seed": identity.seed,
+        "captions": texts,
+        "attributes": seen,
+        "camera": camera,
+        "shape_code": [round(float(x), 4) for x in identity.shape_code],
+        "hair_color": "none" if identity.hair_style == "bald" else identity.hair_color,
+        "skin_tone": round(identity.skin_tone, 4),
+        "style": style,
+    }
+
+
+def _write_record(folder: Path, record: dict) -> None:
+    _write(folder / "records" / f"{record['id']}.json", json.dumps(record).encode())
+
+
+def make_sample(root: Path, split: str, number: int, spp: int) -> None:
+    """Renders sample `number` of `split` and writes its five files, the record last."""
+    from data_prep.faces128.render import render
     from data_prep.scribbles import scribble
 
     folder = root / split
     name = f"{number:06d}"
-    identity_number, identity, view, style = sample_person(split, number)
+    _, identity, view, style = sample_person(split, number)
     picture = render(identity, view, spp=spp, style=style)
 
     buffer = io.BytesIO()
@@ -101,25 +129,19 @@ def make_sample(root: Path, split: str, number: int, spp: int) -> None:
     _write(folder / "scribbles" / f"{name}.png", _png(Image.fromarray(strokes)))
     depth = np.clip(picture.depth * 10_000, 0, 65_535).round().astype(np.uint16)
     _write(folder / "depth" / f"{name}.png", _png(Image.fromarray(depth)))
-    identity, view = dressed(identity, view, style)
-    seen = attributes(identity, view, picture.mask)
-    if style == "photo":
-        texts = captions(seen, identity.seed * 10 + view.seed)
-    else:
-        texts = style_captions(style, seen, identity.seed)
-    record = {
-        "id": name,
-        "identity": identity_number,
-        "seed": identity.seed,
-        "captions": texts,
-        "attributes": seen,
-        "camera": [round(float(x), 6) for x in picture.camera],
-        "shape_code": [round(float(x), 4) for x in identity.shape_code],
-        "hair_color": "none" if identity.hair_style == "bald" else identity.hair_color,
-        "skin_tone": round(identity.skin_tone, 4),
-        "style": style,
-    }
-    _write(folder / "records" / f"{name}.json", json.dumps(record).encode())
+    camera = [round(float(x), 6) for x in picture.camera]
+    _write_record(folder, label(split, number, picture.mask, camera))
+
+
+def relabel(root: Path) -> None:
+    """Writes attributes and captions of all rendered samples anew, as `label` makes them now."""
+    for split in SPLITS + EXTRA_SPLITS:
+        folder = root / split
+        for path in tqdm(sorted((folder / "records").glob("*.json")), desc=split, mininterval=10):
+            mask = np.asarray(Image.open(folder / "masks" / f"{path.stem}.png"))
+            camera = json.loads(path.read_text(encoding="utf-8"))["camera"]
+            _write_record(folder, label(split, int(path.stem), mask, camera))
+        _collect(root, split)
 
 
 def _collect(root: Path, split: str) -> int:
@@ -203,10 +225,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--root", type=Path, default=default_root(), help="folder to build in")
-    parser.add_argument("--train", type=int, default=2600, help="training identities")
-    parser.add_argument("--test", type=int, default=300, help="test identities")
+    parser.add_argument("--train", type=int, default=6000, help="training identities")
+    parser.add_argument("--test", type=int, default=500, help="test identities")
     parser.add_argument(
-        "--second-views", type=int, default=500, help="training identities seen twice"
+        "--second-views", type=int, default=800, help="training identities seen twice"
     )
     parser.add_argument(
         "--test-second-views", type=int, default=100, help="test identities seen twice"
@@ -216,8 +238,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--spp", type=int, default=16, help="light paths a pixel")
     parser.add_argument("--check", action="store_true", help="only verify what is there")
+    parser.add_argument(
+        "--relabel", action="store_true", help="only write attributes and captions anew"
+    )
     args = parser.parse_args()
-    if not args.check:
+    if args.relabel:
+        relabel(args.root)
+    elif not args.check:
         train, test = (args.train, args.second_views), (args.test, args.test_second_views)
         numbers = sample_numbers(train, test, args.styles, args.views)
         build(args.root, numbers, args.workers, args.spp)

@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 
+from dmgi_lib.dataset import ATTRIBUTES
+
 # What a caption may say of an attribute that is true. {be}/{have}/{wear}: chosen by the sentence.
 HAVE: dict[str, tuple[str, ...]] = {
     "Bald": ("no hair", "a bald head", "a shaved head"),
@@ -32,6 +34,11 @@ HAVE: dict[str, tuple[str, ...]] = {
     "Blue_Eyes": ("blue eyes",),
     "Brown_Eyes": ("brown eyes", "dark eyes"),
     "Green_Eyes": ("green eyes",),
+    "5_o_Clock_Shadow": ("stubble", "dark stubble", "a stubbly chin"),
+    "Bags_Under_Eyes": ("bags under the eyes", "tired eyes"),
+    "Double_Chin": ("a double chin",),
+    "Narrow_Eyes": ("narrow eyes", "narrowed eyes"),
+    "Sideburns": ("sideburns", "side whiskers"),
     "Mouth_Slightly_Open": ("a mouth slightly open", "an open mouth", "parted lips"),
     "Eyes_Closed": ("closed eyes", "shut eyes"),
 }
@@ -43,7 +50,11 @@ WEAR: dict[str, tuple[str, ...]] = {
     "Wearing_Earrings": ("earrings",),
     "Wearing_Hat": ("a hat", "a cap"),
     "Wearing_Necklace": ("a necklace", "a chain"),
+    "Wearing_Necktie": ("a necktie", "a tie"),
 }
+for _table in (HAVE, WEAR):  # only what the data set lists is spoken of
+    for _name in set(_table) - set(ATTRIBUTES):
+        del _table[_name]
 BE: dict[str, tuple[str, ...]] = {
     "Chubby": ("chubby", "heavy"),
     "Smiling": ("smiling", "happy", "cheerful"),

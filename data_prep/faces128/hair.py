@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.faces128 import strands as st
+from data_prep.faces128.part import Part
+from data_prep.faces128.regions import CLASS
+from data_prep.faces128.relief import noise
 
 
 @dataclass(frozen=True)
@@ -13,14 +16,15 @@ class HairStyle:
 
     Attributes:
         length: range of strand length.
-        flow: "crown" (away from the whorl), "back", "side" (away from a side parting) or "part".
+        flow: "crown" (away from the whorl), "back", "bun" or "tail" (to its knot), "side" (away
+            from a side parting) or "part".
         stiffness: how long a strand keeps its direction before gravity bends it.
         lift: how much it stands off the skull at the root.
         volume: clearance over the skull, metres.
         amplitude, wavelength, curl: waves, see `strands.wave`.
         bangs: whether the front falls over the forehead.
         clump: how far strands gather in locks.
-        count: strands at 128 px.
+        count: strands. radius: of a strand, metres, thicker than real hair so that few cover.
     """
 
     length: tuple[float, float]
@@ -33,23 +37,30 @@ class HairStyle:
     curl: float = 0.0
     bangs: bool = False
     clump: float = 0.5
-    count: int = 3600
+    count: int = 6000
+    radius: float = 0.00055
 
 
 STYLES: dict[str, HairStyle] = {
-    "buzz": HairStyle((0.004, 0.007), lift=0.9, volume=0.0, clump=0.0, count=3600),
-    "short": HairStyle((0.025, 0.04), stiffness=0.85, lift=0.35, clump=0.45),
-    "swept_back": HairStyle((0.05, 0.09), "back", 0.75, 0.5, 0.008, 0.002, 0.06, clump=0.6),
-    "side_part": HairStyle((0.04, 0.075), "side", 0.75, 0.4, 0.009, 0.001, 0.06, clump=0.55),
+    "buzz": HairStyle((0.004, 0.007), lift=0.9, volume=0.0, clump=0.0, count=6500, radius=0.0005),
+    "short": HairStyle((0.022, 0.036), stiffness=0.85, lift=0.32, clump=0.35, count=7500),
+    "swept_back": HairStyle((0.05, 0.09), "back", 0.75, 0.5, 0.008, 0.002, 0.06, clump=0.45),
+    "side_part": HairStyle((0.04, 0.07), "side", 0.5, 0.35, 0.007, 0.001, 0.06, clump=0.35),
     "curly": HairStyle((0.035, 0.07), "crown", 0.95, 0.9, 0.004, 0.006, 0.02, 1.0, clump=0.5),
-    "afro": HairStyle((0.05, 0.09), "crown", 1.0, 1.6, 0.002, 0.006, 0.014, 1.0, clump=0.3),
-    "wavy": HairStyle((0.13, 0.2), "part", 0.3, 0.3, 0.010, 0.007, 0.055, 0.3, clump=0.7),
-    "bob_bangs": HairStyle((0.13, 0.16), "crown", 0.25, 0.25, 0.010, bangs=True, clump=0.5),
-    "bob": HairStyle((0.14, 0.18), "side", 0.25, 0.25, 0.012, 0.001, 0.08, clump=0.5),
-    "long_straight": HairStyle((0.24, 0.34), "part", 0.2, 0.2, 0.008, 0.001, 0.1, clump=0.55),
-    "long_wavy": HairStyle((0.24, 0.34), "side", 0.25, 0.3, 0.012, 0.009, 0.065, 0.4, clump=0.75),
-    "bangs_long": HairStyle((0.24, 0.34), "part", 0.2, 0.2, 0.009, bangs=True, clump=0.5),
-    "ponytail": HairStyle((0.09, 0.12), "back", 0.9, 0.05, 0.004, clump=0.6),
+    "afro": HairStyle((0.05, 0.085), "crown", 1.0, 1.6, 0.002, 0.006, 0.013, 1.0, clump=0.3),
+    "wavy": HairStyle((0.13, 0.2), "part", 0.3, 0.3, 0.010, 0.008, 0.055, 0.3, clump=0.55),
+    "bob_bangs": HairStyle((0.13, 0.16), "crown", 0.25, 0.25, 0.010, bangs=True, clump=0.3),
+    "bob": HairStyle((0.14, 0.18), "side", 0.25, 0.25, 0.012, 0.001, 0.08, clump=0.3),
+    "long_straight": HairStyle((0.24, 0.34), "part", 0.2, 0.2, 0.008, 0.001, 0.1, clump=0.3),
+    "long_wavy": HairStyle((0.24, 0.34), "side", 0.25, 0.3, 0.012, 0.011, 0.065, 0.4, clump=0.6),
+    "bangs_long": HairStyle((0.24, 0.34), "part", 0.2, 0.2, 0.009, bangs=True, clump=0.3),
+    "ponytail": HairStyle((0.09, 0.1), "tail", 0.95, 0.04, 0.004, clump=0.3),
+    "bun": HairStyle((0.08, 0.1), "bun", 0.95, 0.04, 0.004, clump=0.3),
+}
+# Flow → where its strands are tied on the average head, and how far off the skull.
+KNOTS = {
+    "bun": (np.array([0.0, 0.128, -0.112]), np.array([0.0, 0.016, -0.004])),
+    "tail": (np.array([0.0, 0.060, -0.200]), np.array([0.0, 0.002, -0.012])),
 }
 STEPS = 9
 
@@ -64,7 +75,9 @@ def scalp_density(receding: float) -> np.ndarray:
 
 
 def _flow(p: np.ndarray, normal: np.ndarray, style: HairStyle, part_x: float) -> np.ndarray:
-    if style.flow == "back":
+    if style.flow in KNOTS:
+        direction = KNOTS[style.flow][0] - p
+    elif style.flow == "back":
         direction = np.array([0.0, 0.25, -1.0]) + 0 * p
         direction[:, 0] = 2.5 * p[:, 0]
     elif style.flow in ("side", "part"):
@@ -100,6 +113,9 @@ def grow_hair(
     rest, _ = roots.on(average, normals)
     n = len(position)
     length = rng.uniform(*style.length, n)
+    knot = _knot(vertices, style.flow) if style.flow in KNOTS else None
+    if knot is not None:  # every strand ends in the knot
+        length = 1.1 * np.linalg.norm(position - knot, axis=1)
     bangs = np.zeros(n, bool)
     if style.bangs:
         bangs = (st.azimuth(rest) < 42) & (rest[:, 2] > -0.06)
@@ -125,6 +141,8 @@ def grow_hair(
         s = (k + 1) / (STEPS - 2)
         pull = (1 - style.stiffness) * (0.35 + 0.65 * s)
         direction = st.unit(direction * (1 - pull) + gravity * pull)
+        if knot is not None:
+            direction = st.unit(0.5 * direction + 0.5 * st.unit(knot - p))
         new = p + direction * (length / (STEPS - 2))[:, None]
         new = collider.push_out(new, clearance * min(1.0, 2.5 * s))
         if style.length[1] > 0.1:
@@ -135,7 +153,7 @@ def grow_hair(
         points.append(p)
     hair = np.stack(points, 1)
     if style.clump:
-        hair = st.clump(hair, style.clump, 14, rng)
+        hair = st.clump(hair, style.clump, 22, rng)
     if style.amplitude:
         hair = st.wave(hair, style.amplitude, style.wavelength, style.curl, rng)
     if style.length[1] > 0.1:  # locks and waves must not fall over the face either
@@ -143,6 +161,39 @@ def grow_hair(
             free = st.part_curtain(hair[:, k], side, face_width)
             hair[:, k] = np.where(bangs[:, None], hair[:, k], free)
     return hair
+
+
+def shades(strands: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(N,) index of each strand's shade, 0 darkest: alike within locks, with single light hairs."""
+    root = strands[:, 0]
+    lock = noise(root * [1, 1, 0.6], 0.03, rng) + 0.45 * rng.normal(0, 1, len(root))
+    return np.clip(np.round(count / 2 - 0.5 + 0.9 * lock), 0, count - 1).astype(int)
+
+
+def _knot(body: np.ndarray, flow: str) -> np.ndarray:
+    """(3,) where strands are tied on the head model's vertices (V, 3)."""
+    place, off = KNOTS[flow]
+    return body[np.argmin(((st.average_head()[0] - place) ** 2).sum(1))] + off
+
+
+def bun(body: np.ndarray, rgb: np.ndarray, rng: np.random.Generator) -> list[Part]:
+    """A knot of hair on the crown: strands wound around a ball."""
+    centre = _knot(body, "bun")
+    n, radius = 900, 0.034
+    pole = st.unit(np.array([0.0, 0.5, 1.0]) + rng.normal(0, 0.25, (n, 3)))
+    first = st.unit(np.cross(pole, rng.normal(0, 1, (n, 3))))
+    second = np.cross(pole, first)
+    angle = rng.uniform(0, 2 * np.pi, (n, 1)) + np.linspace(0, 2.2, STEPS)
+    tilt = rng.uniform(-0.9, 0.9, (n, 1, 1))
+    ring = np.cos(angle)[..., None] * first[:, None] + np.sin(angle)[..., None] * second[:, None]
+    points = np.sqrt(1 - tilt**2) * ring + tilt * pole[:, None]
+    size = radius * rng.uniform(0.82, 1.03, (n, 1, 1))
+    strands = centre + size * points * [1.0, 0.85, 1.0]
+    parts = []
+    for k, gain in enumerate((0.7, 1.0, 1.3)):
+        label = CLASS["hair"]
+        parts.append(Part(strands[k::3], None, gain * rgb, label, "hair", None, 0.0008, 0.0016))
+    return parts
 
 
 def _short_strands(
@@ -173,7 +224,7 @@ def grow_brows(
     inside = (st.brow_distance(p, arch, thickness) < 0).astype(float)
     brows = []
     for sign in (1.0, -1.0):
-        roots = st.sample_roots(inside * (p[:, 0] * sign > 0), int(210 * thickness**0.5), rng)
+        roots = st.sample_roots(inside * (p[:, 0] * sign > 0), int(320 * thickness**0.5), rng)
         rest, _ = roots.on(st.average_head()[0], normals)
         s = np.clip((np.abs(rest[:, 0]) - 0.011) / 0.043, 0, 1)
         direction = np.stack([sign * (0.5 + s), 0.75 - 1.1 * s, -0.3 * s], 1)
@@ -190,7 +241,7 @@ def grow_beard(
     lips: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """(N, 5, 3) strands of a `moustache`, `goatee` or `full` beard of `length` metres.
+    """(N, 5, 3) strands of a `moustache`, `goatee`, `full` beard or `sideburns`, `length` metres.
 
     Args:
         lips: (V,) weights of the lips, where nothing grows.
@@ -198,8 +249,9 @@ def grow_beard(
     p = st.sample_positions()
     roots_all, _ = st._samples()
     corners = st.head_model().faces["body"][roots_all.face]
-    density = st.beard_weight(p, kind) * (lips[corners].max(1) < 0.3)
-    count = {"moustache": 500, "goatee": 900, "full": 2600}[kind]
+    grows = st.sideburn_weight(p) if kind == "sideburns" else st.beard_weight(p, kind)
+    density = grows * (lips[corners].max(1) < 0.3)
+    count = {"moustache": 700, "goatee": 1100, "full": 3600, "sideburns": 500}[kind]
     roots = st.sample_roots(density, count, rng)
     rest, _ = roots.on(st.average_head()[0], normals)
     down = np.stack(

@@ -1,10 +1,8 @@
-"""Light set-ups and backgrounds."""
+"""Light set-ups: a key light, a fill, a rim light and the surroundings."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from data_prep.faces128.person import View
-from data_prep.faces128.scene import renderer
+from data_prep.faces128.shapes import renderer
 
 
 def _area_light(position: tuple, size: float, irradiance: float, rgb: tuple) -> dict:
@@ -26,7 +24,7 @@ def _area_light(position: tuple, size: float, irradiance: float, rgb: tuple) -> 
 
 
 def lights(name: str, power: float, rng: np.random.Generator) -> dict[str, dict]:
-    """Emitters of one of the set-ups in `person.LIGHTS`."""
+    """Emitters of one of the set-ups in `traits.LIGHTS`; all are soft boxes."""
     white, warm, cool = (1.0, 0.97, 0.93), (1.0, 0.78, 0.52), (0.86, 0.93, 1.0)
     s = float(rng.choice([-1, 1]))
     jitter = rng.uniform(0.8, 1.2, 3)
@@ -56,6 +54,16 @@ def lights(name: str, power: float, rng: np.random.Generator) -> dict[str, dict]
             ((-1.8 * s, 0.8, 2.2), 0.9, 0.5, cool),
             0.2,
         ),
+        "beauty": (
+            ((0.2 * s, 1.5, 2.6), 0.7, 2.2, white),
+            ((0.0, -1.3, 2.3), 0.7, 0.9, white),
+            0.18,
+        ),
+        "evening": (
+            ((2.4 * s, 0.5, 1.5), 0.7, 2.2, warm),
+            ((-2.4 * s, 0.5, 1.2), 0.7, 1.1, (0.55, 0.72, 1.0)),
+            0.12,
+        ),
         "rembrandt": (
             ((1.9 * s, 2.1, 1.6), 0.5, 2.7, white),
             ((-2.2 * s, 0.2, 2.3), 0.8, 0.4, white),
@@ -74,37 +82,3 @@ def lights(name: str, power: float, rng: np.random.Generator) -> dict[str, dict]
             "radiance": {"type": "rgb", "value": [env * power * c for c in env_rgb]},
         },
     }
-
-
-def background(view: View, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size, size, 3) linear RGB: plain, gradient, or a softly blurred room."""
-    first, second = np.array(view.background[0]), np.array(view.background[1])
-    y, x = np.mgrid[0:size, 0:size] / size
-    if view.background_kind == "plain":
-        return (
-            np.broadcast_to(first, (size, size, 3))
-            * (1 - 0.15 * ((x - 0.5) ** 2 + (y - 0.4) ** 2))[..., None]
-        )
-    angle = rng.uniform(0, np.pi)
-    t = np.clip(0.5 + (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle), 0, 1)[..., None]
-    picture = first * (1 - t) + second * t
-    if view.background_kind == "blurred":
-        for _ in range(rng.integers(4, 9)):
-            color = (
-                (first if rng.random() < 0.5 else second)
-                * np.exp(rng.normal(0, 0.6))
-                * np.exp(rng.normal(0, 0.2, 3))
-            )
-            cx, cy, w, h = (
-                rng.uniform(0, 1),
-                rng.uniform(0, 1),
-                rng.uniform(0.05, 0.4),
-                rng.uniform(0.1, 0.8),
-            )
-            picture = np.where(
-                ((np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2))[..., None], color, picture
-            )
-        picture = gaussian_filter(
-            picture, (rng.uniform(3, 7) * size / 128,) * 2 + (0,), mode="nearest"
-        )
-    return np.clip(picture, 0.005, 0.9)

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_prep.faces128 import strands as st
 from data_prep.faces128.head import head_model
+from data_prep.faces128.surface import surface
 from dmgi_lib.masks import CLASSES
 
 CLASS = {name: index for index, name in enumerate(CLASSES)}
@@ -31,33 +32,19 @@ def jaw_height(p: np.ndarray) -> np.ndarray:
     return p[..., 1] - line
 
 
-def neckline(kind: str, p: np.ndarray) -> np.ndarray:
-    """Signed height (m) of the garment's upper edge over p; positive where cloth covers."""
-    front = smooth(p[..., 2], -0.10, -0.02)
-    x = np.abs(p[..., 0])
-    edge = {
-        "tshirt": -0.128 - 0.035 * front,
-        "vneck": -0.128 - 0.10 * front * smooth(x, 0.06, 0.0),
-        "turtleneck": -0.100 - 0.026 * front,
-        "collar": -0.118 - 0.06 * front * smooth(x, 0.045, 0.0),
-    }[kind]
-    return edge - p[..., 1]
-
-
 @functools.lru_cache(maxsize=64)
 def face_classes(hairline: float | None) -> np.ndarray:
-    """(F,) class id of each body triangle; scalp above the `hairline` (receding 0…1) is hair.
+    """(F',) class id of each triangle of `surface()`; scalp above the `hairline` is hair.
 
     Args:
         hairline: how far the hair recedes; None for a bald head, whose scalp is skin.
     """
-    model = head_model()
-    faces = model.faces["body"]
-    average, _ = st.average_head()
-    centre = average[faces].mean(1)
-    weight = {k: v[faces].mean(1) for k, v in model.regions.items()}
-    jaw = model.basis[model.row_of["jawOpen"]]
-    lower = -jaw[faces].mean(1)[:, 1] > 0.5 * np.abs(jaw[:, 1]).max() * 0.8
+    model, s = head_model(), surface()
+    faces = s.faces
+    centre = s.average[faces].mean(1)
+    weight = {k: v[faces].mean(1) for k, v in s.regions.items()}
+    jaw = s.between(-model.basis[model.row_of["jawOpen"]][:, 1])
+    lower = jaw[faces].mean(1) > 0.4 * jaw.max()
     out = np.full(len(faces), CLASS["skin"])
     out[nose_distance(centre) < 0] = CLASS["nose"]
     out[(jaw_height(centre) < 0) | (centre[:, 1] < -0.135)] = CLASS["neck"]

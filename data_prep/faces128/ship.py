@@ -1,6 +1,6 @@
-"""Copies a small part of a built face world into the clone: `python -m data_prep.faces128.ship`.
+"""Copies people of a built face world into the clone: `python -m data_prep.faces128.ship`.
 
-The sample has the format of the full set, without depth maps.
+What ships has the format of the full set, without depth maps, stylised renders and views.
 """
 
 import argparse
@@ -16,7 +16,9 @@ KINDS = {"images": "webp", "masks": "png", "scribbles": "png"}
 
 
 def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
-    """Copies the first identities of each split, all views of them, and replaces `out` whole.
+    """Copies the first identities of each split and replaces `out` whole.
+
+    Test identities come with all their views, training identities with the first one.
 
     Args:
         root: a built face world.
@@ -40,6 +42,8 @@ def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
             lines = (root / split / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
             wanted = identities[split]
             chosen = [x for x in lines if int(json.loads(x)["id"]) % SECOND_VIEW < wanted]
+            if split == "train":
+                chosen = [x for x in chosen if int(json.loads(x)["id"]) < SECOND_VIEW]
             found = len({json.loads(line)["identity"] for line in chosen})
             if found < wanted:
                 raise ValueError(
@@ -66,8 +70,8 @@ def main() -> None:
     )
     parser.add_argument("--root", type=Path, default=default_root(), help="a built face world")
     parser.add_argument("--out", type=Path, default=sample_root(), help="folder of the sample")
-    parser.add_argument("--train", type=int, default=64, help="training identities")
-    parser.add_argument("--test", type=int, default=300, help="test identities")
+    parser.add_argument("--train", type=int, default=6000, help="training identities")
+    parser.add_argument("--test", type=int, default=500, help="test identities")
     args = parser.parse_args()
     size = ship(args.root, args.out, {"train": args.train, "test": args.test})
     print(f"{args.out}: {size / 1e6:.1f} MB")

@@ -89,7 +89,7 @@ def hairline_distance(p: np.ndarray, receding: float) -> np.ndarray:
     """Metres above the hairline; `receding` in [0, 1] lifts the temples and the forehead."""
     angle = azimuth(p)
     line = np.interp(angle, HAIRLINE_AZIMUTH, HAIRLINE_HEIGHT)
-    temple = np.exp(-(((angle - 38) / 16) ** 2)) * 0.032 + np.exp(-((angle / 30) ** 2)) * 0.016
+    temple = np.exp(-(((angle - 38) / 17) ** 2)) * 0.038 + np.exp(-((angle / 30) ** 2)) * 0.022
     wobble = 0.002 * np.sin(angle / 5.0) + 0.0012 * np.sin(angle / 1.7 + 1.0)
     return p[..., 1] - (line + receding * temple + wobble)
 
@@ -121,6 +121,13 @@ def beard_weight(p: np.ndarray, kind: str) -> np.ndarray:
         "full": moustache | jaw | below_lip | corner,
     }[kind]
     return region.astype(float)
+
+
+def sideburn_weight(p: np.ndarray) -> np.ndarray:
+    """(N,) growth density in [0, 1] in front of the ears; p on the average head."""
+    z, y = p[..., 2], p[..., 1]
+    strip = np.abs(z + 0.062 + 0.15 * (y + 0.02)) < 0.0095
+    return (strip & (y < 0.006) & (y > -0.046) & (np.abs(p[..., 0]) > 0.05)).astype(float)
 
 
 def sample_roots(density: np.ndarray, count: int, rng: np.random.Generator) -> Roots:

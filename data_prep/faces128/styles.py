@@ -10,8 +10,8 @@ import numpy as np
 
 from data_prep.faces128 import regions
 from data_prep.faces128.painting import PAINTERS
+from data_prep.faces128.part import Part
 from data_prep.faces128.person import Identity, View
-from data_prep.faces128.wearables import Part
 
 STATUES = ("marble", "bronze")
 BEINGS = ("elf", "alien")
@@ -20,7 +20,7 @@ SEEN_IN_STONE = (  # attributes that shape shows without colour
     "Bald", "Bangs", "Wavy_Hair", "Straight_Hair", "Long_Hair", "Receding_Hairline", "Eyeglasses",
     "Sunglasses", "Goatee", "Mustache", "No_Beard", "Full_Beard", "Male", "Young", "Smiling",
     "Mouth_Slightly_Open", "Eyes_Closed", "Wearing_Hat", "Wearing_Earrings", "Big_Nose",
-    "Pointy_Nose", "Big_Lips", "Chubby",
+    "Pointy_Nose", "Big_Lips", "Chubby", "Double_Chin", "Narrow_Eyes", "Wearing_Necktie",
 )  # fmt: skip
 SILVER = (0.66, 0.68, 0.74)
 NIGHT = (0.02, 0.035, 0.05)
@@ -56,6 +56,11 @@ def dressed(identity: Identity, view: View, style: str) -> tuple[Identity, View]
         )  # fmt: skip
     view = replace(view, hat="none", glasses="none")
     return identity, replace(view, expression={**view.expression, **ears})
+
+
+def tone(identity: Identity, style: str) -> float:
+    """How dark the head's surface is, 0…1, for the camera's exposure."""
+    return {"marble": 0.2, "bronze": 0.65, "alien": 0.45}.get(style, identity.skin_tone)
 
 
 def _veins(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

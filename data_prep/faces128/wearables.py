@@ -1,34 +1,13 @@
-"""Eyes, glasses, jewellery, hats and clothes as small meshes and tubes around a given head."""
-
-from dataclasses import dataclass
+"""Eyes, glasses, jewellery and hats as small meshes and tubes around a given head."""
 
 import numpy as np
 
 from data_prep.faces128 import regions
 from data_prep.faces128 import strands as st
 from data_prep.faces128.head import head_model
-from data_prep.faces128.person import IRIS_COLORS, Identity, View
-
-
-@dataclass
-class Part:
-    """A triangle mesh (`faces` given) or tubes (`faces` None: vertices (N, K, 3) are strands).
-
-    Attributes:
-        vertices: metres, head space. colors: (V, 3) linear RGB, or (3,) for all.
-        classes: one mask class id, or (F,) one a triangle.
-        material: "skin", "eye", "hair", "cloth", "glossy", "metal" or "matte".
-        radius: tube radius, metres.  `mask_radius`: in the mask, where thin things would vanish.
-    """
-
-    vertices: np.ndarray
-    faces: np.ndarray | None
-    colors: np.ndarray
-    classes: int | np.ndarray
-    material: str = "matte"
-    normals: np.ndarray | None = None
-    radius: float = 0.0
-    mask_radius: float = 0.0
+from data_prep.faces128.part import Part, clip, tube
+from data_prep.faces128.person import Identity, View
+from data_prep.faces128.traits import IRIS_COLORS
 
 
 def eyeball(centre: np.ndarray, radius: float, identity: Identity, view: View, label: int) -> Part:
@@ -47,27 +26,28 @@ def eyeball(centre: np.ndarray, radius: float, identity: Identity, view: View, l
     frame = np.stack([right, np.cross(axis, right), axis], 1)
     normal = local @ frame.T
     degrees = np.degrees(t).ravel()
-    iris = np.array(IRIS_COLORS[identity.iris])
+    iris = np.array(IRIS_COLORS[identity.iris]) * (1 - 0.5 * identity.skin_tone)
     rng = np.random.default_rng([identity.seed, 4])
-    streak = 1 + 0.25 * np.sin(f.ravel() * 23 + rng.uniform(0, 6)) * np.sin(f.ravel() * 11)
-    sclera = np.array([0.72, 0.66, 0.62])
-    color = np.where(degrees[:, None] < 25, iris * (1.25 * streak)[:, None], sclera)
-    color = np.where(((degrees > 22) & (degrees < 26))[:, None], iris * 0.3, color)
+    streak = 1 + 0.22 * np.sin(f.ravel() * 23 + rng.uniform(0, 6)) * np.sin(f.ravel() * 11)
+    glow = 0.75 + 0.75 * regions.smooth(degrees, 20.0, 11.0)  # lighter around the pupil
+    shade = np.clip(normal[:, 1] / 0.5, -0.4, 1)  # the upper lid's shadow
+    corner = regions.smooth(np.abs(normal[:, 0]), 0.35, 0.75)
+    sclera = (
+        (1 - 0.25 * identity.skin_tone)
+        * np.array([0.68, 0.64, 0.62])
+        * (1 - 0.30 * np.clip(shade, 0, 1))[:, None]
+    )
+    sclera = sclera * (1 - corner[:, None] * np.array([0.10, 0.28, 0.28]))
+    color = np.where(degrees[:, None] < 26, iris * (1.15 * streak * glow)[:, None], sclera)
+    color = np.where(((degrees > 22.5) & (degrees < 27))[:, None], iris * 0.28, color)
     color = np.where(degrees[:, None] < 9.5, 0.003, color)
+    color = color * (1 - 0.35 * np.clip(shade, 0, 1) * (degrees < 27))[:, None]
     index = np.arange(rings * segments).reshape(rings, segments)
     nxt = np.roll(index, -1, 1)
     a, b, c, d = index[:-1], index[1:], nxt[1:], nxt[:-1]
     faces = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]).reshape(-1, 3)
     vertices = centre + radius * bulge[:, None] * normal
     return Part(vertices, faces, color, label, "eye", normal)
-
-
-def tube(path: np.ndarray, color: tuple, label: int, radius: float, material: str) -> Part:
-    """One tube along path (K, 3)."""
-    ends = np.concatenate([path[:1], path, path[-1:]])  # a B-spline stops short of its end points
-    return Part(
-        ends[None], None, np.array(color), label, material, radius=radius, mask_radius=radius
-    )
 
 
 def glasses(view: View, body: np.ndarray, eyes: list[np.ndarray]) -> list[Part]:
@@ -83,7 +63,7 @@ def glasses(view: View, body: np.ndarray, eyes: list[np.ndarray]) -> list[Part]:
         near = (np.abs(body[:, 0] - centre[0]) < half_w) & (np.abs(body[:, 1] - centre[1]) < half_h)
         near &= np.abs(body[:, 0]) > 0.012
         front = max(front, body[near, 2].max() + 0.002)
-    radius = 0.0011 + 0.0008 * (1 - view.glasses_rgb[0])
+    radius = 0.0013 + 0.0009 * (1 - view.glasses_rgb[0])
     for centre in eyes:
         sign = np.sign(centre[0])
         c, s = np.cos(angle), np.sin(angle)
@@ -118,19 +98,27 @@ def glasses(view: View, body: np.ndarray, eyes: list[np.ndarray]) -> list[Part]:
     return parts
 
 
-def earrings(body: np.ndarray) -> list[Part]:
-    """A ball under each ear lobe."""
+def earrings(view: View, body: np.ndarray) -> list[Part]:
+    """A stud with a drop, or a hoop, at each ear lobe."""
     ear = head_model().regions["ears"] > 0.5
+    hoop = view.seed % 2 == int(body[0, 0] * 1e6) % 2
     parts = []
     for sign in (1, -1):
         side = body[ear & (body[:, 0] * sign > 0)]
-        lobe = side[np.argmin(side[:, 1])] + np.array([sign * 0.001, -0.004, 0.003])
-        path = lobe + np.linspace(0.0035, -0.0035, 5)[:, None] * np.array([0, 1.0, 0])
-        parts.append(tube(path, (0.75, 0.58, 0.25), regions.CLASS["ear_r"], 0.0042, "metal"))
+        lobe = side[np.argmin(side[:, 1])] + np.array([sign * 0.003, -0.003, 0.005])
+        if hoop:
+            a = np.linspace(0, 2 * np.pi, 22)
+            ring = np.stack([0.3 * np.cos(a) * sign, np.sin(a) - 1, np.cos(a)], 1)
+            path, radius = lobe + 0.0105 * ring, 0.0019
+        else:
+            path = lobe + np.linspace(0.002, -0.014, 6)[:, None] * np.array([0, 1.0, 0])
+            radius = 0.0042
+        label = regions.CLASS["ear_r"]
+        parts.append(tube(path, view.jewel_rgb, label, radius, "metal"))
     return parts
 
 
-def necklace(body: np.ndarray) -> Part:
+def necklace(view: View, body: np.ndarray) -> Part:
     """A chain around the neck's base."""
     p, _ = st.average_head()
     angle = np.linspace(0, 2 * np.pi, 48)
@@ -138,7 +126,7 @@ def necklace(body: np.ndarray) -> Part:
     path = []
     for a in angle:
         direction = np.array([np.sin(a), 0, np.cos(a)])
-        level = -0.142 - 0.022 * max(np.cos(a), -0.6)
+        level = -0.132 - 0.018 * max(np.cos(a), -0.6)
         ring = body[np.abs(p[:, 1] - level) < 0.012]
         outward = (ring - axis) @ direction
         sideways = np.abs(np.cross(direction, ring - axis)[:, 1])
@@ -148,52 +136,7 @@ def necklace(body: np.ndarray) -> Part:
         smooth_path = (
             np.roll(smooth_path, 1, 0) + 2 * smooth_path + np.roll(smooth_path, -1, 0)
         ) / 4
-    return tube(smooth_path, (0.75, 0.58, 0.25), regions.CLASS["neck_l"], 0.0018, "metal")
-
-
-def _clip(
-    values: np.ndarray, faces: np.ndarray, level: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts triangles along level = 0 and keeps the positive side; values (V, D), level (V,)."""
-    inside = level[faces] > 0
-    kept = [faces[inside.all(1)]]
-    points = [values]
-    base = len(values)
-    for count in (1, 2):
-        cut = inside.sum(1) == count
-        odd = np.argmax(inside[cut] if count == 1 else ~inside[cut], 1)
-        a, b, c = (
-            np.take_along_axis(faces[cut], ((odd + k) % 3)[:, None], 1)[:, 0] for k in range(3)
-        )
-        ab, ac = (
-            values[a] + (level[a] / (level[a] - level[q]))[:, None] * (values[q] - values[a])
-            for q in (b, c)
-        )
-        n = len(a)
-        i_ab, i_ac = base + np.arange(n), base + n + np.arange(n)
-        points += [ab, ac]
-        base += 2 * n
-        if count == 1:
-            kept.append(np.stack([a, i_ab, i_ac], 1))
-        else:
-            kept += [np.stack([i_ab, b, c], 1), np.stack([i_ab, c, i_ac], 1)]
-    return np.concatenate(points), np.concatenate(kept)
-
-
-def _shell(body: np.ndarray, normals: np.ndarray, level: np.ndarray, offset: np.ndarray) -> tuple:
-    """The part of the body where `level` (V,) is positive, moved out by `offset` (V,) metres."""
-    return _clip(body + normals * offset[:, None], head_model().faces["body"], level)
-
-
-def clothes(view: View, body: np.ndarray, normals: np.ndarray) -> Part:
-    """A garment: the body below the neckline, moved outward."""
-    p, _ = st.average_head()
-    cover = regions.neckline(view.cloth, p)
-    thick = 0.004 + 0.005 * regions.smooth(cover, 0.02, 0.0) + 0.002 * np.sin(p[:, 0] * 90) ** 2
-    if view.cloth == "collar":
-        thick = thick + 0.010 * regions.smooth(cover, 0.03, 0.0)
-    vertices, faces = _shell(body, normals, cover, thick)
-    return Part(vertices, faces, np.array(view.cloth_rgb), regions.CLASS["cloth"], "cloth")
+    return tube(smooth_path, view.jewel_rgb, regions.CLASS["neck_l"], 0.0026, "metal")
 
 
 def hat(view: View, body: np.ndarray, normals: np.ndarray) -> list[Part]:
@@ -201,7 +144,8 @@ def hat(view: View, body: np.ndarray, normals: np.ndarray) -> list[Part]:
     p, _ = st.average_head()
     level = p[:, 1] - np.interp(st.azimuth(p), [0, 60, 95, 180], [0.056, 0.034, 0.022, -0.03])
     top = regions.smooth(p[:, 1], 0.05, 0.11)
-    vertices, faces = _shell(body, normals, level, 0.013 + 0.016 * top)
+    offset = 0.013 + 0.016 * top
+    vertices, faces = clip(body + normals * offset[:, None], head_model().faces["body"], level)
     label = regions.CLASS["hat"]
     parts = [Part(vertices, faces, np.array(view.hat_rgb), label, "cloth")]
     if view.hat == "brim":

@@ -64,9 +64,9 @@ class Targets:
 
     @cached_property
     def attribute_weight(self) -> Tensor:
-        """(40,) weight of true samples: square root of false / true, within 1/4..4."""
+        """(A,) weight of true samples: false / true, within 1/10..10; what is rare counts too."""
         yes, no = (self.attributes == 1).sum(0), (self.attributes == 0).sum(0)
-        return ((no + 1.0) / (yes + 1.0)).sqrt().clamp(0.25, 4.0)
+        return ((no + 1.0) / (yes + 1.0)).clamp(0.1, 10.0)
 
     @cached_property
     def hair_weight(self) -> Tensor:
@@ -122,9 +122,10 @@ def parser_losses(network: ParserJudge, x: Tensor, m: Tensor, rows: Tensor, t: T
 def attribute_losses(
     network: AttributeJudge, x: Tensor, m: Tensor, rows: Tensor, t: Targets
 ) -> Losses:
-    """Attributes and hair colour."""
-    attributes, hair = network(x)
-    return label_losses(attributes, hair, rows, t)
+    """Attributes and hair colour; parsing beside them."""
+    attributes, hair, parsing = network.labels_and_parsing(x)
+    losses = {"parsing": parsing_loss(parsing, m, t)}
+    return losses | label_losses(attributes, hair, rows, t)
 
 
 def identity_losses(

@@ -26,11 +26,15 @@ class ResidualBody(nn.Module):
         )
         self.norm = nn.BatchNorm2d(channels[-1])
 
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.stem(image)
+    def features(self, image: Tensor) -> list[Tensor]:
+        """(B, C, S, S), S = 64, 32, 16, 8; the last one normalised."""
+        features = [self.stem(image)]
         for stage in self.stages:
-            x = stage(x)
-        return F.silu(self.norm(x))
+            features.append(stage(features[-1]))
+        return [*features[1:-1], F.silu(self.norm(features[-1]))]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.features(image)[-1]
 
 
 class ResidualBlock(nn.Module):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from dmgi_lib.dataset import ATTRIBUTES, FaceDataset
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("faces")
-    numbers = build.sample_numbers(train=(2, 1), test=(1, 0), styles=1, views=1)
+    numbers = build.sample_numbers(train=(2, 1), test=(1, 1), styles=1, views=1)
     numbers["styles"], numbers["views"] = numbers["styles"][::3], numbers["views"][::4]
     build.build(root, numbers, workers=1, spp=4)
     return root
@@ -67,6 +68,19 @@ def test_build_resumes_and_repeats_itself(built, tmp_path):
     assert (tmp_path / "train/images/000000.webp").stat().st_mtime_ns == before
     for path in ("train/images/000000.webp", "test/masks/000000.png", "test/records/000000.json"):
         assert (tmp_path / path).read_bytes() == (built / path).read_bytes()
+
+
+def test_relabel_changes_words_and_nothing_else(built, tmp_path):
+    root = tmp_path / "again"
+    shutil.copytree(built, root)
+    path = next((root / "train" / "records").glob("*.json"))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"captions": ["an old grammar"], "attributes": {}}))
+    build.relabel(root)
+    for split in ("train", "test"):
+        before, after = ((r / split / "metadata.jsonl").read_text() for r in (built, root))
+        assert before == after
+    assert build.check(root) == []
 
 
 def test_check_names_what_is_wrong(built, tmp_path):
@@ -163,11 +177,12 @@ def test_ship_copies_whole_identities_and_nothing_from_a_faulty_set(built, tmp_p
     out = tmp_path / "sample"
     size = ship(built, out, {"train": 1, "test": 1})
     data = FaceDataset(out, "train")
-    assert [r["id"] for r in data.records] == ["000000", "500000"]
-    assert torch.equal(data.images, FaceDataset(built, "train").images[[0, 2]])
+    assert [r["id"] for r in data.records] == ["000000"]  # test identities have their second view
+    assert [r["id"] for r in FaceDataset(out, "test").records] == ["000000", "500000"]
+    assert torch.equal(data.images, FaceDataset(built, "train").images[:1])
     assert size > data.images.shape[0] * 1000 and not list(out.rglob("depth"))
     with pytest.raises(ValueError, match="2 were asked for"):
         ship(built, out, {"train": 1, "test": 2})
     with pytest.raises(ValueError, match="make faces"):
         ship(tmp_path / "nothing", out, {"train": 1, "test": 1})
-    assert len(FaceDataset(out, "test")) == 1 and len(list(tmp_path.iterdir())) == 1
+    assert len(FaceDataset(out, "test")) == 2 and len(list(tmp_path.iterdir())) == 1

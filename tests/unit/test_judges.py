@@ -6,7 +6,7 @@ import torch
 from data_prep.priors import train_recognizers
 from data_prep.priors.recognizer_augmentation import augment, degrade, mirror_and_shift
 from data_prep.priors.recognizer_measurements import MEASURE, identity_measurements, true_codes
-from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.dataset import ATTRIBUTES, FaceDataset
 from dmgi_lib.evaluation import judges
 from dmgi_lib.training.loop import LoopConfig
 
@@ -22,14 +22,14 @@ def test_shapes_of_all_readings():
         (128, 8, 8),
     ]
     read = loss_net(image)
-    assert read.parsing.shape == (2, 19, 64, 64) and read.attributes.shape == (2, 40)
+    assert read.parsing.shape == (2, 19, 64, 64) and read.attributes.shape == (2, len(ATTRIBUTES))
     assert read.hair_color.shape == (2, 6) and read.code.shape == (2, 49)
     parser = judges.ParserJudge().eval()
     maps = parser.parse(image)
     assert maps.shape == (2, 128, 128) and maps.dtype == torch.int64
     assert parser.embedding(image).shape == (2, 128)
     attributes, colors = judges.AttributeJudge().eval().read(image)
-    assert attributes.shape == (2, 40) and attributes.dtype == torch.bool
+    assert attributes.shape == (2, len(ATTRIBUTES)) and attributes.dtype == torch.bool
     assert len(colors) == 2 and set(colors) <= set(judges.HAIR_COLORS)
     for network in (loss_net, judges.IdentityJudge().eval()):
         unit = network.identity(image)

