@@ -4,6 +4,8 @@ import numpy as np
 
 from data_prep.faces128.person import Identity, View
 from data_prep.faces128.regions import CLASS
+from data_prep.faces128.scene import BROW_SHADE
+from data_prep.faces128.skin import skin_rgb
 from data_prep.faces128.traits import OPEN_NECKS
 from dmgi_lib.dataset import ATTRIBUTES
 
@@ -11,6 +13,8 @@ WAVY = ("curly", "afro", "wavy", "long_wavy")
 LONG = ("long_straight", "long_wavy", "bangs_long")
 FRINGED = ("bob_bangs", "bangs_long")
 MEDIUM = ("wavy", "ponytail", "bun", "bob", "bob_bangs")
+FADED = 0.4  # brows of less contrast (`brow_contrast`) than this vanish in the skin
+FLAT, BENT = 0.09, 0.095  # `brow_rise` up to which brows look flat, and from which arched
 
 
 def _graded(value: float, false_below: float, true_above: float) -> bool | None:
@@ -30,11 +34,34 @@ def eye_opening(mask: np.ndarray) -> float:
     return float(np.mean(ratios)) if ratios else 0.0
 
 
+def brow_rise(mask: np.ndarray) -> float | None:
+    """How far the brows' arcs rise, as a share of their width: mean of those that can be measured.
+
+    About 0.09 on average; posture and expression count as they do for somebody who looks.
+    """
+    rises = []
+    for name in ("l_brow", "r_brow"):
+        rows, columns = np.nonzero(mask == CLASS[name])
+        width = np.ptp(columns) + 1 if len(columns) else 0
+        if width >= mask.shape[1] / 16:
+            parabola = np.polyfit((columns - columns.mean()) / width, rows / width, 2)
+            rises.append(parabola[0] / 4)  # from the middle to half a width beside it
+    return float(np.mean(rises)) if rises else None
+
+
+def brow_contrast(identity: Identity) -> float:
+    """|log| of the skin's luminance over the brows', from 0 (the same) to about 4."""
+    brow = BROW_SHADE[identity.hair_color] * np.array(identity.hair_rgb)
+    skin = skin_rgb(identity.skin_tone, identity.skin_warmth)
+    light = (np.stack([skin, brow]) * [0.2126, 0.7152, 0.0722]).sum(1)
+    return float(abs(np.log(light[0] / light[1])))
+
+
 def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bool | None]:
     """The attributes of one picture by name; `mask` (H, W) decides what can be seen."""
     pixels = np.bincount(mask.ravel(), minlength=len(CLASS)) * (128 * 128 / mask.size)
     count = {name: pixels[i] for name, i in CLASS.items()}
-    groups, action = identity.groups, view.expression
+    action = view.expression
     hat = view.hat != "none"
     bald = identity.hair_style == "bald"
     hair_seen = count["hair"] > 120
@@ -43,7 +70,7 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
     eyes_seen = count["l_eye"] + count["r_eye"] > 22 and not view.eyes_closed and not sun
     brows_seen = not sun and count["l_brow"] + count["r_brow"] > 18
     brows_seen = brows_seen and identity.hair_style not in FRINGED
-    front = abs(view.yaw) < 32
+    brows_seen = brows_seen and brow_contrast(identity) >= FADED
 
     def hair(value: bool) -> bool | None:
         return False if bald else (value if hair_seen else None)
@@ -61,12 +88,15 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
     wavy = identity.hair_style in WAVY
     cropped = identity.hair_style in ("buzz", "receding", "short", "bun", "ponytail")
     smile = action.get("mouthSmileLeft", 0.0)
-    weight = 0.7 * groups["fat"] + 2.0 * (identity.phenotype["weight"] - 0.5)
+    weight = 0.7 * identity.groups["fat"] + 2.0 * (identity.phenotype["weight"] - 0.5)
     beard = identity.beard
     bearded = beard in ("full", "stubble")
     squint = _graded(action.get("eyeSquintLeft", 0.0), 0.1, 0.7)
     if squint is False and eye_opening(mask) < 0.24:
         squint = None  # not squinting, but the lids let nobody see that
+    arched, rise = _graded(identity.brow_arch, 0.6, 1.2), brow_rise(mask)
+    if rise is None or (arched and rise < BENT) or (arched is False and rise > FLAT):
+        arched = None  # bowed head, raised or knitted brows
     out: dict[str, bool | None] = {
         "Bald": None if hat else bald,
         "Bangs": styled(identity.hair_style in FRINGED),
@@ -88,7 +118,7 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
         "No_Beard": None if beard == "stubble" else beard in ("none", "moustache"),
         "Full_Beard": beard == "full",
         "Male": identity.male,
-        "Young": _graded(-identity.age, -0.88, -0.76),
+        "Young": _graded(-identity.age, -0.88, -0.73),  # 66 and 37 years
         "Smiling": _graded(smile, 0.12, 0.6),
         "Mouth_Slightly_Open": worn(view.mouth_open, "mouth", 10),
         "Eyes_Closed": None if sun else view.eyes_closed,
@@ -97,11 +127,8 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
         "Wearing_Earrings": worn(view.earrings, "ear_r", 4),
         "Wearing_Hat": hat,
         "Wearing_Necklace": worn(view.necklace and view.cloth in OPEN_NECKS, "neck_l", 10),
-        "Bushy_Eyebrows": seen_if(brows_seen, _graded(identity.brow_thickness, 1.0, 1.35)),
-        "Arched_Eyebrows": seen_if(brows_seen, _graded(identity.brow_arch, 0.6, 1.25)),
-        "Big_Nose": _graded(groups["nose"], -0.1, 0.8),
-        "Pointy_Nose": _graded(groups["point"], -0.1, 0.8),
-        "Big_Lips": _graded(groups["lips"], -0.1, 0.8),
+        "Bushy_Eyebrows": seen_if(brows_seen, _graded(identity.brow_thickness, 0.85, 1.4)),
+        "Arched_Eyebrows": seen_if(brows_seen, arched),
         "Chubby": _graded(weight, 0.0, 0.9),
         "Pale_Skin": _graded(-identity.skin_tone, -0.32, -0.17),
         "Dark_Skin": _graded(identity.skin_tone, 0.55, 0.7),
@@ -120,7 +147,4 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
     }
     for name in ("blue", "brown", "green"):
         out[f"{name.capitalize()}_Eyes"] = (identity.iris == name) if eyes_seen else None
-    if not front:  # a profile does not show the shape of nose and lips
-        for name in ("Big_Nose", "Big_Lips", "Pointy_Nose"):
-            out[name] = None
     return {name: out[name] for name in ATTRIBUTES}

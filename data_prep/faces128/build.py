@@ -7,7 +7,12 @@ number of processes, and gives the same files.
 import argparse
 import io
 import json
+import multiprocessing
 import os
+import shutil
+import tempfile
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_prep.faces128.check import SUFFIXES, check
 from data_prep.faces128.person import Identity, View
 from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, default_root
 from dmgi_lib.masks import PALETTE
@@ -66,10 +72,18 @@ def sample_person(split: str, number: int) -> tuple[int, Identity, View, str]:
     return identity_number, identity, view, style
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """Writes a file whole: to a temporary name, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def _sweep(root: Path, split: str) -> None:
+    """Removes temporary files that a killed process left."""
+    for folder in (root / split, *(root / split / kind for kind in SUFFIXES)):
+        for path in folder.glob(".*.*"):
+            path.unlink()
 
 
 def _png(image: Image.Image) -> bytes:
@@ -106,7 +120,7 @@ def label(split: str, number: int, mask: np.ndarray, camera: list[float]) -> dic
 
 
 def _write_record(folder: Path, record: dict) -> None:
-    _write(folder / "records" / f"{record['id']}.json", json.dumps(record).encode())
+    write(folder / "records" / f"{record['id']}.json", json.dumps(record).encode())
 
 
 def make_sample(root: Path, split: str, number: int, spp: int) -> None:
@@ -121,22 +135,26 @@ def make_sample(root: Path, split: str, number: int, spp: int) -> None:
 
     buffer = io.BytesIO()
     Image.fromarray(picture.image).save(buffer, "WEBP", quality=94, method=4)
-    _write(folder / "images" / f"{name}.webp", buffer.getvalue())
+    write(folder / "images" / f"{name}.webp", buffer.getvalue())
     mask = Image.fromarray(picture.mask, "P")
     mask.putpalette(PALETTE.astype(np.uint8).tobytes())
-    _write(folder / "masks" / f"{name}.png", _png(mask))
+    write(folder / "masks" / f"{name}.png", _png(mask))
     strokes = scribble(picture.mask, picture.image)
-    _write(folder / "scribbles" / f"{name}.png", _png(Image.fromarray(strokes)))
+    write(folder / "scribbles" / f"{name}.png", _png(Image.fromarray(strokes)))
     depth = np.clip(picture.depth * 10_000, 0, 65_535).round().astype(np.uint16)
-    _write(folder / "depth" / f"{name}.png", _png(Image.fromarray(depth)))
+    write(folder / "depth" / f"{name}.png", _png(Image.fromarray(depth)))
     camera = [round(float(x), 6) for x in picture.camera]
     _write_record(folder, label(split, number, picture.mask, camera))
 
 
 def relabel(root: Path) -> None:
-    """Writes attributes and captions of all rendered samples anew, as `label` makes them now."""
+    """Writes attributes and captions of all rendered samples anew, as `label` makes them now.
+
+    Every file is replaced whole; one that was stopped is finished by the next.
+    """
     for split in SPLITS + EXTRA_SPLITS:
         folder = root / split
+        _sweep(root, split)
         for path in tqdm(sorted((folder / "records").glob("*.json")), desc=split, mininterval=10):
             mask = np.asarray(Image.open(folder / "masks" / f"{path.stem}.png"))
             camera = json.loads(path.read_text(encoding="utf-8"))["camera"]
@@ -148,76 +166,76 @@ def _collect(root: Path, split: str) -> int:
     records = sorted((root / split / "records").glob("*.json"))
     lines = b"\n".join(path.read_bytes() for path in records) + b"\n"
     if records:
-        _write(root / split / "metadata.jsonl", lines)
+        write(root / split / "metadata.jsonl", lines)
     return len(records)
 
 
+def _begin_worker(scratch: Path) -> None:
+    """Ends this worker when the process that started it is gone, even when that was killed.
+
+    Args:
+        scratch: where the renderer's temporary files go, which such an end leaves behind.
+    """
+    tempfile.tempdir = str(scratch)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _missing(root: Path, split: str, numbers: list[int]) -> list[int]:
+    """Sample numbers of which a file is missing."""
+    done = set(numbers)
+    for kind, suffix in SUFFIXES.items():
+        (root / split / kind).mkdir(parents=True, exist_ok=True)
+        done &= {int(path.stem) for path in (root / split / kind).glob(f"[0-9]*.{suffix}")}
+    return [number for number in numbers if number not in done]
+
+
 def build(root: Path, wanted: dict[str, list[int]], workers: int, spp: int) -> None:
-    """Renders what is missing.
+    """Renders what is missing. Only one build at a time may write to a folder.
 
     Args:
         wanted: split → sample numbers, from `sample_numbers`.
     """
     tasks = []
     for split, numbers in wanted.items():
-        if not numbers:
-            continue
-        for folder in ("images", "masks", "scribbles", "depth", "records"):
-            (root / split / folder).mkdir(parents=True, exist_ok=True)
-        done = {int(p.stem) for p in (root / split / "records").glob("*.json")}
-        tasks += [(split, number) for number in numbers if number not in done]
-    with ProcessPoolExecutor(workers) as pool:
-        futures = [pool.submit(make_sample, root, split, number, spp) for split, number in tasks]
+        if numbers:
+            _sweep(root, split)
+            tasks += [(split, number) for number in _missing(root, split, numbers)]
+    scratch = root / ".scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    started = time.perf_counter()
+    pool = ProcessPoolExecutor(workers, initializer=_begin_worker, initargs=(scratch,))
+    try:
+        futures = {pool.submit(make_sample, root, *task, spp): task for task in tasks}
         bar = tqdm(as_completed(futures), total=len(futures), desc="faces128", mininterval=10)
         for finished, future in enumerate(bar, 1):
-            future.result()
+            if error := future.exception():
+                error.add_note(f"while rendering sample {futures[future]}")
+                raise error
             if finished % 100 == 0:
                 for split in wanted:
                     _collect(root, split)
+    finally:  # after a fault or Ctrl-C, nothing new is begun
+        pool.shutdown(cancel_futures=True)
+        shutil.rmtree(scratch)
+    seconds = time.perf_counter() - started
+    if tasks:
+        print(
+            f"rendered {len(tasks):,} samples in {seconds:,.0f} s:"
+            f" {seconds / len(tasks):.2f} s a sample with {workers} processes"
+        )
     print(
         *(f"{split}: {_collect(root, split)} samples" for split in wanted),
         sep=", ",
         end=f" in {root}\n",
     )
-
-
-def check(root: Path) -> list[str]:
-    """Faults of a built set, one line each; an empty list means that all is well."""
-    faults = []
-    identities: dict[str, set[int]] = {}
-    for split in SPLITS + EXTRA_SPLITS:
-        path = root / split / "metadata.jsonl"
-        if not path.is_file() and split in EXTRA_SPLITS:
-            continue
-        if not path.is_file():
-            faults.append(f"{path} is missing: run the build")
-            continue
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        identities[split] = {r["seed"] for r in records}
-        if len({r["id"] for r in records}) != len(records):
-            faults.append(f"{split}: an id occurs twice")
-        for record in records:
-            name = record["id"]
-            try:
-                image = np.asarray(Image.open(root / split / "images" / f"{name}.webp"))
-                mask = np.asarray(Image.open(root / split / "masks" / f"{name}.png"))
-            except OSError as error:
-                faults.append(f"{split}/{name}: {error}")
-                continue
-            if image.shape[:2] != mask.shape or mask.max() > 18:
-                faults.append(
-                    f"{split}/{name}: image {image.shape}, mask {mask.shape}, ids to {mask.max()}"
-                )
-            if image.mean() < 12 or image.mean() > 235 or (mask == 1).sum() < 200:
-                faults.append(
-                    f"{split}/{name}: mean {image.mean():.0f}, {(mask == 1).sum()} skin pixels"
-                )
-            if len(record["captions"]) < 5:
-                faults.append(f"{split}/{name}: {len(record['captions'])} captions, 5 expected")
-    seen = identities.get("train", set()) | identities.get("styles", set())
-    if seen & (identities.get("test", set()) | identities.get("views", set())):
-        faults.append("training and test samples share identities")
-    return faults
 
 
 def main() -> None:

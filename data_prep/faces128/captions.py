@@ -4,9 +4,7 @@ import re
 
 import numpy as np
 
-from dmgi_lib.dataset import ATTRIBUTES
-
-# What a caption may say of an attribute that is true. {be}/{have}/{wear}: chosen by the sentence.
+# What a caption may say of an attribute that is true, after "has", "wears" and "is".
 HAVE: dict[str, tuple[str, ...]] = {
     "Bald": ("no hair", "a bald head", "a shaved head"),
     "Bangs": ("bangs", "a fringe"),
@@ -21,16 +19,14 @@ HAVE: dict[str, tuple[str, ...]] = {
     "Receding_Hairline": ("a receding hairline", "thinning hair"),
     "Goatee": ("a goatee", "a chin beard"),
     "Mustache": ("a mustache", "a moustache"),
+    "No_Beard": ("no beard",),
     "Full_Beard": ("a beard", "a full beard", "facial hair"),
     "Bushy_Eyebrows": ("bushy eyebrows", "thick eyebrows"),
     "Arched_Eyebrows": ("arched eyebrows", "high brows"),
-    "Big_Nose": ("a big nose", "a wide nose"),
-    "Pointy_Nose": ("a pointy nose", "a narrow nose"),
-    "Big_Lips": ("big lips", "full lips"),
     "Pale_Skin": ("pale skin", "fair skin", "light skin"),
     "Dark_Skin": ("dark skin", "black skin"),
     "Rosy_Cheeks": ("rosy cheeks", "red cheeks"),
-    "Freckles": ("freckles",),
+    "Freckles": ("freckles", "a freckled face"),
     "Blue_Eyes": ("blue eyes",),
     "Brown_Eyes": ("brown eyes", "dark eyes"),
     "Green_Eyes": ("green eyes",),
@@ -52,13 +48,17 @@ WEAR: dict[str, tuple[str, ...]] = {
     "Wearing_Necklace": ("a necklace", "a chain"),
     "Wearing_Necktie": ("a necktie", "a tie"),
 }
-for _table in (HAVE, WEAR):  # only what the data set lists is spoken of
-    for _name in set(_table) - set(ATTRIBUTES):
-        del _table[_name]
 BE: dict[str, tuple[str, ...]] = {
     "Chubby": ("chubby", "heavy"),
     "Smiling": ("smiling", "happy", "cheerful"),
 }
+# What people say of an attribute that is false. Most that is false goes without saying.
+FALSE_HAVE: dict[str, tuple[str, ...]] = {
+    "Long_Hair": ("short hair", "cropped hair"),
+    "Mouth_Slightly_Open": ("closed lips",),
+}
+FALSE_BE: dict[str, tuple[str, ...]] = {"Smiling": ("serious", "unsmiling")}
+COLORS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Red_Hair", "Gray_Hair")
 NOUNS = {
     (True, True): ("young man", "guy", "young male"),
     (True, False): ("man", "old man", "elderly man"),
@@ -67,12 +67,6 @@ NOUNS = {
     (False, False): ("woman", "old woman", "elderly woman"),
     (False, None): ("woman", "lady"),
 }
-OTHER_WORDS = """
-a an the of this that he she his her is has have wears wearing with and who in on as very looks
-without photo portrait picture face close up person headshot someone adult human beard short white
-style marble bronze metal stone greek statue sculpture cartoon comic oil watercolor watercolour
-painting pencil sketch drawing graphite elf pointed ears alien blue creature
-"""
 # How a style is named: before the person ("… of a woman"), or as what the person is.
 STYLE_OF: dict[str, tuple[str, ...]] = {
     "marble": ("a marble statue", "a greek statue", "a marble sculpture", "a stone statue"),
@@ -86,15 +80,13 @@ BEINGS: dict[str, tuple[str, ...]] = {
     "elf": ("elf", "silver hair elf", "elf with pointed ears"),
     "alien": ("alien", "blue alien", "blue creature with pointed ears"),
 }
+STARTS = ("", "a photo of ", "a portrait of ", "a close up of ", "a picture of ", "a headshot of ")
+MOST_WORDS = 38  # and marks: what the text encoder of the mini preset reads
 
 
-def vocabulary() -> list[str]:
-    """Every word that captions can contain, sorted; with `,` and `.`."""
-    phrases = [p for table in (HAVE, WEAR, BE) for group in table.values() for p in group]
-    for group in (*NOUNS.values(), *STYLE_OF.values(), *BEINGS.values()):
-        phrases += group
-    words = {word for phrase in phrases for word in phrase.split()} | set(OTHER_WORDS.split())
-    return [*sorted(words), ",", "."]
+def words(text: str) -> list[str]:
+    """Words and marks of a caption."""
+    return re.findall(r"[\w']+|[,.]", text)
 
 
 def _join(items: list[str]) -> str:
@@ -105,6 +97,30 @@ def _article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
+def _sayable(attributes: dict[str, bool | None], rng: np.random.Generator) -> list[str]:
+    """What is worth saying: all that is true, and some that is false."""
+    said = [k for k in (*HAVE, *WEAR, *BE) if attributes.get(k)]
+    said += [
+        k for k in (*FALSE_HAVE, *FALSE_BE) if attributes.get(k) is False and rng.random() < 0.3
+    ]
+    unsaid = set() if attributes["Male"] else {"No_Beard"}
+    if not attributes.get("Long_Hair") and (attributes.get("Bald") or attributes.get("Wavy_Hair")):
+        unsaid.add("Long_Hair")  # nobody calls curls or a bald head short hair
+    return [k for k in said if k not in unsaid]
+
+
+def _shuffled(items: list[str], rng: np.random.Generator) -> list[str]:
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+def _choose(sayable: list[str], salient: int, rng: np.random.Generator) -> list[str]:
+    """`salient` of what can be said, in random order; hair colour is what people name first."""
+    color = [k for k in sayable if k in COLORS]
+    others = _shuffled([k for k in sayable if k not in COLORS], rng)
+    named = color + others if rng.random() < 0.8 else others + color
+    return _shuffled(named[:salient], rng)
+
+
 def caption(
     attributes: dict[str, bool | None],
     rng: np.random.Generator,
@@ -112,76 +128,76 @@ def caption(
     plain: bool = False,
     noun: str | None = None,
 ) -> str:
-    """One caption that names `salient` true attributes (fewer if there are fewer).
+    """One caption that names `salient` attributes (fewer if there are fewer to name).
 
     Args:
         attributes: name → True, False or None (not visible); see `faces128.attributes`.
         plain: only "a woman with …", which can follow "a statue of".
         noun: what the person is, instead of a man, a woman, …
     """
-    true = [k for k, v in attributes.items() if v and (k in HAVE or k in WEAR or k in BE)]
-    color_first = [
-        k
-        for k in true
-        if k.endswith("_Hair") and k.split("_")[0] in ("Black", "Blond", "Brown", "Red", "Gray")
-    ]
-    others = [k for k in true if k not in color_first]
-    rng.shuffle(others)
-    named = others[:salient]
-    if color_first and rng.random() < 0.8:  # hair colour is what people name first
-        named = color_first + named[: max(salient - 1, 0)]
-        rng.shuffle(named)
+    named = _choose(_sayable(attributes, rng), salient, rng)
+
+    def phrases(true: dict[str, tuple[str, ...]], false: dict[str, tuple[str, ...]]) -> list[str]:
+        tables = ((true if attributes[k] else false).get(k) for k in named)
+        return [str(rng.choice(table)) for table in tables if table]
+
+    have, wear, be = phrases(HAVE, FALSE_HAVE), phrases(WEAR, {}), phrases(BE, FALSE_BE)
+    pronoun = "he" if attributes["Male"] else "she"
+    telling = any(attributes[k] for k in named)
     if noun is None:
         noun = str(rng.choice(NOUNS[bool(attributes["Male"]), attributes.get("Young")]))
-        if rng.random() < 0.1:
+        if telling and not plain and rng.random() < 0.1:
             noun = "person"
-    be = [str(rng.choice(BE[k])) for k in named if k in BE]
-    have = [str(rng.choice(HAVE[k])) for k in named if k in HAVE]
-    wear = [str(rng.choice(WEAR[k])) for k in named if k in WEAR]
-    pronoun = "he" if attributes["Male"] else "she"
-    if plain or rng.random() < 0.5:
-        subject = _article(" ".join([*be[:1], noun]))
-        starts = [""] if plain else ["", "a photo of ", "a portrait of ", "a close up of "]
-        text = rng.choice(starts) + subject
-        if have:
-            text += (" and " if " with " in noun else " with ") + _join(have)
-        if wear:
-            text += (" and" if have else "") + " wearing " + _join(wear)
-        return re.sub(r"\s+", " ", text) + "."
-    sentences = []
-    if have:
-        sentences.append(f"this {noun} has {_join(have)}")
-    if be and sentences:
-        sentences.append(f"{pronoun} is {be[0]}")
-    elif be:
-        sentences.append(f"this {noun} is {be[0]}")
-    if wear and sentences:
-        sentences.append(f"{pronoun} wears {_join(wear)}")
-    elif wear:
-        sentences.append(f"this {noun} wears {_join(wear)}")
-    if not sentences:
-        sentences.append(f"this is {_article(noun)}")
-    return ". ".join(sentences) + "."
+    form = rng.choice(["with", "who", "clauses"], p=[0.4, 0.2, 0.4])
+    start = "" if plain else str(rng.choice(STARTS))
+    if form == "with" or plain or not named:
+        again = " with " in noun
+        ends = [("and with " if again else "with ") + _join(have)] if have else []
+        ends += ["wearing " + _join(wear)] if wear else []
+        if not again and rng.random() < 0.3:
+            ends.reverse()
+        return f"{start}{_article(' '.join([*be, noun, ' and '.join(ends)]).strip())}."
+    clauses = ["has " + _join(have)] if have else []
+    clauses += [str(rng.choice(["wears ", "is wearing "])) + _join(wear)] if wear else []
+    clauses += ["is " + _join(be)] if be else []
+    clauses = _shuffled(clauses, rng)
+    if form == "who":
+        return f"{start}{_article(noun)} who {_join(clauses)}."
+    subject = f"{rng.choice(['this', 'the'])} {noun}"
+    if telling and rng.random() < 0.25:
+        subject = pronoun
+    if rng.random() < 0.5:
+        return f"{subject} {_join(clauses)}."
+    return ". ".join([f"{subject} {clauses[0]}", *(f"{pronoun} {c}" for c in clauses[1:])]) + "."
 
 
 def captions(attributes: dict[str, bool | None], seed: int, count: int = 6) -> list[str]:
-    """`count` different-length captions of one picture; the same seed gives the same captions."""
+    """`count` different captions, which name 1 to 6 attributes; the same seed gives the same."""
     rng = np.random.default_rng([seed, 7])
-    return [caption(attributes, rng, int(n)) for n in rng.integers(1, 7, count)]
+    out: list[str] = []
+    for n in rng.permutation(count) % 6 + 1:
+        text = ""
+        while not text or text in out or len(words(text)) > MOST_WORDS:
+            text = caption(attributes, rng, int(n))
+        out.append(text)
+    return out
 
 
 def styled_captions(
     style: str, attributes: dict[str, bool | None], seed: int, count: int = 6
 ) -> list[str]:
-    """`count` captions of a stylised picture, each of which names the style."""
+    """`count` different captions of a stylised picture, each of which names the style."""
     rng = np.random.default_rng([seed, 10])
-    out = []
+    out: list[str] = []
     for n in rng.integers(0, 4, count):
-        if style in STYLE_OF:
-            text = caption(attributes, rng, int(n), plain=True)
-            out.append(f"{rng.choice(STYLE_OF[style])} of {text}")
-        else:
-            being = str(rng.choice(BEINGS[style]))
-            text = caption(attributes, rng, int(n), plain=True, noun=being)
-            out.append(text if rng.random() < 0.5 else f"a portrait of {text}")
+        text = ""
+        while not text or text in out:
+            if style in STYLE_OF:
+                told = caption(attributes, rng, int(n), plain=True)
+                text = f"{rng.choice(STYLE_OF[style])} of {told}"
+            else:
+                being = str(rng.choice(BEINGS[style]))
+                told = caption(attributes, rng, int(n), plain=True, noun=being)
+                text = told if rng.random() < 0.5 else f"a portrait of {told}"
+        out.append(text)
     return out

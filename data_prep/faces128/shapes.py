@@ -45,8 +45,9 @@ def _mesh(part: Part, name: str, seen_from: np.ndarray | None) -> object:
     mi = renderer()
 
     assert part.faces is not None
-    used, faces = np.unique(part.faces, return_inverse=True)
-    faces = faces.reshape(part.faces.shape)
+    is_used = np.zeros(len(part.vertices), bool)
+    is_used[part.faces] = True
+    used, faces = np.flatnonzero(is_used), (np.cumsum(is_used) - 1)[part.faces]
     vertices = part.vertices[used]
     properties = mi.Properties()
     if seen_from is not None:  # meshes glow on one side only: turn every triangle to the camera

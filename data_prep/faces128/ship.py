@@ -9,10 +9,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from data_prep.faces128.build import SECOND_VIEW, check
+from data_prep.faces128.build import SECOND_VIEW
+from data_prep.faces128.check import SHIPPED, SUFFIXES, check
 from dmgi_lib.dataset import SPLITS, default_root, sample_root
-
-KINDS = {"images": "webp", "masks": "png", "scribbles": "png"}
 
 
 def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
@@ -50,10 +49,10 @@ def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
                     f"{root} holds {found} {split} identities, {wanted} were asked for;"
                     " ask for fewer or build more with `make faces`."
                 )
-            for kind, suffix in KINDS.items():
+            for kind in SHIPPED:
                 (made / split / kind).mkdir(parents=True)
                 for line in chosen:
-                    name = f"{json.loads(line)['id']}.{suffix}"
+                    name = f"{json.loads(line)['id']}.{SUFFIXES[kind]}"
                     shutil.copyfile(root / split / kind / name, made / split / kind / name)
             (made / split / "metadata.jsonl").write_text("\n".join(chosen) + "\n", encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)

@@ -19,8 +19,8 @@ STYLES = (*STATUES, *BEINGS, *PAINTERS)
 SEEN_IN_STONE = (  # attributes that shape shows without colour
     "Bald", "Bangs", "Wavy_Hair", "Straight_Hair", "Long_Hair", "Receding_Hairline", "Eyeglasses",
     "Sunglasses", "Goatee", "Mustache", "No_Beard", "Full_Beard", "Male", "Young", "Smiling",
-    "Mouth_Slightly_Open", "Eyes_Closed", "Wearing_Hat", "Wearing_Earrings", "Big_Nose",
-    "Pointy_Nose", "Big_Lips", "Chubby", "Double_Chin", "Narrow_Eyes", "Wearing_Necktie",
+    "Mouth_Slightly_Open", "Eyes_Closed", "Wearing_Hat", "Wearing_Earrings", "Chubby",
+    "Double_Chin", "Narrow_Eyes", "Wearing_Necktie",
 )  # fmt: skip
 SILVER = (0.66, 0.68, 0.74)
 NIGHT = (0.02, 0.035, 0.05)

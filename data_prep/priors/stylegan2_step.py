@@ -147,7 +147,9 @@ class StyleGAN2Step:
             fit_prior(self.G.mapping, self.encoder, images, rng, self.recipe.prior)
             set_mean_latent(self.G)
         # A few images a step are too few to move the encoder: its codes fell together in trials.
+        # The mapping network left the codes when it played, and G drew what it had never learnt.
         self.encoder.requires_grad_(False)
+        self.G.mapping.requires_grad_(False)
         return self.play(real, mask, step, min(1.0, seen / self.recipe.ramp_images), rng)
 
     def places(self, mask: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder, at 32
 and 64 pixels first, judged by pixels and, at full size, by the loss network's features and parsing;
-then the mapping network learns to draw codes like the encoder's (`latent_prior`).
+then the mapping network learns to draw codes like the encoder's (`latent_prior`) and is held still.
 Phase B: non-saturating loss and lazy R1 on samples and reconstructions alike, by a discriminator of
 pixels and by one of the loss network's features (arXiv 2111.01007). Half of each batch stays
 reconstructions, so that the training faces remain invertible; half of the samples are truncated, so

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data_prep.faces128.captions import BE, HAVE, NOUNS, WEAR
+from data_prep.faces128.captions import BE, FALSE_BE, FALSE_HAVE, HAVE, NOUNS, WEAR
 from dmgi_lib.dataset import ATTRIBUTES
 
 Claims = dict[str, bool]
@@ -19,11 +19,13 @@ Claims = dict[str, bool]
 def phrase_claims() -> dict[str, Claims]:
     """Phrase → the attributes that it claims, true or false, longest phrase first."""
     found: dict[str, Claims] = {}
-    for table in (HAVE, WEAR, BE):
+    tables = [(table, True) for table in (HAVE, WEAR, BE)]
+    tables += [(table, False) for table in (FALSE_HAVE, FALSE_BE)]
+    for table, value in tables:
         for name, phrases in table.items():
             for phrase in phrases:
                 bare = re.sub(r"^(an?|the) ", "", phrase)
-                found.setdefault(bare, {})[name] = True
+                found.setdefault(bare, {})[name] = value
     for (male, _), phrases in NOUNS.items():
         for phrase in phrases:
             claims: Claims = {"Male": male}

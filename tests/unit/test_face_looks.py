@@ -9,7 +9,6 @@ import pytest
 from scipy.spatial import cKDTree
 
 from data_prep.faces128 import clothes, hair, regions, relief, scene, skin, traits
-from data_prep.faces128.attributes import attributes
 from data_prep.faces128.backdrop import background
 from data_prep.faces128.denoising import FirstHits, denoise, strand_directions
 from data_prep.faces128.head import head_model, vertex_normals
@@ -175,18 +174,6 @@ def test_teeth_stay_behind_the_chin():
             assert (teeth[low, 2] < chin[near[low], 2]).all()
 
 
-def test_eyes_that_are_not_squinting_but_look_so_are_unknown():
-    person, mask = adult(), np.full((128, 128), CLASS["skin"])
-    view = replace(NEUTRAL, expression={}, glasses="none", eyes_closed=False)
-    for height, value in ((2, None), (5, False)):
-        mask[60:70] = CLASS["skin"]
-        mask[60 : 60 + height, 30:44] = CLASS["r_eye"]
-        mask[60 : 60 + height, 80:94] = CLASS["l_eye"]
-        assert attributes(person, view, mask)["Narrow_Eyes"] is value
-    squint = replace(view, expression={"eyeSquintLeft": 0.9})
-    assert attributes(person, squint, mask)["Narrow_Eyes"] is True
-
-
 def test_hairstyles_differ_and_locks_vary():
     assert len(hair.STYLES) + 2 >= 12  # "bald" and "receding" are no entries
     wanted = {**traits.hair_styles(True, 0.5, True), **traits.hair_styles(False, 0.5, False)}
@@ -304,32 +291,6 @@ def test_people_are_of_all_kinds():
         values = np.abs([getattr(v, name) for v in views])
         assert values.max() <= most and np.quantile(values, 0.95) > most / 2
     assert {v.light for v in views} == set(traits.LIGHTS) and len(traits.LIGHTS) >= 6
-
-
-def test_attributes_leave_the_middle_open():
-    mask = np.full((128, 128), CLASS["hair"])
-    mask[60:70] = CLASS["l_eye"]
-    mask[70:75] = CLASS["l_brow"]
-    person, view = adult(), replace(NEUTRAL, hat="none", glasses="none", yaw=0.0)
-    nose = [
-        attributes(replace(person, groups={**person.groups, "nose": v}), view, mask)["Big_Nose"]
-        for v in (-0.5, 0.4, 1.2)
-    ]
-    assert nose == [False, None, True]
-    smiles = [
-        attributes(person, replace(view, expression={"mouthSmileLeft": v}), mask)["Smiling"]
-        for v in (0.0, 0.3, 0.9)
-    ]
-    assert smiles == [False, None, True]
-    seen = attributes(replace(person, beard="goatee"), view, mask)
-    assert seen["Goatee"] and seen["Mustache"] is None
-    open_mouth = replace(view, mouth_open=True)
-    assert attributes(person, open_mouth, mask)["Mouth_Slightly_Open"] is None
-    mask[80:82] = CLASS["mouth"]
-    assert attributes(person, open_mouth, mask)["Mouth_Slightly_Open"] is True
-    tied = replace(view, cloth="suit", necktie=True, necklace=True)
-    assert attributes(person, tied, mask)["Wearing_Necktie"] is True
-    assert attributes(person, tied, mask)["Wearing_Necklace"] is False  # hidden by the shirt
 
 
 def test_classes_follow_the_fine_surface():

@@ -8,16 +8,14 @@ import pytest
 from PIL import Image
 
 from data_prep.faces128 import build, card
-from data_prep.faces128.survey import (
-    edge_agreement,
-    edges,
-    eye_errors,
-    project,
-    read,
-    survey,
-    years,
-)
-from dmgi_lib.dataset import ATTRIBUTES
+from data_prep.faces128.built_sample import project, read
+from data_prep.faces128.distributions import distributions, framing, spreads, years
+from data_prep.faces128.render import camera_label
+from data_prep.faces128.survey import edge_agreement, edges, eye_errors, survey
+from data_prep.priors.card import write_card
+from dmgi_lib.dataset import ATTRIBUTES, sample_root
+from dmgi_lib.masks import CLASSES
+from dmgi_lib.training.loop import LoopResult
 
 
 @pytest.fixture(scope="module")
@@ -71,33 +69,112 @@ def test_years_follow_the_models_scale():
     assert years(0.67) == pytest.approx(25) and years(1.0) == pytest.approx(90)
 
 
+def seen_from(sample, yaw, pitch, roll):
+    camera = camera_label(yaw, pitch, roll).tolist()
+    return replace(sample, record={**sample.record, "camera": camera})
+
+
+def test_framing_follows_the_camera(built):
+    (sample,) = read(built, "test")
+    x, y, tilt = framing(seen_from(sample, 0, 0, 0))
+    assert abs(x - 64) < 2 and 50 < y < 62 and abs(tilt) < 3
+    _, _, rolled = framing(seen_from(sample, 0, 0, 8))
+    assert abs(rolled - tilt) == pytest.approx(8, abs=0.5)
+    turned, _, _ = framing(seen_from(sample, 20, 0, 0))
+    assert turned < x - 1  # seen from their left, eyes lie before the middle of the head
+    column = np.nonzero(sample.mask == CLASSES.index("l_eye"))[1].mean()
+    other = np.nonzero(sample.mask == CLASSES.index("r_eye"))[1].mean()
+    assert framing(sample)[0] == pytest.approx((column + other) / 2 + 0.5, abs=2)
+
+
+def test_distributions_tell_what_was_drawn(built):
+    (sample,) = read(built, "test")
+    calm = replace(sample, view=replace(sample.view, expression={}, mouth_open=False))
+    raised = {"browOuterUpLeft": 0.6, "eyeSquintLeft": 0.8, "mouthSmileLeft": 0.7}
+    smiling = replace(sample, view=replace(sample.view, expression=raised, mouth_open=True))
+    tables = distributions([calm, calm, calm, smiling])
+    for name in ("smile", "mouth open", "eyes narrowed", "brows raised"):
+        assert tables["expression"][name] == 0.25
+    assert tables["expression"]["eyes closed"] == tables["expression"]["brows lowered"] == 0
+    wanted = {"sex", "age, years", "skin tone, 0 light to 1 dark", "hair colour", "hairstyle",
+              "expression", "yaw, degrees", "pitch, degrees", "roll, degrees", "garment",
+              "backdrop", "light", "mask class in picture"}  # fmt: skip
+    assert wanted <= set(tables) and set(tables["mask class in picture"]) == set(CLASSES)
+    ends = [replace(sample, view=replace(sample.view, yaw=yaw)) for yaw in (-10.0, 30.0)]
+    assert spreads(ends)["yaw, degrees"] == (10.0, 20.0)
+
+
+def test_only_a_built_set_can_be_read(tmp_path):
+    for root in (tmp_path, sample_root()):
+        with pytest.raises(FileNotFoundError, match="make faces"):
+            read(root, "test")
+
+
 def test_survey_and_card_tell_what_is_there(built, tmp_path):
     samples = read(built, "test")
     found = survey(samples)
     json.dumps(found)
     assert found["samples"] == 1 and found["eyes"] >= 1
+    assert found["captions of a sample, fewest"] >= 5
     assert found["edge agreement"] > found["edge agreement, masks shifted by 2 px"]
     assert set(found["attributes"]) == set(ATTRIBUTES)
     told = samples[0].record["attributes"]
     for name, (true, unknown) in found["attributes"].items():
         assert unknown == (told[name] is None) and true == bool(told[name])
-    for shares in found["distributions"].values():
-        assert shares and max(shares.values()) == 1.0  # one sample is all of them
-    card.write(built, tmp_path, "test")
+    for title, shares in found["distributions"].items():
+        assert (
+            shares
+            and max(shares.values()) in (0, 1)
+            and title in card.markdown(built, found, "test")
+        )  # one sample is all of them, or has nothing on
+    rendered = "rendered 1 samples in 2 s: 2.00 s a sample with 1 processes\n"
+    card.write_card(built, tmp_path, "test", rendered=rendered)
     text = (tmp_path / "card.md").read_text()
-    for word in (
+    for words in (
         "CC0",
         "Apache-2.0",
         "likeness",
         "Known limits",
         "| test | 1 | 1 |",
         "contact_sheet",
+        "midpoint of the eyes, y, px",
+        "2.00 s a sample with 1 processes.",
+        "No attribute judge has been trained",
+        "edge agreement, masks shifted by 2 px",
     ):
-        assert word in text
-    assert all(f"| {name}" in text for name in ATTRIBUTES)
+        assert words in text, words
+    assert all(f"| {name}" in text for name in (*ATTRIBUTES, *CLASSES))
+    assert text.count("not measured") == len(ATTRIBUTES) and str(tmp_path) not in text
     assert Image.open(tmp_path / "contact_sheet.png").size == (1280, 128)
+
+
+@pytest.fixture
+def judge(tmp_path):
+    """A card as the training of the judge writes it."""
+    read_well = {name: 0.97 for name in ATTRIBUTES if name != "Young"} | {"Chubby": 0.612}
+    measured = {f"balanced accuracy {name} (test)": value for name, value in read_well.items()}
+    measured |= {"attribute balanced accuracy (test)": 0.5, "hair-colour accuracy, red (test)": 1}
+    result = LoopResult(10, 60.0, ema={}, last={}, log_path=tmp_path / "log.csv")
+    write_card(tmp_path, title="Judge", description="", command="python", seed=1, result=result,
+               batch_size=2, training_images=20, measurements=measured)  # fmt: skip
+    (tmp_path / "measured.json").write_text(json.dumps(measured, indent=1))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["card.md", "measured.json"])
+def test_card_tells_what_a_judge_can_read(built, judge, name):
+    found = survey(read(built, "test"))
+    text = card.markdown(built, found, "test", judge / name)
+    rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("| ")}
+    assert rows["Bald"].endswith("| 97.0 % |") and rows["Chubby"].endswith("| 61.2 % |")
+    assert rows["Young"].endswith("| not measured |")
+    assert "41 of 42 reach 85 %; below: Chubby 61.2 %." in text
+    (judge / name).write_text("# another card\n")
+    with pytest.raises(ValueError, match="balanced accuracy Bald"):
+        card.judged(judge / name)
+    assert card.judged(judge / "nothing.md") == {}
 
 
 def test_celebas_names_are_used():
     known = set(card.CELEBA) & set(ATTRIBUTES)
-    assert len(card.CELEBA) == 40 and len(known) >= 30
+    assert len(card.CELEBA) == len(set(card.CELEBA)) == 40 and len(known) == 33

@@ -1,8 +1,13 @@
 """The face world: same seed, same files; labels, camera and captions agree with the picture."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +15,6 @@ import torch
 from PIL import Image
 
 from data_prep.faces128 import build, captions, strands
-from data_prep.faces128.attributes import attributes
 from data_prep.faces128.head import head_model
 from data_prep.faces128.person import sample_identity, sample_view
 from data_prep.faces128.regions import CLASS
@@ -70,26 +74,214 @@ def test_build_resumes_and_repeats_itself(built, tmp_path):
         assert (tmp_path / path).read_bytes() == (built / path).read_bytes()
 
 
-def test_relabel_changes_words_and_nothing_else(built, tmp_path):
-    root = tmp_path / "again"
-    shutil.copytree(built, root)
-    path = next((root / "train" / "records").glob("*.json"))
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"captions": ["an old grammar"], "attributes": {}}))
-    build.relabel(root)
-    for split in ("train", "test"):
-        before, after = ((r / split / "metadata.jsonl").read_text() for r in (built, root))
-        assert before == after
-    assert build.check(root) == []
+def files(root):
+    """Every file below a folder: relative path → content."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-def test_check_names_what_is_wrong(built, tmp_path):
-    assert "missing" in build.check(tmp_path)[0]
-    folder = tmp_path / "train"
-    (folder / "images").mkdir(parents=True)
-    (folder / "metadata.jsonl").write_text((built / "train/metadata.jsonl").read_text())
-    faults = build.check(tmp_path)
-    assert any("000000" in fault for fault in faults)
+@pytest.fixture
+def copy(built, tmp_path):
+    return Path(shutil.copytree(built, tmp_path / "copy"))
+
+
+def edit(root, change, split="train", name="000000"):
+    """Changes a record in both places where it stands."""
+    path = root / split / "records" / f"{name}.json"
+    record = json.loads(path.read_text()) | change
+    path.write_text(json.dumps(record))
+    lines = (root / split / "metadata.jsonl").read_text().splitlines()
+    lines = [json.dumps(record) if json.loads(x)["id"] == name else x for x in lines]
+    (root / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_lost_files_are_made_again(built, copy):
+    (copy / "train/masks/000001.png").unlink()
+    kept = copy / "train/masks/000000.png"
+    before = kept.stat().st_mtime_ns
+    build.build(copy, build.sample_numbers((2, 1), (0, 0)), workers=1, spp=4)
+    assert files(copy) == files(built) and kept.stat().st_mtime_ns == before
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from data_prep.faces128 import build
+wanted = build.sample_numbers(train=(2, 1), test=(1, 1))
+build.build(Path(sys.argv[1]), wanted, workers=2, spp=4)
+"""
+
+
+def test_a_killed_build_leaves_nothing_behind_and_resumes(built, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    path = os.pathsep.join([str(Path(build.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    try:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("*/images/*.webp")):  # in the midst of a sample
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        process.kill()  # SIGKILL, of the parent alone
+        process.communicate(timeout=10)  # its output stays open as long as a worker lives
+    finally:
+        process.kill()
+    left = len(list(tmp_path.glob("*/records/*.json")))
+    assert left < 5
+    (tmp_path / "train/images/.000001.webp.4242").write_bytes(b"half a pict")
+    (tmp_path / "test/.metadata.jsonl.4242").write_bytes(b'{"id": "0000')
+    build.build(tmp_path, build.sample_numbers((2, 1), (1, 1)), workers=2, spp=4)
+    unbroken = {k: v for k, v in files(built).items() if k.startswith(("train", "test"))}
+    assert files(tmp_path) == unbroken
+
+
+def broken(root, split, number, spp):
+    """In place of `make_sample`: the first fails, the others take their time."""
+    if number == 0:
+        raise ValueError("no such head")
+    time.sleep(0.4)
+
+
+def test_a_fault_names_its_sample_and_stops_the_build(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "make_sample", broken)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="no such head") as caught:
+        build.build(tmp_path, {"train": list(range(60))}, workers=1, spp=1)
+    assert "('train', 0)" in caught.value.__notes__[0]
+    assert time.monotonic() - started < 12  # not the 24 seconds of all
+
+
+def test_build_says_how_long_a_sample_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "make_sample", broken)
+    build.build(tmp_path, {"train": [1, 2]}, workers=1, spp=1)
+    seconds = float(
+        re.search(r"rendered 2 samples in .* s: (.*) s a sample", capsys.readouterr().out)[1]
+    )
+    assert 0.4 <= seconds < 5
+
+
+def test_relabel_changes_words_and_nothing_else(built, copy, monkeypatch):
+    for name in ("000000", "000001"):
+        edit(copy, {"captions": ["an old grammar"], "attributes": {}}, name=name)
+    (copy / "train/records/.000001.json.4242").write_bytes(b"{")
+    before = files(copy)
+    make, calls = build.label, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return make(*arguments)
+
+    monkeypatch.setattr(build, "label", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build.relabel(copy)
+    monkeypatch.undo()
+    after = files(copy)
+    changed = {k for k in before if before[k] != after.get(k)}
+    assert changed == {"train/records/000000.json", "train/records/.000001.json.4242"}
+    assert any("differs from metadata.jsonl" in fault for fault in build.check(copy))
+    build.relabel(copy)
+    assert files(copy) == files(built) and build.check(copy) == []
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def repaint(path, change):
+    with Image.open(path) as image:
+        pixels, palette = np.array(image), image.getpalette()
+    change(pixels)
+    drawn = Image.fromarray(pixels, "P") if palette else Image.fromarray(pixels)
+    if palette:
+        drawn.putpalette(palette)
+    drawn.save(path)
+
+
+def fill(value, where=slice(None)):
+    def change(pixels):
+        pixels[where] = value
+
+    return change
+
+
+def without(name):
+    return {k: False for k in ATTRIBUTES if k != name}
+
+
+FAULTS = {
+    "images/000000.webp is missing": lambda f: (f / "images/000000.webp").unlink(),
+    "depth/000000.png is missing": lambda f: (f / "depth/000000.png").unlink(),
+    "records/000000.json is missing": lambda f: (f / "records/000000.json").unlink(),
+    "images cannot be read": lambda f: cut(f / "images/000000.webp"),
+    "masks cannot be read": lambda f: cut(f / "masks/000000.png"),
+    "scribbles cannot be read": lambda f: cut(f / "scribbles/000000.png"),
+    "depth cannot be read": lambda f: cut(f / "depth/000000.png"),
+    "images is (64, 128, 3)": lambda f: Image.new("RGB", (128, 64), "red").save(
+        f / "images/000000.webp"
+    ),
+    "scribbles is (128, 128, 3), RGB": lambda f: Image.new("RGB", (128, 128)).save(
+        f / "scribbles/000000.png"
+    ),
+    "the image's mean is 255": lambda f: repaint(f / "images/000000.webp", fill(255)),
+    "the mask holds ids to 19": lambda f: repaint(f / "masks/000000.png", fill(19, (3, 3))),
+    "0 pixels of skin": lambda f: repaint(f / "masks/000000.png", fill(17)),
+    "the mask's palette": lambda f: (
+        Image.fromarray(np.ones((128, 128), np.uint8)).convert("P").save(f / "masks/000000.png")
+    ),
+    "the scribble is not black and white": lambda f: repaint(
+        f / "scribbles/000000.png", fill(7, (3, 3))
+    ),
+    "depth is from": lambda f: repaint(f / "depth/000000.png", fill(9_000, (100, 64))),
+    "do not cover the same pixels": lambda f: repaint(f / "depth/000000.png", fill(27_000)),
+    "records/000000.json differs": lambda f: cut(f / "records/000000.json"),
+    "images/000007.webp is not in metadata": lambda f: (f / "images/000007.webp").touch(),
+    "masks/.000001.png.4242 is not in": lambda f: (f / "masks/.000001.png.4242").touch(),
+    "ids occur twice: 000000": lambda f: (f / "metadata.jsonl").write_text(
+        2 * (f / "metadata.jsonl").read_text()
+    ),
+    "line 4 is no record": lambda f: (f / "metadata.jsonl").write_text(
+        (f / "metadata.jsonl").read_text() + "{half"
+    ),
+    "camera is no list of 25": lambda f: edit(f.parent, {"camera": [0.0] * 24}),
+    "camera holds what is no number": lambda f: edit(f.parent, {"camera": [None] * 25}),
+    "shape_code is no list of 48": lambda f: edit(f.parent, {"shape_code": []}),
+    "4 different captions": lambda f: edit(f.parent, {"captions": ["a", "b", "c", "d", "a"]}),
+    "captions are no list": lambda f: edit(f.parent, {"captions": ["a", "b", "c", "d", " "]}),
+    "not those of dmgi_lib.dataset, Bald": lambda f: edit(
+        f.parent, {"attributes": without("Bald")}
+    ),
+    "neither true, false nor null": lambda f: edit(
+        f.parent, {"attributes": without("Bald") | {"Bald": "yes"}}
+    ),
+    "skin_tone is not between": lambda f: edit(f.parent, {"skin_tone": 2}),
+    "identity is no whole number": lambda f: edit(f.parent, {"identity": "me"}),
+    "share identities: [1000000]": lambda f: edit(f.parent, {"seed": 1_000_000}),
+    "metadata.jsonl is missing": lambda f: (f / "metadata.jsonl").unlink(),
+    "metadata.jsonl holds no records": lambda f: (f / "metadata.jsonl").write_text(""),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_check_sees_what_is_wrong(fault, copy):
+    FAULTS[fault](copy / "train")
+    found = build.check(copy)
+    assert any(fault in line for line in found), found
+    assert all("train" in line for line in found)
+
+
+def test_check_is_a_command_and_takes_a_sample(built, tmp_path, monkeypatch, capsys):
+    ship(built, tmp_path / "sample", {"train": 1, "test": 1})
+
+    def exit_code():
+        monkeypatch.setattr(sys, "argv", ["build", "--check", "--root", str(tmp_path / "sample")])
+        with pytest.raises(SystemExit) as end:
+            build.main()
+        return end.value.code
+
+    assert exit_code() == 0 and "all samples are sound" in capsys.readouterr().out
+    cut(tmp_path / "sample/test/scribbles/500000.png")
+    assert exit_code() == 1 and "test/500000: scribbles cannot be" in capsys.readouterr().out
 
 
 def test_cameras_follow_eg3d():
@@ -120,37 +312,6 @@ def test_eyes_are_where_the_camera_says(seed):
         rows, columns = np.nonzero(picture.mask == CLASS[name])
         assert len(rows) > 0  # the lid may cover the centre itself
         assert np.hypot(columns + 0.5 - x, rows + 0.5 - y).min() < 1.5
-
-
-def test_attributes_and_captions_speak_of_the_person():
-    words = set(captions.vocabulary())
-    assert len(words) == len(captions.vocabulary())
-    mask = np.full((128, 128), CLASS["hair"])
-    mask[60:70] = CLASS["l_eye"]
-    for seed in range(60):
-        identity = sample_identity(seed)
-        view = sample_view(identity, 0)
-        seen = attributes(identity, view, mask)
-        assert set(seen) == set(ATTRIBUTES)
-        colors = [k for k in ("Black", "Blond", "Brown", "Red", "Gray") if seen[f"{k}_Hair"]]
-        assert len(colors) == (0 if identity.hair_style == "bald" else 1)
-        texts = captions.captions(seen, seed)
-        assert len(texts) >= 5 and texts == captions.captions(seen, seed)
-        for text in texts:
-            assert set(re.findall(r"[\w']+|[,.]", text)) <= words
-            for table in (captions.HAVE, captions.WEAR):
-                for name, phrases in table.items():
-                    if not seen[name]:  # no caption claims what is false or unseen
-                        others = [p for n, g in table.items() if n != name for p in g]
-                        for phrase in set(phrases) - set(others):
-                            if not any(phrase in o for o in others):
-                                assert phrase not in text, (phrase, text)
-
-
-def test_hair_unseen_is_unknown():
-    identity = next(i for i in map(sample_identity, range(50)) if i.hair_color == "red")
-    view = sample_view(identity, 0)
-    assert attributes(identity, view, np.zeros((128, 128), int))["Red_Hair"] is None
 
 
 def test_hair_grows_on_the_scalp_only():
