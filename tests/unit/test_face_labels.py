@@ -92,15 +92,14 @@ def test_brows_of_the_skins_colour_are_unknown(person, view):
 
 
 def test_the_unknown_middle_leaves_enough_of_both(view):
-    mask, seen = face(), []
-    for seed in range(3000):
+    flat, bent = face(0.03), face(0.15)
+    seen = []
+    for seed in range(1000):
         one = replace(sample_identity(seed), hair_style="short", hair_color="black", skin_tone=0.1)
-        risen = face(0.15 if one.brow_arch > 0.9 else 0.03)
-        seen.append(attributes(one, view, mask) | {
-            "Arched_Eyebrows": attributes(one, view, risen)["Arched_Eyebrows"]})  # fmt: skip
+        seen.append(attributes(one, view, bent if one.brow_arch > 0.9 else flat))
     for name in ("Bushy_Eyebrows", "Arched_Eyebrows", "Young"):
         values = Counter(s[name] for s in seen)
-        assert values[True] >= 300 and values[False] >= 600 and values[None] >= 600, (name, values)
+        assert values[True] >= 100 and values[False] >= 200 and values[None] >= 200, (name, values)
 
 
 def test_attributes_leave_the_middle_open(person, view):
@@ -141,12 +140,12 @@ def test_hair_unseen_is_unknown():
 @pytest.fixture(scope="module")
 def told():
     """(attributes, captions) of 300 people."""
+    flat, bent = face(0.02), face(0.16)
     out = []
     for seed in range(300):
         identity = sample_identity(seed)
         view = sample_view(identity, 0)
-        risen = 0.16 if identity.brow_arch > 0.9 else 0.02
-        mask = face(risen)
+        mask = (bent if identity.brow_arch > 0.9 else flat).copy()
         if view.mouth_open:
             mask[90:94, 58:70] = CLASS["mouth"]
         if view.earrings:

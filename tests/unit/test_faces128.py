@@ -117,12 +117,12 @@ def test_a_killed_build_leaves_nothing_behind_and_resumes(built, tmp_path):
     environment = os.environ | {"PYTHONPATH": path}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not list(tmp_path.glob("*/images/*.webp")):  # in the midst of a sample
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.01)
         process.kill()  # SIGKILL, of the parent alone
-        process.communicate(timeout=10)  # its output stays open as long as a worker lives
+        process.communicate(timeout=60)  # its output stays open as long as a worker lives
     finally:
         process.kill()
     left = len(list(tmp_path.glob("*/records/*.json")))
