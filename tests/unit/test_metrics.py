@@ -125,3 +125,17 @@ def test_hair_color_by_pixels_reads_the_masks_hair_region_only(tmp_path):
 def test_a_hair_reference_needs_examples():
     with pytest.raises(ValueError, match="two names"):
         metrics.HairColorReference.fit(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8), ["black"])
+
+
+def test_bootstrap_interval_of_a_mean():
+    values = np.random.default_rng(1).normal(5.0, 2.0, 400)
+    low, high = metrics.bootstrap_interval(
+        lambda i: float(values[i].mean()), 400, np.random.default_rng(0)
+    )
+    # ±1.96 · σ/√n = ±0.196 around the sample mean
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.12)
+    again = metrics.bootstrap_interval(
+        lambda i: float(values[i].mean()), 400, np.random.default_rng(0)
+    )
+    assert (low, high) == again
