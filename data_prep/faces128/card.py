@@ -158,13 +158,13 @@ def markdown(
     Args:
         found: of `survey.survey` on `split`.
         judge: see `judged`.
-        rendered: what the build printed of its speed.
+        rendered: what the build printed of its speed, and on what it ran.
     """
     from data_prep.faces128.person import SHAPE_NAMES
 
     head = HEAD.format(
         splits=_split_rows(root), test_seed=TEST_SEED, shapes=len(SHAPE_NAMES),
-        rendered=f"\nThe build says: {rendered.strip()}.\n" if rendered else "",
+        rendered=f"\nMeasured while rendering: {rendered.strip()}.\n" if rendered else "",
     )  # fmt: skip
     command = f"python -m data_prep.faces128.survey --split {split}"
     lines = [head, "## Measured", "", f"On the `{split}` split, by `{command}`."]
@@ -209,9 +209,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=SURVEYED, help="split that is measured")
     parser.add_argument("--samples", type=int, default=None, help="at most so many")
     parser.add_argument("--judge", type=Path, default=judge, help="the attribute judge's card.md")
-    parser.add_argument(
-        "--rendered", default="", help='the line "rendered … samples in …" that the build printed'
-    )
+    parser.add_argument("--rendered", default="", help='"… s a sample", as the build printed it')
     args = parser.parse_args()
     out = args.out or args.root
     write_card(args.root, out, args.split, args.samples, args.judge, args.rendered)
