@@ -5,8 +5,8 @@
         -f notebooks/params/06_*.yaml
 
 papermill executes; this adds what it lacks: parameters that the notebook does not list are refused,
-pictures and recorded numbers are written beside the executed notebook, several files of parameters
-make a run each, and all runs of a notebook share one table.
+pictures and recorded numbers are written beside the executed notebook, files of parameters make a
+run and a folder each, and all runs of a notebook share one table.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(
             recorded with `dmgi_lib.display.record`.
         parameters: name → value, for the cell tagged `parameters`.
         progress: shows a bar.
-        name: of a run among several; notebook and pictures go to out/name.
+        name: of the run; notebook and pictures go to out/name.
 
     Returns:
         The recorded numbers.
@@ -140,16 +140,21 @@ def main(arguments: list[str] | None = None) -> None:
             parameters = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
             if not isinstance(parameters, dict):
                 raise ValueError(f"{file} holds no `name: value` lines.")
-            runs[file.stem if file else ""] = parameters | given_here
+            name = file.stem if file else ""
+            if name in runs:
+                raise ValueError(
+                    f"two files of parameters are called {name}; expected different names, since"
+                    " each run gets a folder and a row of that name. Rename one."
+                )
+            runs[name] = parameters | given_here
         if given.notebook.is_file():
             for parameters in runs.values():  # refuse all before the first one runs
                 check_parameters(given.notebook, parameters)
         for name, parameters in runs.items():
-            where = name if len(runs) > 1 else ""
-            numbers = run(given.notebook, given.out, parameters, name=where)
-            _report(given.notebook, given.out, where, numbers)
+            numbers = run(given.notebook, given.out, parameters, name=name)
+            _report(given.notebook, given.out, name, numbers)
     except papermill.PapermillExecutionError as error:
-        stopped = given.out / where / given.notebook.name
+        stopped = given.out / name / given.notebook.name
         print(f"{error}\n{stopped} shows where it stopped.", file=sys.stderr)
         raise SystemExit(1) from None
     except (OSError, ValueError, yaml.YAMLError) as error:

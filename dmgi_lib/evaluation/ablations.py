@@ -1,81 +1,77 @@
 """What the choices are worth that the paper leaves open: one changed at a time, same budget.
 
-    python -m dmgi_lib.evaluation.ablations --minutes 5 --out docs/ablations.csv
+    python -m dmgi_lib.evaluation.ablations --minutes 5 --out runs/ablations.csv
 
-Every row trains M (stage 1) and T (stage 2) from the same cache for the same time; rows that change
-nothing in stage 1 share its M. The judges read what comes out, at the last and at the first step.
+Every row trains M (stage 1) and T (stage 2) from the same cache for the same time, and those of
+stage 3 both once more; what two rows have in common is trained once. The judges read what comes
+out, at the first and at the last exit. Trainings and rows are kept in files, so a run that was
+killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import copy
 import functools
-import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
+from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
 from dmgi_lib.evaluation.judges import load_judges
-from dmgi_lib.evaluation.protocol import GroundTruth, draw, score
+from dmgi_lib.evaluation.protocol import GroundTruth, draw, load_clip, read
+from dmgi_lib.evaluation.reading import COLUMNS, FID, Reading, ahead, interval, summary
+from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, file_hash, folder_hash
+from dmgi_lib.evaluation.table_output import columns_of, header_lines, write_csv
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
+from dmgi_lib.training.cache_manifest import state_hash
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights
-from dmgi_lib.training.run_files import write_whole
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
-from dmgi_lib.training.stages import load_part
+from dmgi_lib.training.stage_config import STAGES, StageConfig
+from dmgi_lib.training.stage_trainer import StageTrainer
+from dmgi_lib.training.stages import required_part
 
-COLUMNS = ("mIoU", "caption attributes", "perceptual distance (parser features)", "SSIM")
+LOSSES = {"parsing": 0.1}  # what differs from LossWeights in every row
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One row: what differs from the defaults in M, in T, and in the training of each."""
+class Budget:
+    """What every row gets.
 
-    mapping: Mapping[str, Any] = field(default_factory=dict)
-    modulation: Mapping[str, Any] = field(default_factory=dict)
-    first: Mapping[str, Any] = field(default_factory=dict)
-    second: Mapping[str, Any] = field(default_factory=dict)
-    source: str = "reverse"
+    Attributes:
+        minutes:    of training, for each stage.
+        batch_size: samples a training step.
+        held_out:   training identities that no row sees.
+        seed:       of weights, batches and noise.
+    """
 
-    @property
-    def stage_1(self) -> str:
-        """Equal for rows that can share an M."""
-        return repr((sorted(self.mapping.items()), sorted(self.first.items()), self.source))
-
-
-CHOICES: dict[str, Choice] = {
-    "default": Choice(),
-    "M: one row for all layers (W)": Choice(mapping={"latent": "w"}),
-    "M: the code itself, no offsets from w_avg": Choice(mapping={"origin": "zero"}),
-    "M: trained on noised pictures (leaks I)": Choice(source="noised"),
-    "steps: drawn early": Choice(first={"sampling": "early"}, second={"sampling": "early"}),
-    "steps: drawn late": Choice(first={"sampling": "late"}, second={"sampling": "late"}),
-    "steps: only the first": Choice(first={"steps": (0,)}, second={"steps": (0,)}),
-    "T: max over heads and words": Choice(modulation={"pool": "heads_and_tokens"}),
-    "T: averaged over positions": Choice(modulation={"average": "space"}),
-    "T: local path alone": Choice(modulation={"paths": "local"}),
-    "T: averaged path alone": Choice(modulation={"paths": "averaged"}),
-    "T: taught by I_0^d alone": Choice(second={"targets": "diffusion"}),
-    "T: taught by I alone": Choice(second={"targets": "image"}),
-    "losses: no parsing": Choice(
-        first={"weights": LossWeights()}, second={"weights": LossWeights()}
-    ),
-}
+    minutes: float = 5.0
+    batch_size: int = 16
+    held_out: int = 64
+    seed: int = 0
 
 
 class Ablation:
     """Trains and measures rows.
 
     Args:
-        caches: "reverse", and "noised" if a row asks for it.
-        run_dir: checkpoints of each row; training goes on where it was stopped.
+        weights: pipeline folder: E, G, loss_net, judges, image_encoder.
+        caches:  "reverse", and "noised" if a row asks for it.
+        dataset: the one that the caches were made from.
+        truth:   test samples.
+        run_dir: checkpoints; training goes on where it was stopped.
+        files:   finished rows.
     """
 
     def __init__(
@@ -85,108 +81,184 @@ class Ablation:
         dataset: FaceDataset,
         truth: GroundTruth,
         run_dir: Path,
-        minutes: float,
-        batch_size: int = 16,
-        seed: int = 0,
+        files: RowFiles,
+        budget: Budget,
     ) -> None:
         self.weights, self.caches, self.dataset, self.truth = weights, caches, dataset, truth
-        self.run_dir, self.minutes, self.batch_size, self.seed = run_dir, minutes, batch_size, seed
-        self.parts = {name: load_part(weights, name) for name in ("generator", "loss_net")}
+        self.run_dir, self.files, self.budget = run_dir, files, budget
+        self.G = required_part(weights, "generator", "data_prep.priors.train_stylegan2")
+        self.loss_net = required_part(weights, "loss_net", "data_prep.priors.train_recognizers")
+        self.frozen = [state_hash(network) for network in (self.G, self.loss_net)]
         self.judges = load_judges(weights)
-        self.m_of: dict[str, Any] = {}
+        self.clip = load_clip(weights)
+        self.trained: dict[str, tuple[dict[str, Any], int]] = {}
 
-    def trained(self, name: str, choice: Choice) -> DMGIPipeline:
-        """The pipeline with the M and T of a row."""
-        folder = self.run_dir / "".join(c if c.isalnum() else "_" for c in name)
-        default = LossWeights(parsing=0.1)
-        if choice.stage_1 not in self.m_of:
-            config = StageConfig(1, **({"weights": default} | dict(choice.first)))
-            mapping = replace(MINI.mapping, **choice.mapping)
-            cache = self.caches[choice.source]
-            self.m_of[choice.stage_1] = self._fit(folder / "1", config, cache, mapping=mapping)
-        m = self.m_of[choice.stage_1]["mapping_network"]
-        config = StageConfig(2, **({"weights": default} | dict(choice.second)))
-        modulation = replace(MINI.modulation, **choice.modulation)
-        reverse = self.caches["reverse"]
-        t = self._fit(folder / "2", config, reverse, mapping_network=m, modulation=modulation)
-        parts = {"mapping_network": m.eval(), "style_modulation": t["style_modulation"].eval()}
-        return DMGIPipeline.from_pretrained(self.weights, **parts)
+    def networks(self, choice: Choice) -> tuple[dict[str, Any], dict[str, float]]:
+        """M and T of a row, and how many steps each stage made in its time."""
+        found: dict[str, Any] = {}
+        steps: dict[str, float] = {}
+        for stage in (1, 2) if choice.third is None else (1, 2, 3):
+            networks, steps[f"steps of stage {stage}"] = self._stage(stage, choice, found)
+            found |= networks
+        return {name: network.eval() for name, network in found.items()}, steps
 
-    def _fit(
-        self, run_dir: Path, config: StageConfig, cache: FeatureCache, **networks: Any
-    ) -> dict[str, Any]:
-        torch.manual_seed(self.seed)
-        parts = (cache, self.dataset, self.parts["generator"], self.parts["loss_net"])
-        trainer = StageTrainer(config, *parts, **networks)
-        loop = LoopConfig(
-            run_dir=run_dir,
-            minutes=self.minutes,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            learning_rate=5e-4,
-            warmup_steps=50,
-            cooldown=0.3,
-        )
-        return trainer.fit(loop).ema
+    def rows(self, name: str) -> tuple[dict[int, FinishedRow], dict[str, float]]:
+        """A choice at the first and at the last exit, and its training steps."""
+        choice, key = CHOICES[name], "".join(c if c.isalnum() else "_" for c in name)
+        caches = [self.caches[source] for source in sorted({"reverse", choice.source})]
+        facts = {
+            "choice": choice.depends_on(2 if choice.third is None else 3),
+            "caches": [[cache.manifest, len(cache)] for cache in caches],
+        }
 
-    def measured(self, pipe: DMGIPipeline) -> dict[str, float]:
-        """Columns at the last step, and at the first."""
-        row: dict[str, float] = {}
-        last = pipe.config.num_inference_steps - 1
-        for step, suffix in ((last, ""), (0, " @ exit 0")):
-            images = draw(pipe, self.truth.prompts, self.truth.masks, step, self.seed)[0]
-            read = score(images, self.truth, self.judges, self.seed)
-            row |= {f"{name}{suffix}": read[name] for name in COLUMNS}
-        return row
+        @functools.cache
+        def pipe() -> DMGIPipeline:
+            return DMGIPipeline.from_pretrained(self.weights, **self.networks(choice)[0])
+
+        def make(step: int) -> tuple[Tensor, Reading]:
+            drawn_for = (self.truth.prompts, self.truth.masks)
+            images = draw(pipe(), *drawn_for, step, self.budget.seed)[0]
+            seed, tokenizer = self.budget.seed, pipe().tokenizer
+            return images, read(images, self.truth, self.judges, seed, self.clip, tokenizer)
+
+        steps = self.files.numbers(f"{key}_steps", lambda: self.networks(choice)[1], **facts)
+        last = self.caches["reverse"].num_inference_steps - 1
+        return {
+            step: self.files.row(f"{key}_{step}", name, functools.partial(make, step), **facts)
+            for step in (0, last)
+        }, steps
+
+    def _stage(
+        self, stage: int, choice: Choice, before: dict[str, Any]
+    ) -> tuple[dict[str, Any], int]:
+        """The averaged networks that a stage trains, from those of the stages before, and steps."""
+        cache = self.caches[choice.source if stage == 1 else "reverse"]
+        budget, options = self.budget, (choice.first, choice.second, choice.third)[stage - 1] or {}
+        minutes = budget.minutes * (choice.longer if stage == 2 else 1)
+        sizes = [budget.minutes, budget.batch_size, budget.held_out, budget.seed, len(cache)]
+        facts = [choice.depends_on(stage), sizes, cache.manifest, self.frozen]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
+        if digest not in self.trained:
+            torch.manual_seed(budget.seed)
+            config = StageConfig(
+                stage,
+                LossWeights(**(LOSSES | dict(choice.losses))),
+                held_out=budget.held_out,
+                **options,
+            )
+            trainer = StageTrainer(
+                config,
+                cache,
+                self.dataset,
+                self.G,
+                self.loss_net,
+                **copy.deepcopy(before),
+                mapping=replace(MINI.mapping, **choice.mapping),
+                modulation=replace(MINI.modulation, **choice.modulation),
+            )
+            loop = LoopConfig(
+                run_dir=self.run_dir / f"stage{stage}-{digest}",
+                minutes=minutes,
+                batch_size=budget.batch_size,
+                seed=budget.seed,
+                learning_rate=5e-4,
+                warmup_steps=50,
+                cooldown=0.3,
+            )
+            result = trainer.fit(loop)
+            self.trained[digest] = {k: result.ema[k] for k in STAGES[stage]}, result.step
+        return self.trained[digest]
+
+
+def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
+    """Lines of the table, one for each row and exit, as each is finished.
+
+    "<column> gain" is how much better the row is than the one it stands `against`, with the
+    interval of the difference on the same samples; rows come after those they stand against.
+    """
+    finished: dict[str, dict[int, FinishedRow]] = {}
+    for name in tqdm(names, desc="choices", disable=None):
+        finished[name], steps = ablation.rows(name)
+        against = finished.get(CHOICES[name].against, {}) if name != "default" else {}
+        for step, row in finished[name].items():
+            line = {"row": name, "exit step": step, "against": CHOICES[name].against}
+            line |= columns_of(summary(row.reading, ablation.budget.seed)) | steps
+            if step in against:
+                line |= _gains(row.reading, against[step].reading, ablation.budget.seed)
+            yield line
+
+
+def _gains(ours: Reading, theirs: Reading, seed: int) -> dict[str, float]:
+    rng = np.random.default_rng(seed)
+    found: dict[str, float] = {}
+    for column in COLUMNS:
+        of = functools.partial(ahead, ours, theirs, column)
+        low, high = interval(of, len(ours), rng, column == FID)
+        gain = f"{column} gain"
+        found |= {gain: of(), f"{gain} low": low, f"{gain} high": high}
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module docstring."""
+    defaults = Budget()
     parser = argparse.ArgumentParser(
         description="Train and measure one row for each named choice.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    cache = Path("~/.cache/dmgi/features")
-    parser.add_argument("--minutes", type=float, default=5.0, help="for each stage of each row")
+    cache = Path("~/.cache/dmgi/features").expanduser()
+    runs = Path("~/.cache/dmgi/runs/ablations").expanduser()
+    parser.add_argument("--minutes", type=float, default=defaults.minutes, help="for each stage")
     parser.add_argument("--only", nargs="*", default=list(CHOICES), choices=list(CHOICES))
     parser.add_argument("--weights", type=Path, default=MINI.folder, help="pipeline folder")
     parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
     parser.add_argument("--cache", type=Path, default=cache / "mask", help="feature cache")
     parser.add_argument("--noised-cache", type=Path, default=cache / "noised", help="leaking one")
-    run_dir = Path("~/.cache/dmgi/runs/ablations")
-    parser.add_argument("--run-dir", type=Path, default=run_dir, help="checkpoints")
+    parser.add_argument("--run-dir", type=Path, default=runs, help="checkpoints")
+    parser.add_argument("--rows", type=Path, default=Path("runs/ablations"), help="finished rows")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations.csv"), help="table")
     parser.add_argument("--n", type=int, default=200, help="test identities")
+    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
+    parser.add_argument("--held-out", type=int, default=defaults.held_out, help="identities")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
     given = parser.parse_args(arguments)
-    caches = {"reverse": FeatureCache(given.cache)}
-    if any(CHOICES[name].source == "noised" for name in given.only):
+    budget = Budget(given.minutes, given.batch_size, given.held_out, given.seed)
+    names, notes, caches = list(given.only), [], {"reverse": FeatureCache(given.cache)}
+    leaking = [name for name in names if CHOICES[name].source == "noised"]
+    if leaking and not given.noised_cache.is_dir():
+        names = [name for name in names if name not in leaking]
+        notes = [
+            f"no row {', '.join(leaking)}: its cache is missing; build it with python -m"
+            " dmgi_lib.training.feature_cache --source noised --cache ~/.cache/dmgi/features/noised"
+        ]
+    elif leaking:
         caches["noised"] = FeatureCache(given.noised_cache)
-    truth = GroundTruth.read(FaceDataset(given.data, "test"), given.n)
-    ablation = Ablation(
-        given.weights,
-        caches,
-        FaceDataset(given.data, "train"),
-        truth,
-        given.run_dir.expanduser(),
-        given.minutes,
+    train, test = (FaceDataset(given.data, split) for split in ("train", "test"))
+    for one in caches.values():
+        one.check(train, DMGIPipeline.from_pretrained(given.weights))
+    files = RowFiles(
+        given.rows,
+        weights=folder_hash(given.weights),
+        data=file_hash(test.folder / "metadata.jsonl"),
+        n=given.n,
+        budget=vars(budget),
     )
-    rows: list[dict[str, Any]] = []
-    for name in given.only:
-        row = ablation.measured(ablation.trained(name, CHOICES[name]))
-        print(name, *(f"{column} {value:.3f}" for column, value in row.items()), sep="  ")
-        rows.append({"row": name, "N": len(truth.images)} | row)
-        write_whole(given.out, functools.partial(_write, rows, given.minutes))
-    print(given.out)
-
-
-def _write(rows: list[dict[str, Any]], minutes: float, path: Path) -> None:
-    text = io.StringIO()
-    text.write(f"# N = {rows[0]['N']} test identities; {minutes:g} min for M and for T each;")
-    text.write(" extractors: judge_parser, judge_attributes\n")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
+    truth = GroundTruth.read(test, given.n)
+    ablation = Ablation(given.weights, caches, train, truth, given.run_dir, files, budget)
+    header = [
+        *header_lines(truth, "mask", given.data.name),
+        f"{budget.minutes:g} min of training for M, for T, and for both in rows of stage 3, batch"
+        f" {budget.batch_size}, from {len(caches['reverse'])} cached entries; gain: how much better"
+        " than the row it stands against, on the same samples",
+        *notes,
+    ]
+    lines: list[dict[str, Any]] = []
+    for line in lines_of(ablation, names):
+        lines.append(line)
+        write_csv(given.out, header, lines)
+        shown = "  ".join(f"{column} {line[column]:.3f}" for column in COLUMNS)
+        tqdm.write(f"{line['row']}, exit {line['exit step']}: {shown}")
+    print(*header, given.out, sep="\n")
 
 
 if __name__ == "__main__":

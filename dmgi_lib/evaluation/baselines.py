@@ -1,6 +1,6 @@
 """Encoder baselines of Table 1: mask → W+ with no diffusion, and the same plus text optimisation.
 
-    python -m dmgi_lib.evaluation.baselines --minutes 15
+    python -m dmgi_lib.evaluation.baselines --minutes 45
 
 `MaskEncoder` stands for pSp-style encoders: it sees the mask and nothing else, and is trained with
 stage 1's losses. `optimise_for_text` stands for TediGAN's text step: the encoder's code is moved by
@@ -14,6 +14,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from dmgi_lib.dataset import FaceDataset, default_root, to_float, to_uint8
+from dmgi_lib.evaluation.row_files import file_hash
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask, mask_to_rgb
 from dmgi_lib.presets import MINI
 from dmgi_lib.training import losses
+from dmgi_lib.training.cache_manifest import state_hash
 from dmgi_lib.training.loop import LoopConfig, batch_indices, run
 from dmgi_lib.weight_folder import save_component
 
@@ -147,6 +150,9 @@ class BaselineTrainer:
         self.perceptual = losses.PerceptualLoss(self.loss_net)
         self.identity = losses.IdentityLoss(self.loss_net)
         self.parsing = losses.ParsingLoss(self.loss_net)
+        self.code_prior = None
+        if self.weights.code_prior:
+            self.code_prior = losses.CodePrior.of(self.G, self.weights.row_growth)
         encoder.mapping.w_avg.copy_(G.mean_latent)
         known = dataset.identities.unique()
         unseen = torch.isin(dataset.identities, known[len(known) - held_out :])
@@ -171,12 +177,18 @@ class BaselineTrainer:
                 "identity": self.identity(image, target),
                 "latent": losses.latent_regulariser(w, self.G.mean_latent),
             }
+            if self.code_prior is not None:
+                found["code_prior"] = self.code_prior(w)
             if self.weights.parsing:
                 found["parsing"] = self.parsing(image, mask)
         return {name: value.float() for name, value in found.items()}
 
     def fit(self, loop: LoopConfig) -> Any:
-        """Trains through the common loop; returns its result."""
+        """Trains through the common loop; returns its result.
+
+        Raises:
+            ValueError: run_dir holds a checkpoint of another G, loss net, data set or recipe.
+        """
         rate = loop.learning_rate
         optimizer = torch.optim.Adam(self.encoder.parameters(), lr=rate, betas=(0.9, 0.99))
 
@@ -194,8 +206,22 @@ class BaselineTrainer:
 
         modules: dict[str, nn.Module] = {"mask_encoder": self.encoder}
         optimizers: dict[str, torch.optim.Optimizer] = {"mask_encoder": optimizer}
-        names = ("mask_encoder",)
-        return run(loop, modules, optimizers, step_fn, ema=names, sample_fn=self.sample_grid)
+        made_from = {
+            "losses": asdict(self.weights),
+            "frozen": [state_hash(network) for network in (self.G, self.loss_net)],
+            "dataset": file_hash(self.dataset.folder / "metadata.jsonl"),
+            "training samples": len(self.train_rows),
+            "learning_rate": rate,
+        }
+        return run(
+            loop,
+            modules,
+            optimizers,
+            step_fn,
+            ema=("mask_encoder",),
+            sample_fn=self.sample_grid,
+            made_from=made_from,
+        )
 
     @torch.no_grad()
     def measure(self, encoder: nn.Module) -> dict[str, float]:
@@ -226,7 +252,9 @@ def main() -> None:
         description="Train the mask encoder, a baseline without diffusion.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, default=15.0, help="budget over all resumes")
+    parser.add_argument(
+        "--minutes", type=float, default=45.0, help="budget: that of the three stages together"
+    )
     parser.add_argument("--weights", type=Path, default=MINI.folder, help="pipeline folder")
     parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
     run_dir = Path("~/.cache/dmgi/runs/mask_encoder")
@@ -234,13 +262,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--parsing", type=float, default=0.1, help="weight of the parsing loss")
+    for name, default in (asdict(losses.LossWeights()) | {"parsing": 0.1}).items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, default=default, help="see losses.LossWeights")
     args = parser.parse_args()
     G = required_part(args.weights, "generator", "data_prep.priors.train_stylegan2")
     loss_net = required_part(args.weights, "loss_net", "data_prep.priors.train_recognizers")
     torch.manual_seed(args.seed)
     encoder = MaskEncoder(G.config.img_resolution, G.num_ws, len(G.mean_latent))
-    weights = losses.LossWeights(parsing=args.parsing)
+    weights = losses.LossWeights(**{k: getattr(args, k) for k in asdict(losses.LossWeights())})
     trainer = BaselineTrainer(encoder, G, loss_net, FaceDataset(args.data), weights)
     loop = LoopConfig(
         run_dir=args.run_dir.expanduser(),
@@ -258,7 +288,7 @@ def main() -> None:
         "",
         f"- command: `python -m dmgi_lib.evaluation.baselines {shlex.join(sys.argv[1:])}`",
         f"- date: {date.today().isoformat()}, seed {args.seed}, batch size {args.batch_size}",
-        f"- {result.step} steps, {result.seconds / 60:.1f} minutes",
+        f"- {result.step} steps, {result.seconds / 60:.1f} minutes; losses {asdict(weights)}",
         "",
         "| held-out training identities | value |",
         "|---|---|",

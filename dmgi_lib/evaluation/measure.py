@@ -11,7 +11,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +21,11 @@ import torch
 
 from dmgi_lib.dataset import FaceDataset, default_root, sample_root
 from dmgi_lib.evaluation import metrics
+from dmgi_lib.evaluation.goals import Finding
 from dmgi_lib.evaluation.judges import Judges, hair_color_name, load_judges
 from dmgi_lib.evaluation.metrics import HairColorReference
 from dmgi_lib.evaluation.protocol import GroundTruth, draw, random_faces, score
-from dmgi_lib.evaluation.speed import measure_in_fresh_process
+from dmgi_lib.evaluation.speed import machine, measure_in_fresh_process
 from dmgi_lib.evaluation.word_swap import (
     SWAP_COLORS,
     score_hair_colors,
@@ -168,55 +168,28 @@ def measure(weights: str, root: Path | None, config: MeasureConfig) -> dict[str,
     }
 
 
-def machine() -> dict[str, Any]:
-    """CPU, cores, and versions that the numbers depend on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.open() if "model name" in line]
-        cpu = names[0] if names else cpu
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "torch threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A number to reach."""
-
-    name: str
-    value: float
-    bound: float
-    at_least: bool = True
-
-    @property
-    def met(self) -> bool:
-        """Whether the bound is kept."""
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-
-def goals(result: dict[str, Any]) -> list[Goal]:
+def goals(result: dict[str, Any]) -> list[Finding]:
     """What the shipped model is meant to reach, per exit step that was measured."""
     found = [
-        Goal(f"mIoU above shuffled masks; {name}", row["mIoU gap"], 0.15)
+        Finding(f"mIoU above shuffled masks; {name}", row["mIoU gap"], 0.15)
         for name, row in result["rows"].items()
         if name.startswith("DMGI")
     ]
     for name, row in result["hair colour"].items():
         if name.startswith("DMGI"):
-            found.append(Goal(f"hair colour read by the judge; {name}", row["judge"]["share"], 0.7))
-            found.append(Goal(f"hair colour read from pixels; {name}", row["pixels"]["share"], 0.7))
+            found.append(
+                Finding(f"hair colour read by the judge; {name}", row["judge"]["share"], 0.7)
+            )
+            found.append(
+                Finding(f"hair colour read from pixels; {name}", row["pixels"]["share"], 0.7)
+            )
     speed = result["speed"]
     return [
         *found,
-        Goal("first image at exit_step=0, s", speed["first_image"], 1.0, at_least=False),
-        Goal("loading (imports included), s", speed["load"], 10.0, at_least=False),
-        Goal("peak memory, GB", speed["peak_memory_gb"], 2.0, at_least=False),
-        Goal("peak memory, full process, GB", speed["peak_memory_full_gb"], 2.0, at_least=False),
+        Finding("first image at exit_step=0, s", speed["first_image"], 1.0, "<="),
+        Finding("loading (imports included), s", speed["load"], 10.0, "<="),
+        Finding("peak memory, GB", speed["peak_memory_gb"], 2.0, "<="),
+        Finding("peak memory, full process, GB", speed["peak_memory_full_gb"], 2.0, "<="),
     ]
 
 
@@ -250,8 +223,7 @@ def report(result: dict[str, Any]) -> str:
     )
     lines.append("\ngoals")
     for goal in goals(result):
-        sign, verdict = (">=" if goal.at_least else "<="), ("reached" if goal.met else "MISSED")
-        lines.append(f"  {goal.name:<62}{goal.value:8.3f} {sign} {goal.bound:<5} {verdict}")
+        lines.append(f"  {goal.line()}")
     return "\n".join(lines)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,7 +95,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     metric = FrechetInceptionDistance(feature=_Embedder(real.shape[1])).set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(generated, real=False)
-    return metric.compute().item()
+    return max(0.0, metric.compute().item())  # equal sets come out a little below
 
 
 def perceptual_distance(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
@@ -147,8 +146,8 @@ def attribute_accuracy(read: Tensor, wanted: Tensor) -> float:
     """Share of known attributes that are read as wanted.
 
     Args:
-        read:   (B, 40) bool, from `AttributeJudge.read`.
-        wanted: (B, 40) integers: 1 true, 0 false, -1 unknown (not counted).
+        read:   (B, A) bool, from `AttributeJudge.read`.
+        wanted: (B, A) integers: 1 true, 0 false, -1 unknown (not counted).
     """
     known = wanted >= 0
     return (read[known] == (wanted[known] == 1)).double().mean().item()
@@ -160,7 +159,7 @@ def balanced_accuracy(read: Tensor, wanted: Tensor) -> Tensor:
     Args: as `attribute_accuracy`.
 
     Returns:
-        (40,) float64; NaN where the set lacks true or false samples.
+        (A,) float64; NaN where the set lacks true or false samples.
     """
     yes, no = (wanted == 1).double(), (wanted == 0).double()
     hit_yes = (read.double() * yes).sum(dim=0) / yes.sum(dim=0)  # 0/0 = NaN is meant
@@ -281,30 +280,3 @@ def hair_color_by_pixels(image: Tensor, mask: Tensor, reference: HairColorRefere
     """
     lab = median_hair_lab(image, mask)
     return "none" if lab is None else reference.classify(lab)
-
-
-# --- uncertainty ---------------------------------------------------------------------------------
-
-
-def bootstrap_interval(
-    statistic: Callable[[np.ndarray], float],
-    n: int,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-) -> tuple[float, float]:
-    """Percentile bootstrap over the samples of a test set (Efron 1979).
-
-    Args:
-        statistic: takes (n,) indices into the set, drawn with repetition, and returns the number
-            of interest; e.g. `lambda i: mean_iou(tables[i])`.
-        n:         size of the set.
-        rng:       source of the draws.
-
-    Returns:
-        lower and upper bound of the interval.
-    """
-    values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)

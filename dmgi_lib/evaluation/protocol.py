@@ -1,12 +1,9 @@
-"""One row of Table 1: draw a face for every test sample and let the judges read it.
-
-Every distance is named after the network it rests on; none is the paper's FID, LPIPS or ID, so
-compare rows with rows, never with the paper's numbers.
-"""
+"""One row of Table 1: draw a face for every test sample and let the judges read it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
+from transformers.utils import logging
 
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.baselines import text_similarity
 from dmgi_lib.evaluation.caption_attributes import claimed
 from dmgi_lib.evaluation.judges import Judges
+from dmgi_lib.evaluation.reading import Reading, summary
 from dmgi_lib.pipeline import DMGIPipeline
 
 JUDGED_SIZE = 128  # pixels at which the judges read; larger outputs are reduced to it
+READ_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def draw(
     seed: int = 0,
     batch_size: int = 25,
     condition: str = "mask",
+    num_inference_steps: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Draw one face per prompt and mask or scribble.
 
@@ -91,11 +92,12 @@ def draw(
         seed:       image i starts from noise of seed + i, whatever the batch size.
         batch_size: images drawn at once.
         condition:  "mask" or "scribble", what the inputs are.
+        num_inference_steps: S; None: the model's own.
 
     Returns:
         I' (B, 3, 128, 128) in [-1, 1], and I_0^d likewise if the process ran to its end.
     """
-    steps = pipe.config.num_inference_steps
+    steps = num_inference_steps or pipe.config.num_inference_steps
     results: list[tuple[Tensor, Tensor | None]] = []
     starts = range(0, len(prompts), batch_size)
     for start in tqdm(starts, desc=f"exit_step {exit_step % steps}", disable=None, leave=False):
@@ -106,6 +108,7 @@ def draw(
             prompts[part],
             **visual,
             exit_step=exit_step % steps,
+            num_inference_steps=steps,
             generator=[torch.Generator().manual_seed(s) for s in seeds],
             output_type="pt",
         )
@@ -125,7 +128,70 @@ def judged_size(images: Tensor) -> Tensor:
     return images.clamp(-1, 1).float()
 
 
+def load_clip(folder: Path) -> CLIPModel:
+    """The text-image encoder of a weights folder, in fp32, without the library's progress bar."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return CLIPModel.from_pretrained(folder / "image_encoder", dtype=torch.float32).eval()
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 @torch.no_grad()
+def read(
+    images: Tensor,
+    truth: GroundTruth,
+    judges: Judges,
+    seed: int,
+    clip: CLIPModel | None = None,
+    tokenizer: Any = None,
+) -> Reading:
+    """Lets the judges read one row: images (N, 3, 128, 128), the i-th drawn for `truth`'s i-th.
+
+    Args:
+        seed: of the shuffle that gives every picture the mask of another sample.
+        clip, tokenizer: of the CLIP score; without them there is none.
+
+    Raises:
+        ValueError: pictures and samples differ in number.
+    """
+    n = len(images)
+    if n != len(truth.images):
+        raise ValueError(
+            f"{n} pictures came for {len(truth.images)} samples; expected one each. Take the"
+            " samples that were drawn: truth.taken(rows)."
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    other = torch.empty(n, dtype=torch.int64)
+    other[order] = torch.from_numpy(np.roll(order, 1))  # nobody keeps the own mask
+    parts: list[dict[str, Tensor]] = []
+    starts = range(0, n, READ_AT_ONCE)
+    for start in tqdm(starts, desc="judges", disable=None, leave=False):
+        part = slice(start, start + READ_AT_ONCE)
+        drawn, real = images[part], truth.images[part]
+        parser, identity = judges.parser, judges.identity.identity
+        parsed = parser.parse(drawn)
+        seen, wanted = parser.features(drawn), parser.features(real)
+        found = {
+            "own": metrics.confusion(parsed, truth.masks[part]),
+            "shuffled": metrics.confusion(parsed, truth.masks[other[part]]),
+            "embedding": parser.embedding(drawn),
+            "reference": parser.embedding(real),
+            "perceptual": metrics.perceptual_distance(seen, wanted),
+            "ssim": metrics.ssim(drawn, real),
+            "identity": metrics.identity_cosine(identity(drawn), identity(real)),
+            "attributes": judges.attributes.read(drawn)[0],
+            "clip": torch.empty(0),
+        }
+        if clip is not None:
+            found["clip"] = text_similarity(clip, tokenizer, truth.prompts[part])(drawn)
+        parts.append(found)
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Reading(**tensors, known=truth.attributes, claims=claimed(truth.prompts))
+
+
 def score(
     images: Tensor,
     truth: GroundTruth,
@@ -135,72 +201,16 @@ def score(
     tokenizer: Any = None,
     resamples: int = 200,
 ) -> dict[str, Any]:
-    """One row of the table: images (N, 3, 128, 128), the i-th drawn for the i-th mask and caption.
+    """One row of the table as numbers with 95 % bootstrap intervals: `read`, then `summary`.
 
     "mIoU shuffled" scores the same images against masks of other samples: what any face gets.
     "caption attributes" is the share of what the caption names that the judge reads. "<name> low"
-    and "<name> high" bound the 95 % bootstrap interval over samples.
+    and "<name> high" bound the interval over samples.
 
     Args:
-        clip, tokenizer: of the CLIP score; without them there is none.
         resamples: of the bootstrap; 0 leaves the intervals out, which saves most of the time.
     """
-    rng = np.random.default_rng(seed)
-    n, parts = len(images), list(zip(images.split(50), truth.images.split(50), strict=True))
-    parsed = torch.cat([judges.parser.parse(a) for a, _ in parts])
-    order = rng.permutation(n)
-    other = torch.empty(n, dtype=torch.int64)
-    other[order] = torch.from_numpy(np.roll(order, 1))  # nobody keeps the own mask
-    table = metrics.confusion(parsed, truth.masks)
-    shuffled = metrics.confusion(parsed, truth.masks[other])
-    embedding = [(judges.parser.embedding(a), judges.parser.embedding(b)) for a, b in parts]
-    generated, real = (torch.cat(side) for side in zip(*embedding, strict=True))
-    read = torch.cat([judges.attributes.read(a)[0] for a, _ in parts])
-    claims = claimed(truth.prompts)
-
-    def of_tables(statistic: Any) -> Any:
-        return lambda rows: statistic(table[rows])
-
-    def mean_of(values: Tensor) -> Any:
-        return lambda rows: values[rows].mean().item()
-
-    def gap(rows: Any) -> float:
-        return metrics.mean_iou(table[rows]) - metrics.mean_iou(shuffled[rows])
-
-    distance = [
-        metrics.perceptual_distance(judges.parser.features(a), judges.parser.features(b))
-        for a, b in parts
-    ]
-    cosine = [
-        metrics.identity_cosine(judges.identity.identity(a), judges.identity.identity(b))
-        for a, b in parts
-    ]
-    statistics = {
-        "mIoU": of_tables(metrics.mean_iou),
-        "mIoU gap": gap,
-        "ACC": of_tables(metrics.pixel_accuracy),
-        "perceptual distance (parser features)": mean_of(torch.cat(distance)),
-        "SSIM": mean_of(torch.cat([metrics.ssim(a, b) for a, b in parts])),
-        "identity cosine (shape judge)": mean_of(torch.cat(cosine)),
-        "attribute accuracy": lambda rows: metrics.attribute_accuracy(
-            read[rows], truth.attributes[rows]
-        ),
-        "caption attributes": lambda rows: metrics.attribute_accuracy(read[rows], claims[rows]),
-    }
-    if clip is not None:
-        likes = [
-            text_similarity(clip, tokenizer, truth.prompts[k : k + 50])(images[k : k + 50])
-            for k in range(0, n, 50)
-        ]
-        statistics["CLIP score (own encoder)"] = mean_of(torch.cat(likes))
-    result: dict[str, Any] = {"N": n, "mIoU shuffled": metrics.mean_iou(shuffled)}
-    result["FID (parser features)"] = metrics.frechet_distance(real, generated)
-    for name, statistic in statistics.items():
-        result[name] = statistic(slice(None))
-        if resamples:
-            low, high = metrics.bootstrap_interval(statistic, n, rng, resamples=resamples)
-            result |= {f"{name} low": low, f"{name} high": high}
-    return result
+    return summary(read(images, truth, judges, seed, clip, tokenizer), seed, resamples)
 
 
 @torch.no_grad()

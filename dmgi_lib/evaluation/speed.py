@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 
 def measure_in_fresh_process(weights: str = "mini", repeats: int = 5) -> dict[str, float]:
@@ -71,6 +75,78 @@ def measure_here(weights: str, repeats: int) -> dict[str, float]:
         "peak_memory_gb": peak_early,
         "peak_memory_full_gb": peak_memory_gb(),
         "num_inference_steps": pipe.config.num_inference_steps,
+    }
+
+
+def seconds_a_face(
+    pipe: Any,
+    prompt: str,
+    x: Any,
+    condition: str,
+    exit_steps: tuple[int, ...],
+    controlnet_steps: int,
+    repeats: int = 5,
+) -> dict[str, float]:
+    """Median seconds of one face at batch 1, in this process: early exits and ControlNet alone.
+
+    The calls take turns, so that whatever else the machine does slows all of them alike.
+
+    Args:
+        x: (H, W) class ids or strokes, as `condition` says.
+        controlnet_steps: of the reverse process whose own image I_0^d is decoded, without M, T
+            and G.
+
+    Returns:
+        "exit_<step>" for each step, and "controlnet".
+    """
+    import torch
+
+    from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
+    from dmgi_lib.prompts import encode_empty, encode_text, tokenize
+
+    @torch.no_grad()
+    def controlnet_alone() -> None:
+        picture = (mask_to_rgb if condition == "mask" else scribble_to_rgb)(x[None])
+        text = encode_text(pipe.text_encoder, tokenize(pipe.tokenizer, [prompt]).ids)
+        states = pipe.encoder(condition).reverse_process(
+            text,
+            encode_empty(pipe.tokenizer, pipe.text_encoder),
+            picture.to(text),
+            generator=torch.Generator().manual_seed(0),
+            num_inference_steps=controlnet_steps,
+            guidance_scale=pipe.config.guidance_scale,
+            capture_steps=(),
+        )
+        pipe.decode_latents([state.latents for state in states][-1])
+
+    calls: dict[str, Any] = {"controlnet": controlnet_alone}
+    for step in exit_steps:
+        calls[f"exit_{step}"] = lambda s=step: pipe(prompt, **{condition: x}, exit_step=s)
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            if turn:  # the first one warms up
+                taken[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def machine() -> dict[str, Any]:
+    """CPU, cores, and versions that the numbers depend on."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.open() if "model name" in line]
+        cpu = names[0] if names else cpu
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
     }
 
 

@@ -2,7 +2,9 @@
 
     python -m dmgi_lib.training.feature_cache --data ROOT --steps 0,2,4,7,9 --views 2
 
-Shards of `features.encode_samples`, and a manifest that says what made them.
+Shards of `features.encode_samples`, and a manifest that says what made them (`cache_manifest`).
+A build that is killed goes on where it was: shards are written whole, and only missing or broken
+ones are made.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import functools
 import hashlib
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.presets import MINI, PRESETS
+from dmgi_lib.training.cache_manifest import (
+    check_facts,
+    dataset_facts,
+    encoder_facts,
+    read_manifest,
+    settle_manifest,
+)
 from dmgi_lib.training.features import (
     CONDITIONS,
     SOURCES,
@@ -32,27 +41,35 @@ from dmgi_lib.training.features import (
     as_batch,
     encode_samples,
 )
-from dmgi_lib.training.run_files import write_whole
-from dmgi_lib.weight_folder import part_name
+from dmgi_lib.training.run_files import sweep, write_whole
+from dmgi_lib.weight_folder import check_safetensors
 
-FROZEN = ("text_encoder", "unet", "vae")
+SHARDS = "view*.safetensors"
 
 
 class FeatureCache:
     """Reader. Entries are the finished shards of all views, in file order; files are memory-mapped.
 
-    Raises FileNotFoundError if the folder holds no finished shard.
+    Raises:
+        FileNotFoundError: the folder holds no finished shard.
+        ValueError: a shard is broken, or the manifest is missing.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
-        paths = sorted(self.folder.glob("view*.safetensors"))
+        paths = sorted(self.folder.glob(SHARDS))
         if not paths:
             raise FileNotFoundError(
                 f"no feature cache at {self.folder}; build it first:"
                 f" python -m dmgi_lib.training.feature_cache --cache {self.folder}"
             )
-        self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        broken = [str(path) for path in paths if not _is_whole(path)]
+        if broken:
+            raise ValueError(
+                f"truncated or unreadable shards: {', '.join(broken)}. Build the cache again with"
+                " the command that made it; whole shards are kept."
+            )
+        self.manifest = read_manifest(self.folder)
         made_with = self.manifest["config"]
         self.config = CacheConfig(**(made_with | {"steps": tuple(made_with["steps"])}))
         self.steps, self.num_inference_steps = self.config.steps, self.config.num_inference_steps
@@ -67,6 +84,20 @@ class FeatureCache:
 
     def __len__(self) -> int:
         return len(self._home)
+
+    def check(self, dataset: FaceDataset, pipe: DMGIPipeline | None = None) -> None:
+        """Refuses to serve another data set or another E than the features were made from.
+
+        Args:
+            pipe: holds E; None compares the data set alone.
+
+        Raises:
+            ValueError: naming all that differs.
+        """
+        now = {"dataset": dataset_facts(self.config, dataset)}
+        check_facts(
+            self.folder, self.manifest, now | (encoder_facts(self.config, pipe) if pipe else {})
+        )
 
     def batch(
         self, entries: torch.Tensor, slots: torch.Tensor, pool: str = "tokens"
@@ -106,11 +137,19 @@ def build(
 
     Raises:
         ValueError: the folder holds a cache of another config, of other weights or of another
-            dataset.
+            dataset, or the pipeline is not the preset's.
     """
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    _settle_manifest(folder, config, pipe, dataset)
+    if pipe.image_size != PRESETS[config.preset].image_size:
+        raise ValueError(
+            f"preset came as {config.preset!r}, whose pictures have"
+            f" {PRESETS[config.preset].image_size} px, but this pipeline's have {pipe.image_size};"
+            " name the preset that the weights belong to."
+        )
+    now = encoder_facts(config, pipe) | {"dataset": dataset_facts(config, dataset)}
+    settle_manifest(folder, now, has_shards=any(folder.glob(SHARDS)))
+    sweep(folder, SHARDS)
     size = config.shard_size
     count = min(len(dataset), -(-(limit or len(dataset)) // size) * size)
     todo = [
@@ -121,7 +160,9 @@ def build(
     begun = time.monotonic()
     for view, start, path in tqdm(todo, desc="feature cache", disable=None):
         if path.exists():
-            continue
+            if _is_whole(path):
+                continue
+            print(f"{path} is truncated or unreadable and is made anew")
         shard: list[dict[str, torch.Tensor]] = []
         stop = min(start + size, len(dataset))
         for first in range(start, stop, batch_size):
@@ -142,49 +183,22 @@ def cache_name(config: CacheConfig, pipe: DMGIPipeline, **more: Any) -> str:
     Args:
         more: what else decides the content, such as dataset and number of samples.
     """
-    network = part_name("controlnet", config.condition)
-    hashes = [state_hash(getattr(pipe, name)) for name in (*FROZEN, network)]
-    facts = json.dumps([asdict(config), hashes, sorted(more.items())])
+    facts = json.dumps([encoder_facts(config, pipe), sorted(more.items())], sort_keys=True)
     return f"{config.condition}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
 
 
-def _settle_manifest(
-    folder: Path, config: CacheConfig, pipe: DMGIPipeline, dataset: FaceDataset
-) -> None:
-    """Writes manifest.json, or compares with the one that is there."""
-    network = part_name("controlnet", config.condition)
-    metadata = (dataset.folder / "metadata.jsonl").read_bytes()
-    manifest = {
-        "config": json.loads(json.dumps(asdict(config))),
-        "weights": {name: state_hash(getattr(pipe, name)) for name in (*FROZEN, network)},
-        "dataset": {"samples": len(dataset), "metadata": hashlib.sha256(metadata).hexdigest()[:16]},
-    }
-    path = folder / "manifest.json"
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        differing = [
-            f"{part}.{key}: cache {old[part].get(key)!r}, now {manifest[part].get(key)!r}"
-            for part in manifest
-            for key in sorted({*manifest[part], *old[part]})
-            if old[part].get(key) != manifest[part].get(key)
-        ]
-        if differing:
-            raise ValueError(
-                f"feature cache {folder} belongs to another setting ({'; '.join(differing)})."
-                " Delete it, or give another --cache folder."
-            )
-        return
-    text = json.dumps(manifest, indent=2) + "\n"
-    write_whole(path, lambda target: target.write_text(text, encoding="utf-8"))
+def spread_steps(num_inference_steps: int, count: int = 5) -> tuple[int, ...]:
+    """`count` steps of 0 … S-1 at equal distances, with the first and the last."""
+    last = num_inference_steps - 1
+    return tuple(sorted({round(last * k / (count - 1)) for k in range(count)}))
 
 
-def state_hash(module: torch.nn.Module) -> str:
-    """16 hex digits of SHA-256 over a module's weights as fp16, the precision they ship in."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _is_whole(path: Path) -> bool:
+    try:
+        check_safetensors(path)
+    except ValueError:
+        return False
+    return True
 
 
 def main() -> None:
@@ -192,18 +206,16 @@ def main() -> None:
         description="Run the frozen diffusion encoder over a dataset and store its features.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    defaults = CacheConfig()
-    parser.add_argument("--weights", default="mini", help="preset or pipeline folder")
+    parser.add_argument("--preset", default=MINI.name, choices=sorted(PRESETS), help="scale of E")
+    parser.add_argument("--weights", help="pipeline folder; default: the preset's")
     parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
     parser.add_argument("--split", default="train", help="train or test")
     parser.add_argument(
         "--cache", type=Path, help="cache folder; default: ~/.cache/dmgi/features/<condition>"
     )
-    parser.add_argument(
-        "--steps", default=",".join(map(str, defaults.steps)), help="steps to keep, by commas"
-    )
-    parser.add_argument("--num-inference-steps", type=int, default=defaults.num_inference_steps)
-    parser.add_argument("--guidance-scale", type=float, default=defaults.guidance_scale)
+    parser.add_argument("--steps", help="steps to keep, by commas; default: five, evenly spread")
+    parser.add_argument("--num-inference-steps", type=int, help="S; default: the preset's")
+    parser.add_argument("--guidance-scale", type=float, help="default: the preset's")
     parser.add_argument("--condition", default="mask", choices=CONDITIONS)
     parser.add_argument("--source", default="reverse", choices=SOURCES, help="noised: leaks I")
     parser.add_argument("--views", type=int, default=2, help="passes; odd ones are mirrored")
@@ -212,17 +224,21 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="use only the first samples")
     parser.add_argument("--seed", type=int, default=0, help="seed of captions and noise")
     args = parser.parse_args()
+    preset = PRESETS[args.preset]
+    total = args.num_inference_steps or preset.num_inference_steps
+    scale = preset.guidance_scale if args.guidance_scale is None else args.guidance_scale
     config = CacheConfig(
-        steps=tuple(int(step) for step in args.steps.split(",")),
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale,
+        steps=tuple(map(int, args.steps.split(","))) if args.steps else spread_steps(total),
+        num_inference_steps=total,
+        guidance_scale=scale,
         seed=args.seed,
         condition=args.condition,
         source=args.source,
+        preset=preset.name,
     )
     build(
         config,
-        DMGIPipeline.from_pretrained(args.weights),
+        DMGIPipeline.from_pretrained(args.weights or preset.name),
         FaceDataset(args.data, args.split),
         args.cache or Path(f"~/.cache/dmgi/features/{args.condition}"),
         views=args.views,

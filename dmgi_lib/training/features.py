@@ -8,7 +8,7 @@ of a second view use the mirrored sample, another caption and other noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from dmgi_lib.diffusion_encoder import check_exit_step
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import MINI
+from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import POOLS, pool_attention
 
 CONDITIONS = ("mask", "scribble")
 SOURCES = ("reverse", "noised")
 WHOLE = ("sample", "caption", "diffusion_image")  # what a shard holds once for all steps
+AUTOCAST, STORED = torch.bfloat16, torch.float16  # E computes in the one, shards hold the other
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class CacheConfig:
     source: "reverse" process from noise, or "noised" pictures I, which leak I and hold no I_0^d:
         only to measure how much that flatters M
     shard_size: samples a file
+    preset: whose E it is, "mini" or "paper"
     """
 
     steps: tuple[int, ...] = (0, 2, 4, 7, 9)
@@ -47,13 +49,15 @@ class CacheConfig:
     condition: str = "mask"
     source: str = "reverse"
     shard_size: int = 128
+    preset: str = MINI.name
 
     def __post_init__(self) -> None:
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
             raise ValueError(f"steps came as {self.steps}; expected rising, different steps.")
         for step in self.steps:
             check_exit_step(step, self.num_inference_steps)
-        for name, known in (("condition", CONDITIONS), ("source", SOURCES)):
+        choices = {"condition": CONDITIONS, "source": SOURCES, "preset": tuple(PRESETS)}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} came as {getattr(self, name)!r}; expected one of {known}."
@@ -97,7 +101,7 @@ def encode_samples(
     text = encode_text(pipe.text_encoder, tokens.ids).float()
     condition = _condition(config.condition, dataset, samples, mirrored=view % 2 == 1)
     image, features = None, []
-    with torch.autocast(pipe.unet.device.type, dtype=torch.bfloat16):
+    with torch.autocast(pipe.unet.device.type, dtype=AUTOCAST):
         if config.source == "noised":
             clean = to_float(dataset.images[torch.tensor(samples)])
             clean = clean.flip(-1) if view % 2 == 1 else clean
@@ -141,7 +145,7 @@ def _entry(
         pooled = [pool_attention(one.a, tokens.word_mask, p) for p in POOLS]
         maps = [torch.cat(block, dim=1) for block in zip(*pooled, strict=True)]
         kept.append((one.h, *one.f, *maps))
-    stacked = [torch.stack(part, dim=1).half() for part in zip(*kept, strict=True)]  # [B, steps, …]
+    stacked = [torch.stack(x, dim=1).to(STORED) for x in zip(*kept, strict=True)]  # [B, steps, …]
     blocks = (len(stacked) - 1) // 2
     names = ["h", *(f"f{n + 1}" for n in range(blocks)), *(f"a{n + 1}" for n in range(blocks))]
     result = dict(zip(names, stacked, strict=True))
@@ -181,56 +185,3 @@ def _sample_generator(seed: int, view: int, sample: int) -> torch.Generator:
     """Independent of batch and shard sizes, so that an entry is reproducible alone."""
     state = np.random.SeedSequence([seed, view, sample]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-class OnlineFeatures:
-    """Runs E anew for every batch, for data sets too large to cache; read like a `FeatureCache`.
-
-    Noise and caption of an entry stay the same from epoch to epoch, as they do in a cache.
-
-    Args:
-        config: steps that may be asked for.
-        views: copies of each sample; odd ones are mirrored.
-        diffusion_images: run every process to its end, for stages that need I_0^d.
-    """
-
-    folder = "(online)"
-
-    def __init__(
-        self,
-        config: CacheConfig,
-        pipe: DMGIPipeline,
-        dataset: FaceDataset,
-        views: int = 2,
-        diffusion_images: bool = False,
-    ) -> None:
-        self.config, self.pipe, self.dataset = config, pipe, dataset
-        self.diffusion_images = diffusion_images
-        self.steps, self.num_inference_steps = config.steps, config.num_inference_steps
-        self.views = [view for view in range(views) for _ in range(len(dataset))]
-        self.samples = torch.arange(len(dataset)).repeat(views)
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-    def batch(
-        self, entries: torch.Tensor, slots: torch.Tensor, pool: str = "tokens"
-    ) -> CachedBatch:
-        """Entries (B,) at `steps[slots]`, slots (B,); pool as in ModulationConfig."""
-        wanted = sorted({self.steps[k] for k in slots.tolist()})
-        last = self.num_inference_steps - 1
-        made = wanted if not self.diffusion_images else sorted({*wanted, last})
-        config = replace(self.config, steps=tuple(made))
-        rows: list[dict[str, torch.Tensor]] = [{}] * len(entries)
-        views = torch.tensor([self.views[e] for e in entries.tolist()])
-        for view in views.unique().tolist():
-            places = (views == view).nonzero()[:, 0].tolist()
-            samples = [int(self.samples[entries[i]]) for i in places]
-            found = encode_samples(config, self.pipe, self.dataset, samples, view)
-            for row, place in enumerate(places):
-                slot = made.index(self.steps[int(slots[place])])
-                rows[place] = {
-                    k: v[row] if k in WHOLE else v[row, slot].float() for k, v in found.items()
-                }
-        stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        return as_batch(stacked, views % 2 == 1, [self.steps[k] for k in slots.tolist()], pool)

@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
-from dmgi_lib.training.run_files import RunLog, load_checkpoint, write_whole
+from dmgi_lib.training.run_files import RunLog, load_checkpoint, plain, sweep, write_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -171,6 +171,7 @@ def run(
     ema: tuple[str, ...] = (),
     sample_fn: SampleFn | None = None,
     accelerator: Accelerator | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> LoopResult:
     """Trains until the time budget or `max_steps` is used up, resuming from run_dir by itself.
 
@@ -184,9 +185,12 @@ def run(
         sample_fn:  (step, EMA copies) -> uint8 (H, W, 3), saved as samples/{step}.png
         accelerator: for several processes; `modules` and `optimizers` stay the unwrapped ones. Only
                     the first process writes, and its clock ends the run for all
+        made_from:  plain values, nested or not, that decide what is learnt: data, losses, frozen
+                    networks. A checkpoint with other ones is refused
 
     Raises:
-        ValueError:         the checkpoint belongs to another seed, batch size or architecture
+        ValueError:         the checkpoint belongs to another seed, batch size, architecture or
+                            made_from
         FileNotFoundError:  minutes=0 and no checkpoint to load
         FloatingPointError: a logged number is not finite
     """
@@ -202,11 +206,14 @@ def run(
         "ema": averaged,
     }
     writes = accelerator is None or accelerator.is_main_process
+    identity: dict[str, Any] = {"seed": config.seed, "batch_size": config.batch_size}
+    identity["made_from"] = plain(made_from or {})
     step, before = 0, 0.0
     sums: dict[str, list[float]] = {}
+    if writes:
+        sweep(run_dir, path.name)
     if path.exists():
-        expected = {"seed": config.seed, "batch_size": config.batch_size}
-        state = load_checkpoint(path, expected, parts)
+        state = load_checkpoint(path, identity, parts)
         step, before, sums = state["step"], state["seconds"], state["sums"]
     elif config.minutes == 0:
         raise FileNotFoundError(f"no {path} to load; train first (minutes > 0)")
@@ -222,8 +229,7 @@ def run(
             return
         states = {p: {k: o.state_dict() for k, o in objs.items()} for p, objs in parts.items()}
         facts = {"step": step, "seconds": seconds(), "sums": log.sums}
-        facts |= {"seed": config.seed, "batch_size": config.batch_size}
-        write_whole(path, lambda target: torch.save(states | facts, target))
+        write_whole(path, lambda target: torch.save(states | facts | identity, target))
 
     def sample() -> None:
         if sample_fn is not None and writes:

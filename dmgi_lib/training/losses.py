@@ -1,4 +1,4 @@
-"""Losses of stages 1-3: L2, perceptual, identity, ‖w − w_avg‖², and mask consistency.
+"""Losses of stages 1-3: L2, perceptual, identity, priors on the code, and mask consistency.
 
 Every loss is a callable that returns one number per sample, (B,), because stage 3 weighs each
 sample by its own step. The frozen network behind them is the loss net
@@ -23,11 +23,14 @@ SAMPLINGS = ("uniform", "early", "late")
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; a term with weight 0 is not computed.
+    """Weights of the terms; `parsing` and `code_prior` are not even computed at 0.
 
     l2, perceptual, identity: image terms
     latent: ‖w − w_avg‖², keeps codes where G draws faces
     parsing: cross-entropy between x and the loss net's parsing of I'
+    code_prior: Mahalanobis distance to G's own codes, see `CodePrior`; instead of `latent` or
+        beside it
+    row_growth: of `CodePrior`; no weight of a term
     """
 
     l2: float = 1.0
@@ -35,10 +38,14 @@ class LossWeights:
     identity: float = 0.1
     latent: float = 0.005
     parsing: float = 0.0
+    code_prior: float = 0.0
+    row_growth: float = 1.0
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 0:
             raise ValueError(f"loss weights came as {vars(self)}; expected none below 0.")
+        if self.row_growth == 0:
+            raise ValueError("row_growth came as 0; expected above 0, 1 for equal rows.")
 
 
 def l2_loss(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -49,6 +56,57 @@ def l2_loss(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def latent_regulariser(w: torch.Tensor, w_avg: torch.Tensor) -> torch.Tensor:
     """‖w − w_avg‖² per element. w: (B, num_ws, w_dim), w_avg: (w_dim,) → (B,)."""
     return (w - w_avg).square().mean(dim=(1, 2))
+
+
+class CodePrior:
+    """Squared Mahalanobis distance of each style row to G's own codes.
+
+        d(w) = mean_r k_r ‖L⁻¹ (w_r − μ)‖² / w_dim,    L Lᵀ = Σ + ridge · tr(Σ)/w_dim · 1
+
+    μ and Σ are mean and covariance of codes that G's mapping network draws. ‖w − w_avg‖² lets a
+    code go as far along a direction in which G's codes hardly vary as along one in which they vary
+    widely; here that costs as much more as it is less likely. G's own draws score 1 on average (a
+    little less, by the ridge). The weights k_r have mean 1 and grow from the coarsest row to the
+    finest by the factor `row_growth`: fine rows decide sharpness, and no loss on low frequencies
+    holds them. Our choice (not specified in the paper's available sources).
+
+    Args:
+        draws: (N, w_dim) codes w; the mapping network gives all style rows the same, so one
+            distribution serves all rows.
+        num_ws: style rows.
+        row_growth: weight of the finest row over that of the coarsest, above 0.
+        ridge: added to the variances, as a share of their mean.
+    """
+
+    def __init__(
+        self, draws: torch.Tensor, num_ws: int, row_growth: float = 1.0, ridge: float = 0.01
+    ) -> None:
+        codes = draws.double()
+        covariance = torch.cov(codes.T)
+        floor = ridge * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+        factor = torch.linalg.cholesky(covariance + floor)
+        identity = torch.eye(len(factor)).to(factor)
+        self.mean = codes.mean(0).to(draws.dtype)
+        self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).to(draws)
+        weights = row_growth ** torch.linspace(0, 1, num_ws)
+        self.row_weights = (weights / weights.mean()).to(draws)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, G: Any, row_growth: float = 1.0, count: int = 4096) -> CodePrior:
+        """The prior of a generator, from `count` draws that are the same every time."""
+        z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(0))
+        parts = [G.mapping(part.to(G.mean_latent))[:, 0] for part in z.split(512)]
+        return cls(torch.cat(parts), G.num_ws, row_growth)
+
+    def rows(self, w: torch.Tensor) -> torch.Tensor:
+        """w: (B, num_ws, w_dim) → (B, num_ws), each row's distance without its weight."""
+        with torch.autocast(w.device.type, enabled=False):  # bf16 would blur narrow directions
+            return ((w - self.mean) @ self.whitening.T).square().mean(2)
+
+    def __call__(self, w: torch.Tensor) -> torch.Tensor:
+        """w: (B, num_ws, w_dim) → (B,)."""
+        return (self.rows(w) * self.row_weights).mean(1)
 
 
 class PerceptualLoss:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
+import pickle
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,34 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, name: str) -> None:
+    """Removes what killed `write_whole`s of `name` (a pattern) left in a folder.
+
+    Only files older than an hour: a younger one may belong to a writer at work.
+    """
+    for path in folder.glob(f".[0-9]*.{name}"):
+        if time.time() - path.stat().st_mtime > 3600.0:
+            path.unlink(missing_ok=True)
+
+
+def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts as they come back from a file: tuples become lists, keys text."""
+    return json.loads(json.dumps(facts))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """What differs between two nested dicts: ["weights.unet was '1f0c', is '93ab'", ...]."""
+    found = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old or new, Mapping) and isinstance(new or old, Mapping):
+            found += differences(old or {}, new or {}, f"{where}{key}.")
+        elif old != new:
+            was, is_now = ("nothing" if value is None else repr(value) for value in (old, new))
+            found.append(f"{where}{key} was {was}, is {is_now}")
+    return found
+
+
 class RunLog:
     """log.csv: one row of means per `log_every` steps; new columns may appear at any time.
 
@@ -36,8 +67,9 @@ class RunLog:
         self.rows: list[dict[str, str]] = []
         self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last row
         if path.exists():
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]  # a killed append has no end
+            self.rows = [row for row in csv.DictReader(whole) if int(row["step"]) <= last_step]
         self.columns = list(self.rows[-1]) if self.rows else ["step", "seconds"]
         if writes:
             self._rewrite()
@@ -47,8 +79,8 @@ class RunLog:
             number = float(value)
             if not math.isfinite(number):
                 raise FloatingPointError(
-                    f"{name} became {number} at step {step}; the last checkpoint is intact, "
-                    "lower the learning rate and run again"
+                    f"{name} became {number} at step {step}; the last checkpoint is intact. Find "
+                    "the cause, or lower the learning rate"
                 )
             entry = self.sums.setdefault(name, [0.0, 0.0])
             entry[0] += number
@@ -89,19 +121,25 @@ def load_checkpoint(
     """Loads a checkpoint into modules, optimizers and EMA copies, in place.
 
     Args:
-        expected: facts that must be the same, such as seed and batch size.
+        expected: facts that must be the same, such as seed and batch size, nested or not.
         parts: "modules", "optimizers", "ema" → name → what is loaded into.
 
     Raises:
-        ValueError: it belongs to another run.
+        ValueError: it belongs to another run, or cannot be read.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, value in expected.items():
-        if state[name] != value:
-            raise ValueError(
-                f"{path} was written with {name}={state[name]}, but this run has "
-                f"{name}={value}; use the old value or another run_dir"
-            )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} is truncated or no checkpoint ({error}). Delete it to train from the start, or"
+            " put a copy in its place."
+        ) from error
+    found = differences({name: state.get(name, {}) for name in expected}, expected)
+    if found:
+        raise ValueError(
+            f"{path} was written by another run: {'; '.join(found)}. Use what it was trained with,"
+            " or another run_dir."
+        )
     for part, objects in parts.items():
         if set(state[part]) != set(objects):
             raise ValueError(

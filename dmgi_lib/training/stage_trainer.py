@@ -7,7 +7,7 @@ and weights is our choice (not specified in the paper's available sources).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,44 +21,14 @@ from dmgi_lib.masks import PALETTE, flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import ModulationConfig, StyleModulationNetwork, modulate
 from dmgi_lib.training import losses
+from dmgi_lib.training.cache_manifest import state_hash
 from dmgi_lib.training.feature_cache import FeatureCache
-from dmgi_lib.training.features import CachedBatch, OnlineFeatures
+from dmgi_lib.training.features import CachedBatch
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
+from dmgi_lib.training.online_features import OnlineFeatures
+from dmgi_lib.training.stage_config import STAGES, StageConfig
 
-STAGES: dict[int, tuple[str, ...]] = {1: ("mapping_network",), 2: ("style_modulation",)}
-STAGES[3] = STAGES[1] + STAGES[2]
-TARGETS = ("both", "diffusion", "image")
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """What is trained and how it is supervised.
-
-    stage: 1, 2 or 3
-    weights: of the loss terms
-    steps: steps of the reverse process drawn from; empty means all that the cache holds
-    schedule: stage 3, see `losses.supervision_shares`
-    sampling: how steps are drawn, see `losses.step_probabilities`
-    targets: of T (stages 2 and 3): "both", I_0^d alone ("diffusion"), or I alone ("image")
-    held_out: last identities of the dataset that are measured and never trained on
-    """
-
-    stage: int
-    weights: losses.LossWeights = field(default_factory=losses.LossWeights)
-    steps: tuple[int, ...] = ()
-    schedule: str = "linear"
-    sampling: str = "uniform"
-    targets: str = "both"
-    held_out: int = 64
-
-    def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise ValueError(f"stage came as {self.stage}; expected one of {sorted(STAGES)}.")
-        if self.targets not in TARGETS:
-            raise ValueError(f"targets came as {self.targets!r}; expected one of {TARGETS}.")
-        losses.supervision_shares(torch.zeros(1), 1, self.schedule)  # refuses an unknown schedule
-        losses.step_probabilities([0], 1, self.sampling)
 
 
 class StageTrainer:
@@ -74,7 +44,8 @@ class StageTrainer:
         accelerator: device and processes (`accelerate launch` starts several); None: this one's.
 
     Raises:
-        ValueError: a network or the images I_0^d that the stage needs are missing; unknown steps.
+        ValueError: a network or the images I_0^d that the stage needs are missing; unknown steps;
+            a cache of another dataset.
     """
 
     def __init__(
@@ -93,6 +64,8 @@ class StageTrainer:
         self.accelerator = accelerator or Accelerator()
         device = self.accelerator.device
         self.config, self.cache, self.dataset = config, cache, dataset
+        if isinstance(cache, FeatureCache):
+            cache.check(dataset)
         self.generator = generator.eval().requires_grad_(False).to(device)
         self.loss_net = loss_net.eval().requires_grad_(False).to(device)
         self.slots = _slots(cache, config.steps)
@@ -138,6 +111,9 @@ class StageTrainer:
         self.perceptual = losses.PerceptualLoss(self.loss_net)
         self.identity = losses.IdentityLoss(self.loss_net)
         self.parsing = losses.ParsingLoss(self.loss_net)
+        self.code_prior = None
+        if config.weights.code_prior > 0:
+            self.code_prior = losses.CodePrior.of(self.generator, config.weights.row_growth)
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -185,6 +161,8 @@ class StageTrainer:
                 found["perceptual (I)"] = structure * self.perceptual(image, target)
                 found["identity (I)"] = structure * self.identity(image, target)
             found["latent"] = losses.latent_regulariser(w, self.generator.mean_latent)
+            if self.code_prior is not None:
+                found["code_prior"] = self.code_prior(w)
             if weights.parsing > 0:
                 mask = self._mirrored(self.dataset.masks, batch, flip_mask)
                 found["parsing"] = self.parsing(image, mask)
@@ -195,6 +173,23 @@ class StageTrainer:
         weights = asdict(self.config.weights)
         return torch.stack([weights[k.split(" ")[0]] * v.mean() for k, v in terms.items()]).sum()
 
+    def made_from(self, loop: LoopConfig) -> dict[str, Any]:
+        """All that decides what is learnt; a checkpoint of anything else is refused."""
+        frozen = {k: net for k, net in self.networks.items() if k not in self.trained}
+        frozen |= {"generator": self.generator, "loss_net": self.loss_net}
+        choices = {
+            name: {k: v for k, v in net.config.items() if not k.startswith("_")}
+            for name, net in self.trained.items()
+        }
+        rates = ("learning_rate", "warmup_steps", "cooldown", "ema_half_life_steps")
+        return {
+            "config": asdict(self.config),
+            "networks": choices,
+            "frozen": {name: state_hash(network) for name, network in frozen.items()},
+            "features": self.cache.manifest | {"entries": len(self.cache)},
+            "optimisation": {name: getattr(loop, name) for name in rates},
+        }
+
     def fit(self, loop: LoopConfig) -> LoopResult:
         """Trains through the common loop; the result's `ema` holds the averaged networks.
 
@@ -202,7 +197,8 @@ class StageTrainer:
         their number changes nothing but the time.
 
         Raises:
-            ValueError: the batch cannot be shared evenly.
+            ValueError: the batch cannot be shared evenly; run_dir holds a checkpoint of another
+                stage, config, cache, or of other frozen networks.
         """
         accelerator = self.accelerator
         processes, rank = accelerator.num_processes, accelerator.process_index
@@ -235,8 +231,16 @@ class StageTrainer:
             return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
 
         modules = self.trained
-        options = {"sample_fn": self.sample_grid, "accelerator": accelerator}
-        return run(loop, modules, optimizers, step_fn, ema=tuple(modules), **options)
+        return run(
+            loop,
+            modules,
+            optimizers,
+            step_fn,
+            ema=tuple(modules),
+            sample_fn=self.sample_grid,
+            accelerator=accelerator,
+            made_from=self.made_from(loop),
+        )
 
     @torch.no_grad()
     def measure(self, networks: dict[str, nn.Module], batch_size: int = 16) -> dict[str, float]:

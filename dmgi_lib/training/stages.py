@@ -35,9 +35,11 @@ from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.style_modulation import AVERAGES, PATHS, POOLS
 from dmgi_lib.training import losses
 from dmgi_lib.training.feature_cache import FeatureCache
-from dmgi_lib.training.features import CONDITIONS, CacheConfig, OnlineFeatures
+from dmgi_lib.training.features import CONDITIONS, CacheConfig
 from dmgi_lib.training.loop import LoopConfig, LoopResult
-from dmgi_lib.training.stage_trainer import STAGES, TARGETS, StageConfig, StageTrainer
+from dmgi_lib.training.online_features import OnlineFeatures
+from dmgi_lib.training.stage_config import STAGES, TARGETS, StageConfig
+from dmgi_lib.training.stage_trainer import StageTrainer
 from dmgi_lib.weight_folder import (
     check_safetensors,
     part_name,
@@ -97,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--stage", type=int, required=True, choices=sorted(STAGES))
     parser.add_argument("--minutes", type=float, default=15.0, help="budget over all resumes")
+    parser.add_argument("--max-steps", type=int, help="stop after that many steps, all resumes")
+    parser.add_argument("--checkpoint-minutes", type=float, default=4.0, help="between checkpoints")
     parser.add_argument("--weights", type=Path, default=MINI.folder, help="pipeline folder")
     parser.add_argument("--preset", default=MINI.name, choices=sorted(PRESETS), help="sizes")
     parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
@@ -109,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--steps", default="", help="steps trained on, by commas; empty: all cached"
+        "--steps", default="", help="steps trained on, by commas; empty: all cached, or all of S"
     )
     parser.add_argument("--schedule", default="linear", choices=losses.SCHEDULES, help="stage 3")
     parser.add_argument("--sampling", default="uniform", choices=losses.SAMPLINGS, help="of steps")
@@ -122,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--condition", default="mask", choices=CONDITIONS, help="kind of x")
     parser.add_argument("--online", action="store_true", help="run E in the loop, without a cache")
     for name, default in asdict(losses.LossWeights()).items():
-        parser.add_argument(f"--{name}", type=float, default=default, help=f"weight of {name}")
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, default=default, help="see losses.LossWeights")
     parser.add_argument("--held-out", type=int, default=64, help="identities kept for measuring")
     parser.add_argument("--export-only", action="store_true", help="export the last checkpoint")
     return parser
@@ -134,18 +139,30 @@ def _features(
     """The cache, or E in the loop; either of the asked-for condition.
 
     Raises:
-        ValueError: the cache was made from the other kind of x.
+        ValueError: the cache was made from another kind of x, preset, E or dataset.
     """
+    own = (args.weights / "model_index.json").is_file()  # else E is the preset's released one
+    pipe = DMGIPipeline.from_pretrained(args.weights if own else args.preset)
     if args.online:
-        config = CacheConfig(steps=steps or CacheConfig.steps, condition=args.condition)
-        pipe = DMGIPipeline.from_pretrained(args.weights)
+        total = pipe.config.num_inference_steps
+        config = CacheConfig(
+            steps=steps or tuple(range(total)),
+            num_inference_steps=total,
+            guidance_scale=pipe.config.guidance_scale,
+            seed=args.seed,
+            condition=args.condition,
+            preset=args.preset,
+        )
         return OnlineFeatures(config, pipe, dataset, diffusion_images=args.stage > 1)
     cache = FeatureCache(args.cache or f"~/.cache/dmgi/features/{args.condition}")
-    if cache.config.condition != args.condition:
-        raise ValueError(
-            f"{cache.folder} holds features of a {cache.config.condition}, --condition asks for"
-            f" {args.condition}; name the other cache or the other condition."
-        )
+    for name in ("condition", "preset"):
+        made_with, wanted = getattr(cache.config, name), getattr(args, name)
+        if made_with != wanted:
+            raise ValueError(
+                f"{cache.folder} holds features of {name} {made_with!r}, but --{name} came as"
+                f" {wanted!r}; name the other cache or the other {name}."
+            )
+    cache.check(dataset, pipe)
     return cache
 
 
@@ -165,6 +182,8 @@ def main() -> None:
         batch_size=args.batch_size,
         seed=args.seed,
         learning_rate=args.learning_rate,
+        checkpoint_minutes=args.checkpoint_minutes,
+        max_steps=args.max_steps,
         warmup_steps=50,
         cooldown=0.3,
     )

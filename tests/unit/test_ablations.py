@@ -1,75 +1,202 @@
 """Ablations on tiny networks: each row changes what it says, and rows share what they can."""
+# ruff: noqa: F811 (fixtures come by import)
 
-import csv
 from dataclasses import replace
 
 import pytest
-import torch
-from test_measure import ground_truth
+from table_samples import samples, tiny_clip, tiny_judges
 from test_stages import CONFIG, cache, dataset, loss_net, pipe  # noqa: F401 (fixtures)
 
-from dmgi_lib.evaluation import ablations, judges
+from dmgi_lib.evaluation import ablations
+from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI
+from dmgi_lib.evaluation.reading import COLUMNS
+from dmgi_lib.evaluation.row_files import RowFiles
+from dmgi_lib.evaluation.table_output import read_csv
 from dmgi_lib.presets import MINI
 from dmgi_lib.training.feature_cache import FeatureCache, build
+from dmgi_lib.training.losses import LossWeights
+from dmgi_lib.training.stage_config import StageConfig
+
+BUDGET = ablations.Budget(minutes=0.004, batch_size=4, held_out=2)
+
+
+@pytest.fixture(scope="module")
+def weights(pipe, loss_net, tmp_path_factory):
+    """A pipeline folder with judges."""
+    folder = tmp_path_factory.mktemp("weights")
+    pipe.save_pretrained(folder)
+    judged = tiny_judges()
+    for name, part in {
+        "judge_parser": judged.parser,
+        "judge_attributes": judged.attributes,
+        "judge_identity": judged.identity,
+        "loss_net": loss_net,
+        "image_encoder": tiny_clip(pipe),
+    }.items():
+        part.save_pretrained(folder / name)
+    return folder
 
 
 @pytest.fixture
-def ablation(pipe, cache, dataset, loss_net, tmp_path, monkeypatch):  # noqa: F811
-    folder = tmp_path / "weights"
-    pipe.save_pretrained(folder)
-    loss_net.save_pretrained(folder / "loss_net")
-    torch.manual_seed(0)
-    judged = judges.Judges(
-        judges.ParserJudge(channels=(4, 4, 4, 4, 4)).eval(),
-        judges.AttributeJudge(channels=(4, 4, 4, 4)).eval(),
-        judges.IdentityJudge(channels=(4, 4, 4, 4)).eval(),
-    )
-    monkeypatch.setattr(ablations, "load_judges", lambda folder: judged)
-    monkeypatch.setattr(ablations, "StageConfig", _fewer_held_out)
+def ablation(weights, cache, dataset, tmp_path):
+    files = RowFiles(tmp_path / "rows", n=2)
     caches = {"reverse": cache}
-    return ablations.Ablation(
-        folder, caches, dataset, ground_truth(2), tmp_path / "runs", minutes=0.01, batch_size=4
-    )
+    parts = (dataset, samples(2), tmp_path / "runs", files, BUDGET)
+    return ablations.Ablation(weights, caches, *parts)
 
 
-def _fewer_held_out(stage, **options):
-    from dmgi_lib.training.stage_trainer import StageConfig
-
-    return StageConfig(stage, held_out=2, **options)
-
-
-def test_rows_differ_in_what_they_name(ablation):
-    local = ablation.trained("local", ablations.CHOICES["T: local path alone"])
-    assert local.style_modulation.config.paths == "local"
-    shared = len(ablation.m_of)
-    pooled = ablation.trained("pooled", ablations.CHOICES["T: max over heads and words"])
-    assert len(ablation.m_of) == shared == 1  # one M for both
-    assert pooled.style_modulation.config.pool == "heads_and_tokens"
-    single = ablation.trained("w", ablations.CHOICES["M: one row for all layers (W)"])
-    assert single.mapping_network.config.latent == "w" and len(ablation.m_of) == 2
-    row = ablation.measured(local)
-    assert set(row) == {f"{c}{s}" for c in ablations.COLUMNS for s in ("", " @ exit 0")}
-    assert all(value == value for value in row.values())
+def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
+    local, steps = ablation.networks(CHOICES["T: local path alone"])
+    assert local["style_modulation"].config.paths == "local"
+    assert set(steps) == {"steps of stage 1", "steps of stage 2"} and min(steps.values()) > 0
+    pooled, _ = ablation.networks(CHOICES["T: max over heads and words"])
+    assert pooled["style_modulation"].config.pool == "heads_and_tokens"
+    assert pooled["mapping_network"] is local["mapping_network"]  # one M for both
+    assert len(ablation.trained) == 3
+    single, _ = ablation.networks(CHOICES["M: one row for all layers (W)"])
+    assert single["mapping_network"].config.latent == "w"
+    assert len(ablation.trained) == 5
+    assert len(list((ablation.run_dir).iterdir())) == 5
 
 
-def test_every_choice_is_a_valid_configuration():
-    for choice in ablations.CHOICES.values():
+def trainers_of(ablation, monkeypatch, *names):
+    """name → (StageConfig, cache, networks to start from, minutes) of each training of the row."""
+    made = []
+
+    class Result:
+        def __init__(self, config):
+            networks = ablations.STAGES[config.stage]
+            self.step = config.stage
+            self.ema = {name: FakeNetwork(f"stage {config.stage}") for name in networks}
+
+    class FakeNetwork:
+        def __init__(self, origin):
+            self.origin = origin
+
+        def eval(self):
+            return self
+
+    class FakeTrainer:
+        def __init__(self, config, cache, dataset, G, loss_net, **networks):
+            self.made = (config, cache, networks)
+
+        def fit(self, loop):
+            made.append((*self.made, loop.minutes))
+            return Result(self.made[0])
+
+    monkeypatch.setattr(ablations, "StageTrainer", FakeTrainer)
+    found = {}
+    for name in names:
+        ablation.networks(CHOICES[name])
+        found[name] = made.copy()
+        made.clear()
+    return found
+
+
+def test_stages_get_their_choices_and_equal_time(ablation, monkeypatch):
+    names = ["default", "T: trained for twice the time", MULTI, "stage 3: steps drawn early"]
+    names += ["losses: no parsing", "steps: only the first"]
+    made = trainers_of(ablation, monkeypatch, *names)
+    assert [(config.stage, minutes) for config, *_, minutes in made["default"]] == [
+        (1, BUDGET.minutes),
+        (2, BUDGET.minutes),
+    ]
+    ((longer, _, _, minutes),) = made["T: trained for twice the time"]  # M is shared
+    assert longer.stage == 2 and minutes == 2 * BUDGET.minutes
+    ((third, _, networks, minutes),) = made[MULTI]
+    assert third == StageConfig(3, LossWeights(parsing=0.1), held_out=2)
+    assert minutes == BUDGET.minutes
+    assert networks["mapping_network"].origin == "stage 1"
+    assert networks["style_modulation"].origin == "stage 2"
+    shared = [network for found, _ in ablation.trained.values() for network in found.values()]
+    assert not any(network in shared for network in networks.values())  # it trains copies
+    ((early, *_),) = made["stage 3: steps drawn early"]
+    assert (early.stage, early.sampling) == (3, "early")
+    assert [config.weights.parsing for config, *_ in made["losses: no parsing"]] == [0, 0]
+    assert [config.steps for config, *_ in made["steps: only the first"]] == [(0,), (0,)]
+
+
+def test_every_choice_is_a_valid_configuration_and_differs_from_what_it_stands_against():
+    for name, choice in CHOICES.items():
         replace(MINI.mapping, **choice.mapping)
         replace(MINI.modulation, **choice.modulation)
-        _fewer_held_out(1, **choice.first)
-        _fewer_held_out(2, **choice.second)
+        LossWeights(**choice.losses)
+        for stage, options in ((1, choice.first), (2, choice.second), (3, choice.third or {})):
+            StageConfig(stage, **options)
+        if name in ("default", MULTI):  # the latter is stage 3 instead of a longer stage 2
+            continue
+        assert list(CHOICES).index(choice.against) < list(CHOICES).index(name)
+        one, other = options_of(choice), options_of(CHOICES[choice.against])
+        changed = {key for key in {**one, **other} if one.get(key) != other.get(key)}
+        assert len(changed) == 1, (name, changed)
+        assert (choice.third is None) is (CHOICES[choice.against].third is None)
 
 
-def test_a_leaking_cache_trains_m_only(ablation, pipe, dataset, tmp_path):  # noqa: F811
+def options_of(choice):
+    """Option → value; stages 1 and 2 may share one."""
+    found = {"source": choice.source, "longer": choice.longer}
+    for options in (choice.mapping, choice.modulation, choice.losses, choice.first, choice.second):
+        found |= options
+    return found | {f"stage 3 {key}": value for key, value in (choice.third or {}).items()}
+
+
+def test_every_open_choice_of_the_method_has_a_row():
+    given = [{**c.mapping, **c.modulation, **c.first, **c.second} for c in CHOICES.values()]
+    for option in ("latent", "origin", "pool", "average", "paths", "sampling", "steps", "targets"):
+        assert any(option in one for one in given), option
+    third = [c.third for c in CHOICES.values() if c.third is not None]
+    for option in ("schedule", "sampling", "targets"):
+        assert any(option in one for one in third), option
+    assert any(c.source == "noised" for c in CHOICES.values())
+
+
+def test_a_leaking_cache_trains_m_only(ablation, pipe, dataset, tmp_path, monkeypatch):
     noised = build(replace(CONFIG, source="noised"), pipe, dataset, tmp_path / "noised")
     assert isinstance(noised, FeatureCache) and noised.config.source == "noised"
     ablation.caches["noised"] = noised
-    made = ablation.trained("noised", ablations.CHOICES["M: trained on noised pictures (leaks I)"])
-    assert made.mapping_network is not None
+    name = "M: trained on noised pictures (leaks I)"
+    first, second = trainers_of(ablation, monkeypatch, name)[name]
+    assert first[1] is noised and second[1] is ablation.caches["reverse"]
 
 
-def test_table_of_ablations_is_csv(tmp_path):
-    rows = [{"row": "default", "N": 2, "mIoU": 0.5}]
-    ablations._write(rows, 5.0, tmp_path / "a.csv")
-    lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert lines[0].startswith("# N = 2") and next(csv.DictReader(lines[1:]))["mIoU"] == "0.5"
+def test_rows_are_trained_and_read_once_and_written_with_their_gains(
+    weights, cache, dataset, tmp_path, monkeypatch, capsys
+):
+    data = tmp_path / "faces"
+    data.symlink_to(dataset.root)
+    original = ablations.FaceDataset
+
+    def opened(root, split):
+        return original(root, "train")  # the drawn data set has no test split
+
+    monkeypatch.setattr(ablations, "FaceDataset", opened)
+    names = ["default", "T: local path alone", "M: trained on noised pictures (leaks I)"]
+    arguments = ["--only", *names, "--weights", str(weights), "--data", str(data), "--n", "3"]
+    arguments += ["--cache", str(cache.folder), "--noised-cache", str(tmp_path / "none")]
+    arguments += ["--minutes", "0.004", "--batch-size", "4", "--held-out", "2"]
+    for name in ("run-dir", "rows", "out"):
+        arguments += [f"--{name}", str(tmp_path / name)]
+    ablations.main(arguments)
+    lines, rows = read_csv(tmp_path / "out")
+    text = "\n".join(lines)
+    assert "0.004 min of training for M, for T" in text and "N = 3 test identities" in text
+    assert "judge_attributes" in text and "--source noised" in text  # says why a row is missing
+    assert [(row["row"], row["exit step"]) for row in rows] == [
+        (name, step) for name in names[:2] for step in (0, 2)
+    ]
+    for row in rows:
+        assert row["N"] == 3 and row["steps of stage 1"] > 0 and row["steps of stage 2"] > 0
+        for column in COLUMNS:
+            assert row[f"{column} low"] <= row[f"{column} high"]
+            assert (f"{column} gain" in row) == (row["row"] != "default")
+    default, local = rows[0], rows[2]
+    assert local["SSIM gain"] == pytest.approx(local["SSIM"] - default["SSIM"], abs=1e-4)
+    perceptual = "perceptual distance (parser features)"
+    gain = default[perceptual] - local[perceptual]
+    assert local[f"{perceptual} gain"] == pytest.approx(gain, abs=1e-4)
+
+    monkeypatch.setattr(ablations, "StageTrainer", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(ablations, "draw", lambda *a: pytest.fail("drawn again"))
+    ablations.main(arguments)
+    assert read_csv(tmp_path / "out")[1] == rows
+    assert "default, exit 0" in capsys.readouterr().out

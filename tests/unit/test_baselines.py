@@ -8,6 +8,7 @@ from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation.baselines import BaselineTrainer, MaskEncoder, optimise_for_text
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.training.loop import LoopConfig
+from dmgi_lib.training.losses import LossWeights
 
 
 @pytest.fixture
@@ -39,6 +40,16 @@ def test_learns_and_repeats_itself(trainer, tmp_path):
     assert result.step == 6
     grid = trainer.sample_grid(6, {"mask_encoder": trainer.encoder})
     assert grid.shape == (3 * 128, len(trainer.test_rows[:8]) * 128, 3)
+
+
+def test_a_checkpoint_of_other_losses_is_refused(trainer, tmp_path):
+    loop = LoopConfig(tmp_path, minutes=5, batch_size=4, max_steps=1)
+    trainer.fit(loop)
+    parts = (trainer.encoder, trainer.G, trainer.loss_net, trainer.dataset)
+    other = BaselineTrainer(*parts, LossWeights(code_prior=0.01), held_out=3)
+    with pytest.raises(ValueError, match="losses.code_prior was 0.0, is 0.01"):
+        other.fit(loop)
+    assert "code_prior" in other.measure(other.encoder)
 
 
 def test_held_out_identities_are_never_drawn(trainer):

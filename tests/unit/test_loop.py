@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class Killed(Exception):
     """Stands for a crash in the middle of a run."""
 
 
-def train(config, *, die_at=None, width=8, seconds_per_step=0.0, sample_fn=None):
+def train(config, *, die_at=None, width=8, seconds_per_step=0.0, sample_fn=None, made_from=None):
     """A small regression with dropout, batch noise and two optimizers."""
     torch.manual_seed(7)
     data = torch.randn(30, 6)
@@ -48,8 +49,8 @@ def train(config, *, die_at=None, width=8, seconds_per_step=0.0, sample_fn=None)
         return {"loss": loss.item(), "rate": optimizers["first"].param_groups[0]["lr"]}
 
     modules = {"first": first, "second": second}
-    ema = ("second",)
-    return loop.run(config, modules, optimizers, step_fn, ema=ema, sample_fn=sample_fn), modules
+    options = {"ema": ("second",), "sample_fn": sample_fn, "made_from": made_from}
+    return loop.run(config, modules, optimizers, step_fn, **options), modules
 
 
 def curve(path):
@@ -124,8 +125,65 @@ def test_warmup_and_cooldown_scale_the_learning_rate(tmp_path):
 def test_another_seed_or_batch_size_is_refused(tmp_path, change):
     config = dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=3)
     train(config)
-    with pytest.raises(ValueError, match=f"{next(iter(change))}=.*another run_dir"):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} was .*another run_dir"):
         train(dataclasses.replace(config, **change))
+
+
+def test_a_run_made_from_something_else_is_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=3)
+    facts = {"stage": 1, "features": {"unet": "1f0c", "steps": (0, 9)}}
+    train(config, made_from=facts)
+    longer = dataclasses.replace(config, max_steps=4, minutes=20.0, checkpoint_minutes=1.0)
+    assert train(longer, made_from=facts)[0].step == 4  # budgets may change
+    other = {"stage": 2, "features": {"unet": "93ab", "steps": (0, 9)}}
+    with pytest.raises(ValueError, match="another run: ") as error:
+        train(longer, made_from=other)
+    assert "made_from.stage was 1, is 2" in str(error.value)
+    assert "made_from.features.unet was '1f0c', is '93ab'" in str(error.value)
+    assert "steps" not in str(error.value)
+    with pytest.raises(ValueError, match="made_from.stage was 1, is nothing"):
+        train(longer)
+
+
+def test_a_checkpoint_from_before_made_from_is_continued_where_nothing_is_asked(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=3)
+    train(config)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    del state["made_from"]
+    torch.save(state, path)
+    assert train(dataclasses.replace(config, max_steps=4))[0].step == 4
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="made_from.stage was nothing, is 1"):
+        train(config, made_from={"stage": 1})
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_named(tmp_path, share):
+    config = dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=3)
+    train(config)
+    path = tmp_path / "checkpoint.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match="checkpoint.pt is truncated"):
+        train(config)
+
+
+def test_a_log_row_that_was_cut_off_is_dropped(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,seconds,loss\n5,0.1,0.75\n10,0.2,0.62")  # was to become 0.625
+    log = run_files.RunLog(path, last_step=10)
+    assert log.last() == {"step": 5, "seconds": 0.1, "loss": 0.75}
+
+
+def test_leftovers_of_killed_writes_are_swept_once_they_are_old(tmp_path):
+    old, young, other = (tmp_path / f".{n}.checkpoint.pt" for n in ("17", "18", "x"))
+    for path in (old, young, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (time.time() - 3700,) * 2)
+    train(dataclasses.replace(CONFIG, run_dir=tmp_path, max_steps=1))
+    assert not old.exists() and young.exists() and other.exists()
 
 
 def test_another_architecture_is_refused(tmp_path):

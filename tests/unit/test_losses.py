@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from tiny_models import generator
 
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.training import losses
@@ -31,6 +32,72 @@ def test_latent_regulariser_by_hand():
     w = torch.ones(1, 2, 2)
     w[0, 1] = 3.0
     assert losses.latent_regulariser(w, torch.ones(2)).tolist() == [2.0]
+
+
+def correlated_draws() -> torch.Tensor:
+    """Four codes around (1, 5) with the covariance [[2, 1], [1, 2]] (unbiased)."""
+    wide, narrow = torch.tensor([1.5, 1.5]), torch.tensor([1.0, -1.0]) * 0.75**0.5
+    return torch.stack([wide, -wide, narrow, -narrow]) + torch.tensor([1.0, 5.0])
+
+
+def offsets(*rows: tuple[float, float]) -> torch.Tensor:
+    """One code (1, num_ws, 2) that lies so far from the mean of `correlated_draws`."""
+    return torch.tensor([rows]) + torch.tensor([1.0, 5.0])
+
+
+def test_code_prior_by_hand():
+    # the inverse covariance is [[2, -1], [-1, 2]] / 3, and there are two numbers a row
+    prior = losses.CodePrior(correlated_draws(), num_ws=3, ridge=0.0)
+    rows = prior.rows(offsets((1.0, 0.0), (1.0, 1.0), (1.0, -1.0)))
+    assert rows[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1.0])
+    w = offsets((1.0, 0.0), (1.0, 1.0), (1.0, -1.0))
+    assert prior(w).tolist() == pytest.approx([5 / 9])
+    plain = losses.latent_regulariser(w, torch.tensor([1.0, 5.0]))
+    assert plain.tolist() == pytest.approx([5 / 6])  # (1/2 + 1 + 1) / 3: knows no direction
+    assert prior(offsets((0.0, 0.0), (0.0, 0.0), (0.0, 0.0))).tolist() == [0.0]
+
+
+def test_code_prior_gradient_by_hand():
+    w = offsets((1.0, 0.0), (1.0, -1.0)).requires_grad_()
+    losses.CodePrior(correlated_draws(), num_ws=2, ridge=0.0)(w).sum().backward()
+    # 2 Σ⁻¹ (w − μ) / (2 numbers · 2 rows)
+    assert w.grad[0, 0].tolist() == pytest.approx([1 / 3, -1 / 6])
+    assert w.grad[0, 1].tolist() == pytest.approx([1 / 2, -1 / 2])
+
+
+def test_code_prior_grows_with_the_rows():
+    prior = losses.CodePrior(correlated_draws(), num_ws=3, row_growth=4.0, ridge=0.0)
+    # 1, 2, 4 scaled to mean 1, over three rows
+    for row, share in enumerate((1 / 7, 2 / 7, 4 / 7)):
+        rows = [(0.0, 0.0)] * 3
+        rows[row] = (1.0, -1.0)
+        assert prior(offsets(*rows)).tolist() == pytest.approx([share])
+    with pytest.raises(ValueError, match="row_growth came as 0"):
+        losses.LossWeights(row_growth=0.0)
+
+
+def test_code_prior_survives_codes_that_fill_no_space():
+    flat = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).expand(-1, 4)
+    prior = losses.CodePrior(flat, num_ws=1)
+    inside, outside = torch.ones(1, 1, 4), torch.tensor([[[1.0, -1.0, 1.0, -1.0]]])
+    assert torch.isfinite(prior(outside)).all()
+    assert prior(outside) > 50 * prior(inside)
+
+
+def test_code_prior_knows_the_generators_own_codes():
+    G = generator()
+    with torch.no_grad():
+        z = torch.randn(500, 16, generator=torch.Generator().manual_seed(3))
+        draws = G.mapping(z)
+    prior = losses.CodePrior.of(G)
+    assert prior(draws).mean().item() == pytest.approx(1.0, abs=0.15)
+    assert torch.equal(prior(draws), losses.CodePrior.of(G)(draws))
+    spread = (draws - draws.mean(0)).square().mean().sqrt()
+    noise = torch.randn(draws.shape, generator=torch.Generator().manual_seed(4)) * spread
+    assert prior(draws.mean(0) + noise).mean() > 2  # as far from the mean, but in all directions
+    exact = prior(draws)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # under which the losses are computed
+        assert torch.equal(prior(draws), exact) and exact.dtype == torch.float32
 
 
 @pytest.mark.parametrize("loss", [losses.PerceptualLoss, losses.IdentityLoss])

@@ -41,7 +41,7 @@ def test_confusion_refuses_maps_of_two_sizes():
 def test_frechet_distance_of_shifted_and_scaled_features():
     x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T  # covariance = 1
-    assert metrics.frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert 0 <= metrics.frechet_distance(x, x) < 1e-6
     shift = torch.tensor([3.0, 0.0, 4.0])
     assert metrics.frechet_distance(x, x + shift) == pytest.approx(25, rel=1e-6)
     # tr(1 + 4 - 2·sqrt(4)) over three dimensions = 3
@@ -125,17 +125,3 @@ def test_hair_color_by_pixels_reads_the_masks_hair_region_only(tmp_path):
 def test_a_hair_reference_needs_examples():
     with pytest.raises(ValueError, match="two names"):
         metrics.HairColorReference.fit(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8), ["black"])
-
-
-def test_bootstrap_interval_of_a_mean():
-    values = np.random.default_rng(1).normal(5.0, 2.0, 400)
-    low, high = metrics.bootstrap_interval(
-        lambda i: float(values[i].mean()), 400, np.random.default_rng(0)
-    )
-    # ±1.96 · σ/√n = ±0.196 around the sample mean
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.12)
-    again = metrics.bootstrap_interval(
-        lambda i: float(values[i].mean()), 400, np.random.default_rng(0)
-    )
-    assert (low, high) == again

@@ -32,7 +32,9 @@ def test_runner_collects_runs_in_one_table(small_notebook, tmp_path, capsys):
     main([str(small_notebook), "--out", str(out), "-f", str(tmp_path / "params.yml")])
     main([str(small_notebook), "--out", str(out), "-p", "a", "7"])
     assert [row["twice"] for row in csv.DictReader((out / "small.csv").open())] == ["10.0", "14.0"]
+    assert [row["run"] for row in csv.DictReader((out / "small.csv").open())] == ["params", ""]
     assert len(list(out.glob("*.png"))) == 1 and "small.csv" in capsys.readouterr().out
+    assert (out / "params" / "small.ipynb").is_file()  # not overwritten by the second run
 
 
 def test_several_files_make_a_run_each(small_notebook, tmp_path):
@@ -47,6 +49,17 @@ def test_several_files_make_a_run_each(small_notebook, tmp_path):
     files[-1].write_text("b: 1\n")
     with pytest.raises(SystemExit):  # before the first run starts
         main([str(small_notebook), "--out", str(tmp_path / "no"), "-f", *map(str, files)])
+    assert not (tmp_path / "no").exists()
+
+
+def test_two_files_of_one_name_are_refused(small_notebook, tmp_path, capsys):
+    files = [tmp_path / folder / "same.yaml" for folder in ("a", "b")]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text(f"a: {number}\n")
+    with pytest.raises(SystemExit):
+        main([str(small_notebook), "--out", str(tmp_path / "no"), "-f", *map(str, files)])
+    assert "two files of parameters are called same" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 

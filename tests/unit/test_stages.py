@@ -1,4 +1,4 @@
-"""Feature cache and training stages on a tiny dataset and tiny random networks."""
+"""Training stages on a tiny dataset and tiny random networks."""
 
 import json
 import sys
@@ -12,15 +12,17 @@ from tiny_models import controlnet, face_mask, generator, pipeline, unet
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation.judges import Recognizer
-from dmgi_lib.masks import flip_mask, mask_to_image
+from dmgi_lib.masks import mask_to_image
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training import stages
-from dmgi_lib.training.feature_cache import FeatureCache, build, cache_name
-from dmgi_lib.training.features import CacheConfig, OnlineFeatures, encode_samples
+from dmgi_lib.training.feature_cache import FeatureCache, build
+from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
-from dmgi_lib.training.losses import LossWeights, step_probabilities
+from dmgi_lib.training.losses import CodePrior, LossWeights, step_probabilities
+from dmgi_lib.training.online_features import OnlineFeatures
+from dmgi_lib.training.run_files import read_log
 from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
 
 CONFIG = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4)
@@ -72,71 +74,6 @@ def trainer(stage, cache, dataset, loss_net, *networks, **options) -> StageTrain
     torch.manual_seed(0)
     config = StageConfig(stage, held_out=2, **options)
     return StageTrainer(config, cache, dataset, generator(), loss_net, *networks)
-
-
-def test_cache_holds_every_view_and_step(cache):
-    assert len(cache) == 20
-    batch = cache.batch(torch.tensor([0, 9, 10, 19]), torch.tensor([0, 1, 0, 1]))
-    assert batch.sample.tolist() == [0, 9, 0, 9]
-    assert batch.mirrored.tolist() == [False, False, True, True]
-    assert batch.step.tolist() == [0, 2, 0, 2]
-    assert batch.h.shape == (4, 32, 4, 4)
-    assert [f.shape[1:] for f in batch.f] == [(24, 16, 16), (16, 16, 16)]
-    assert [m.shape[1:] for m in batch.maps] == [(1, 8, 8), (1, 16, 16)]
-    assert batch.diffusion_images.shape == (4, 3, 128, 128)
-
-
-def test_entries_do_not_depend_on_the_batch(cache, pipe, dataset):
-    alone = encode_samples(CONFIG, pipe, dataset, [5], view=1)
-    entry = cache.batch(torch.tensor([15]), torch.tensor([1]), pool="heads_and_tokens")
-    assert (alone["h"][:, 1].float() - entry.h).abs().max() < 0.05 * entry.h.abs().max()
-    assert (alone["a2"][:, 1, 1:].float() - entry.maps[1]).abs().max() < 0.05
-
-
-def test_second_view_is_the_mirrored_condition(pipe, dataset):
-    seen = []
-    handle = pipe.controlnet.controlnet_cond_embedding.register_forward_pre_hook(
-        lambda m, args: seen.append(args[0])
-    )
-    for view in (0, 1):
-        encode_samples(CONFIG, pipe, dataset, [5], view)
-    handle.remove()
-    straight, mirrored = seen[0][:1], seen[-1][:1]
-    from dmgi_lib.masks import mask_to_rgb
-
-    assert torch.equal(straight, mask_to_rgb(dataset.masks[5:6]))
-    assert torch.equal(mirrored, mask_to_rgb(flip_mask(dataset.masks[5:6])))
-
-
-def test_cache_resumes_shard_by_shard(pipe, dataset, tmp_path, cache):
-    build(CONFIG, pipe, dataset, tmp_path, views=1, limit=3)
-    assert len(FeatureCache(tmp_path)) == 4  # whole shards
-    first = next(tmp_path.glob("view*")).stat().st_mtime_ns
-    whole = build(CONFIG, pipe, dataset, tmp_path, views=2)
-    assert sorted(tmp_path.glob("view*"))[0].stat().st_mtime_ns == first
-    slots = torch.zeros(20, dtype=torch.long)
-    resumed, at_once = (c.batch(torch.arange(20), slots) for c in (whole, cache))
-    assert torch.equal(resumed.sample, at_once.sample)
-    assert (resumed.h - at_once.h).abs().max() < 0.05 * at_once.h.abs().max()
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_cache_of_another_setting_is_refused(pipe, dataset, tmp_path):
-    build(CONFIG, pipe, dataset, tmp_path, limit=1)
-    other = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4, seed=1)
-    with pytest.raises(ValueError, match=r"config.seed: cache 0, now 1"):
-        build(other, pipe, dataset, tmp_path)
-    with pytest.raises(ValueError, match=r"weights.unet"):
-        build(CONFIG, pipeline(unet=unet(seed=50)), dataset, tmp_path)
-
-
-def test_missing_cache_and_bad_steps(tmp_path):
-    with pytest.raises(FileNotFoundError, match="feature_cache"):
-        FeatureCache(tmp_path)
-    with pytest.raises(ValueError, match="rising"):
-        CacheConfig(steps=(3, 1))
-    with pytest.raises(ValueError, match="20"):
-        CacheConfig(steps=(0, 20), num_inference_steps=20)
 
 
 def test_early_cache_costs_one_pass_and_cannot_feed_stage_2(pipe, dataset, tmp_path, loss_net):
@@ -218,6 +155,22 @@ def test_same_seed_same_curve(cache, dataset, loss_net, tmp_path):
     assert curves[0] == curves[1] and len(curves[0]) == 3
 
 
+def test_the_code_prior_pulls_only_where_it_is_asked_to(cache, dataset, loss_net, tmp_path):
+    batch = cache.batch(torch.arange(4), torch.zeros(4, dtype=torch.long))
+    plain = trainer(1, cache, dataset, loss_net)
+    w = plain.generator.mean_latent.expand(4, 12, -1).clone() + 0.3
+    assert "code_prior" not in plain.terms(batch, w, plain.draw(w))
+    t = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.1, row_growth=4.0))
+    terms = t.terms(batch, w, t.draw(w))
+    expected = CodePrior.of(t.generator, row_growth=4.0)(w)
+    assert torch.equal(terms["code_prior"], expected) and "latent" in terms
+    without = {name: value for name, value in terms.items() if name != "code_prior"}
+    added = t.total(terms) - t.total(without)
+    assert added.item() == pytest.approx(0.1 * expected.mean().item(), rel=1e-3)
+    t.fit(loop(tmp_path, max_steps=1))
+    assert {"latent", "code_prior"} <= set(read_log(tmp_path / "log.csv"))
+
+
 def test_mirrored_entries_get_mirrored_targets(cache, dataset, loss_net):
     t = trainer(1, cache, dataset, loss_net)
     batch = cache.batch(torch.tensor([3, 13]), torch.tensor([0, 0]))
@@ -246,11 +199,13 @@ def test_command_trains_and_writes_a_loadable_folder(
     common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
     for stage in (1, 2):
         arguments = f"stages --stage {stage} {common} --minutes 0.03 --batch-size 4"
+        arguments += " --code-prior 0.02 --row-growth 3 --latent 0"
         monkeypatch.setattr(sys, "argv", f"{arguments} --run-dir {tmp_path}/run{stage}".split())
         stages.main()
     assert "wrote" in capsys.readouterr().out
     card = (folder / "style_modulation" / "card.md").read_text()
     assert "--stage 2" in card and "seed 0" in card and "identity (I) @ 2" in card
+    assert "'latent': 0.0" in card and "'row_growth': 3.0" in card and "code_prior @ 2" in card
     loaded = DMGIPipeline.from_pretrained(folder)
     assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
     assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
@@ -258,20 +213,70 @@ def test_command_trains_and_writes_a_loadable_folder(
     assert loaded("a young woman", mask=face_mask(), exit_step=0).images[0].size == (128, 128)
 
 
-def test_online_features_are_those_of_the_cache(cache, pipe, dataset):
-    online = OnlineFeatures(CONFIG, pipe, dataset, views=2, diffusion_images=True)
-    assert len(online) == len(cache) and online.views == cache.views
-    entries, slots = torch.tensor([0, 13, 5]), torch.tensor([0, 1, 1])
-    found, kept = online.batch(entries, slots), cache.batch(entries, slots)
-    assert torch.equal(found.sample, kept.sample) and torch.equal(found.step, kept.step)
-    assert torch.equal(found.mirrored, kept.mirrored)
-    assert (found.h - kept.h).abs().max() < 0.05 * kept.h.abs().max()
-    for one, other in zip(found.maps, kept.maps, strict=True):
-        assert (one - other).abs().max() < 0.05
-    difference = found.diffusion_images.int() - kept.diffusion_images.int()
-    assert difference.abs().float().mean() < 3
-    early = OnlineFeatures(CONFIG, pipe, dataset).batch(entries, torch.zeros(3, dtype=torch.long))
-    assert early.diffusion_images is None
+def test_a_checkpoint_of_another_training_is_refused(pipe, cache, dataset, loss_net, tmp_path):
+    def fit(made, **options):
+        return made.fit(loop(tmp_path / "run", **({"max_steps": 1} | options)))
+
+    fit(trainer(1, cache, dataset, loss_net))
+    assert fit(trainer(1, cache, dataset, loss_net), max_steps=2, minutes=9.0).step == 2
+    single, other_net = replace(MINI.mapping, origin="zero"), Recognizer(channels=(4, 8, 8, 8, 8))
+    more = build(CONFIG, pipe, dataset, tmp_path / "cache", limit=4)
+    changed = {
+        "config.weights.latent was 0.005, is 0.15": trainer(
+            1, cache, dataset, loss_net, weights=LossWeights(latent=0.15)
+        ),
+        "config.held_out was 2, is 3": StageTrainer(
+            StageConfig(1, held_out=3), cache, dataset, generator(), loss_net
+        ),
+        "networks.mapping_network.origin was 'w_avg', is 'zero'": StageTrainer(
+            StageConfig(1, held_out=2), cache, dataset, generator(), loss_net, mapping=single
+        ),
+        "frozen.generator was ": StageTrainer(
+            StageConfig(1, held_out=2), cache, dataset, generator(seed=50), loss_net
+        ),
+        "frozen.loss_net was ": trainer(1, cache, dataset, other_net),
+        "features.entries was 20, is 4": trainer(1, more, dataset, loss_net),
+        "features.weights.unet was ": trainer(
+            1, OnlineFeatures(CONFIG, pipeline(unet=unet(seed=50)), dataset), dataset, loss_net
+        ),
+    }
+    for what, other in changed.items():
+        with pytest.raises(ValueError, match="was written by another run") as error:
+            fit(other, max_steps=3)
+        assert what in str(error.value)
+    with pytest.raises(ValueError, match="optimisation.learning_rate was 0.0002, is 0.001"):
+        fit(trainer(1, cache, dataset, loss_net), max_steps=3, learning_rate=1e-3)
+
+
+def test_a_checkpoint_of_t_belongs_to_its_m_and_stage(cache, dataset, loss_net, tmp_path):
+    m = trainer(1, cache, dataset, loss_net).networks["mapping_network"]
+    trainer(2, cache, dataset, loss_net, m).fit(loop(tmp_path, max_steps=1))
+    with pytest.raises(ValueError, match="config.stage was 2, is 1"):
+        trainer(1, cache, dataset, loss_net).fit(loop(tmp_path, max_steps=2))
+    torch.nn.init.normal_(m.fc.weight, std=0.05)
+    with pytest.raises(ValueError, match="frozen.mapping_network was "):
+        trainer(2, cache, dataset, loss_net, m).fit(loop(tmp_path, max_steps=2))
+
+
+def test_command_refuses_features_of_another_encoder(pipe, cache, dataset, tmp_path):
+    common = f"--stage 1 --data {dataset.root} --cache {cache.folder}"
+
+    def features(folder, more=""):
+        args = stages._parser().parse_args(f"{common} --weights {folder} {more}".split())
+        return stages._features(args, dataset, ())
+
+    own, other = tmp_path / "own", tmp_path / "other"
+    pipe.save_pretrained(own)
+    pipeline(unet=unet(seed=50)).save_pretrained(other)
+    assert len(features(own)) == len(cache)
+    with pytest.raises(ValueError, match=r"weights\.unet was "):
+        features(other)
+    with pytest.raises(ValueError, match="preset 'mini', but --preset came as 'paper'"):
+        features(own, "--preset paper")
+    online = features(other, "--online --seed 7")
+    assert online.steps == (0, 1, 2, 3) and online.config.seed == 7
+    assert online.manifest["weights"] != cache.manifest["weights"]
+    assert online.manifest["dataset"] == cache.manifest["dataset"]
 
 
 def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
@@ -280,17 +285,6 @@ def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
     t.fit(loop(tmp_path, max_steps=2))
     w = t.codes(online.batch(torch.arange(2), torch.zeros(2, dtype=torch.long)), t.networks)
     assert not torch.equal(w, t.generator.mean_latent.expand_as(w))
-
-
-def test_noised_features_see_the_picture(pipe, dataset):
-    config = CacheConfig(steps=(0, 2), num_inference_steps=3, source="noised")
-    entry = encode_samples(config, pipe, dataset, [2, 7], view=0)
-    assert "diffusion_image" not in entry and entry["h"].shape[:2] == (2, 2)
-    honest = encode_samples(CONFIG, pipe, dataset, [2, 7], view=0)
-    assert entry["h"].shape == honest["h"].shape
-    scale = honest["h"].float().abs().max()
-    first, late = ((entry["h"] - honest["h"])[:, k].float().abs().max() / scale for k in (0, 1))
-    assert first < 0.05 < late  # at t = T there is nothing but noise; later the picture shows
 
 
 def test_options_of_the_stages(cache, dataset, loss_net):
@@ -332,7 +326,7 @@ def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path,
     common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
     arguments = f"stages --stage 1 {common} --minutes 0.03 --batch-size 4 --run-dir {tmp_path}/run"
     monkeypatch.setattr(sys, "argv", arguments.split())
-    with pytest.raises(ValueError, match="features of a scribble"):
+    with pytest.raises(ValueError, match="condition 'scribble', but --condition came as 'mask'"):
         stages.main()
     monkeypatch.setattr(sys, "argv", [*arguments.split(), "--condition", "scribble"])
     stages.main()
@@ -342,14 +336,3 @@ def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path,
     strokes[40:44, 30:90] = 255
     drawn = loaded("a young woman", scribble=strokes, exit_step=0, output_type="pt").latents
     assert torch.isfinite(drawn).all()
-
-
-def test_cache_names_differ_where_the_content_does(pipe):
-    other = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4, seed=1)
-    names = {
-        cache_name(CONFIG, pipe),
-        cache_name(other, pipe),
-        cache_name(CONFIG, pipe, limit=3),
-        cache_name(CONFIG, pipeline(unet=unet(seed=50))),
-    }
-    assert len(names) == 4 and cache_name(CONFIG, pipeline()) in names

@@ -1,0 +1,111 @@
+"""Rows of a table, each drawn and read once and kept in a file of its own: a killed run goes on.
+
+    files = RowFiles(Path("runs/table"), weights=folder_hash(folder), n=500)
+    row = files.row("exit_0", "DMGI, exit step 0", draw_and_read, condition="mask")
+
+A file's name holds a hash of all that the row was made from, so other weights, samples or options
+never meet an old file. To make a row anew under equal ones, delete its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dmgi_lib.dataset import to_uint8
+from dmgi_lib.evaluation.reading import Reading
+from dmgi_lib.training.run_files import sweep, write_whole
+
+SHOWN = 8  # pictures that a file keeps
+
+
+@dataclass(frozen=True)
+class FinishedRow:
+    """A row of a table.
+
+    Attributes:
+        name:     as printed.
+        reading:  of all its N pictures.
+        pictures: (K, 3, 128, 128) uint8, the first K <= SHOWN of them.
+        minutes:  that drawing and reading took.
+    """
+
+    name: str
+    reading: Reading
+    pictures: Tensor
+    minutes: float
+
+
+class RowFiles:
+    """The folder of a table's rows.
+
+    Args:
+        folder: of the files; made when the first is written.
+        facts:  what every row is made from: hashes of weights and data, N, seed.
+    """
+
+    def __init__(self, folder: Path, **facts: Any) -> None:
+        self.folder, self.facts = folder, facts
+        sweep(folder, "*")
+
+    def row(
+        self, key: str, name: str, make: Callable[[], tuple[Tensor, Reading]], **made_from: Any
+    ) -> FinishedRow:
+        """The row of that key: from its file, else by `make`, and then its file is written.
+
+        Args:
+            key:       of letters, digits and underscores.
+            make:      returns the pictures (N, 3, 128, 128) in [-1, 1] and their reading.
+            made_from: what this row depends on besides the facts of all rows.
+        """
+        path = self._path(key, "safetensors", made_from)
+        if not path.exists():
+            begin = time.perf_counter()
+            pictures, reading = make()
+            tensors = {name: value.clone().contiguous() for name, value in vars(reading).items()}
+            tensors["pictures"] = to_uint8(pictures[:SHOWN]).contiguous()
+            note = {"minutes": f"{(time.perf_counter() - begin) / 60:.3f}"}
+            write_whole(path, lambda target: save_file(tensors, target, note))
+        with safe_open(path, framework="pt") as file:
+            held = {field: file.get_tensor(field) for field in file.keys()}
+            minutes = float(file.metadata()["minutes"])
+        shown = held.pop("pictures")
+        return FinishedRow(name, Reading(**held), shown, minutes)
+
+    def numbers(
+        self, key: str, make: Callable[[], dict[str, float]], **made_from: Any
+    ) -> dict[str, float]:
+        """The same for plain numbers, such as times."""
+        path = self._path(key, "json", made_from)
+        if not path.exists():
+            text = json.dumps(make(), indent=1) + "\n"
+            write_whole(path, lambda target: target.write_text(text, encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _path(self, key: str, suffix: str, made_from: dict[str, Any]) -> Path:
+        facts = json.dumps(self.facts | made_from, sort_keys=True)
+        digest = hashlib.sha256(facts.encode()).hexdigest()[:10]
+        return self.folder / f"{key}-{digest}.{suffix}"
+
+
+def folder_hash(folder: Path) -> str:
+    """16 hex digits of SHA-256 over names and bytes of all weights and configs in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(p for s in ("safetensors", "json") for p in folder.rglob(f"*.{s}")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """16 hex digits of SHA-256 over a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,252 @@
+"""The rows of the mini world's Table 1: ceilings, floors, baselines and the method, one by one.
+
+All are drawn for the same masks (or scribbles), captions and noise. Which rows stand here is the
+kit's design (not specified in the paper's available sources).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import CLIPModel
+
+from dmgi_lib.evaluation import swaps
+from dmgi_lib.evaluation.baselines import MaskEncoder, optimise_for_text, text_similarity
+from dmgi_lib.evaluation.earlier_stages import EarlierModel
+from dmgi_lib.evaluation.goals import Finding
+from dmgi_lib.evaluation.inversion import InversionConfig, invert
+from dmgi_lib.evaluation.judges import Judges
+from dmgi_lib.evaluation.protocol import GroundTruth, draw, judged_size, random_faces, read
+from dmgi_lib.evaluation.reading import Reading
+from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles
+from dmgi_lib.evaluation.speed import seconds_a_face
+from dmgi_lib.pipeline import DMGIPipeline
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What the table covers.
+
+    Attributes:
+        condition:        "mask" or "scribble", the kind of x.
+        exit_steps:       of the full method, besides the first and the last; empty: the middle.
+        controlnet_steps: of the row that is ControlNet alone.
+        n_inversion:      test identities of the W+ ceiling, which costs minutes.
+        inversion_steps:  of its optimiser.
+        text_steps:       of the text optimisation after the mask encoder.
+        batch_size:       images drawn at once.
+        seed:             image i starts from noise of seed + i in every row.
+    """
+
+    condition: str = "mask"
+    exit_steps: tuple[int, ...] = ()
+    controlnet_steps: int = 50
+    n_inversion: int = 500
+    inversion_steps: int = 200
+    text_steps: int = 60
+    batch_size: int = 25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.condition not in ("mask", "scribble"):
+            raise ValueError(f"condition came as {self.condition!r}; expected mask or scribble.")
+        if self.n_inversion < 2:
+            raise ValueError(f"n_inversion came as {self.n_inversion}; expected at least 2.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to draw.
+
+    Attributes:
+        key:       short name, of letters, digits and underscores.
+        name:      as printed.
+        draw:      makes its pictures (K, 3, 128, 128): all N, or the first K where they are dear.
+        made_from: what they depend on besides weights, test samples and seed.
+    """
+
+    key: str
+    name: str
+    draw: Callable[[], Tensor]
+    made_from: dict[str, Any] = field(default_factory=dict)
+
+
+class Table:
+    """Draws and reads the rows.
+
+    Args:
+        pipe:         the model, with its last M and T.
+        truth:        test samples.
+        clip:         text-image encoder of the CLIP score.
+        files:        where finished rows are kept.
+        mask_encoder: baseline; None leaves its rows out, as scribbles do.
+        perceptual:   distance that the W+ optimisation minimises beside L1; None: L1 alone.
+        earlier:      the model after earlier stages, or other models to compare with.
+        multi_step:   whether M and T come out of stage 3, for the rows' names.
+    """
+
+    def __init__(
+        self,
+        pipe: DMGIPipeline,
+        truth: GroundTruth,
+        judges: Judges,
+        clip: CLIPModel,
+        config: TableConfig,
+        files: RowFiles,
+        mask_encoder: MaskEncoder | None = None,
+        perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+        earlier: list[EarlierModel] | None = None,
+        multi_step: bool = True,
+    ) -> None:
+        self.pipe, self.truth, self.judges, self.clip = pipe, truth, judges, clip
+        self.config, self.files, self.perceptual = config, files, perceptual
+        self.mask_encoder, self.earlier = mask_encoder, earlier or []
+        self.multi_step = multi_step
+        self.last = pipe.config.num_inference_steps - 1
+        between = config.exit_steps or (self.last // 2,)
+        self.exits = tuple(sorted({0, self.last, *between}))
+        if self.exits[0] < 0 or self.exits[-1] > self.last:
+            raise ValueError(
+                f"exit_steps came as {config.exit_steps}; expected steps of 0 to {self.last}."
+            )
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, in the table's order."""
+        config, n = self.config, len(self.truth.images)
+        x = {"condition": config.condition}
+        count, steps = min(config.n_inversion, n), config.inversion_steps
+        yield Row("ground_truth", "ground truth (ceiling of the judges)", lambda: self.truth.images)
+        yield Row(
+            "inversion",
+            "W+ optimisation (ceiling of G)",
+            lambda: self.inverted(count),
+            {"count": count, "steps": steps, "perceptual": self.perceptual is not None},
+        )
+        yield Row("random", "random face (floor)", lambda: random_faces(self.pipe, n, config.seed))
+        order = np.random.default_rng(config.seed).permutation(n)
+        moved = self.truth.taken(np.roll(order, 1)[np.argsort(order)])
+        yield Row("shuffled", "others' inputs (floor)", lambda: self.drawn(truth=moved), x)
+        yield Row(
+            "controlnet",
+            f"ControlNet alone, {config.controlnet_steps} steps",
+            self.controlnet_alone,
+            x | {"steps": config.controlnet_steps},
+        )
+        if self.mask_encoder is not None and config.condition == "mask":
+            yield Row("encoder", "mask encoder (pSp style)", lambda: self.drawn_by_encoder(0))
+            yield Row(
+                "encoder_text",
+                "mask encoder + text optimisation (TediGAN style)",
+                lambda: self.drawn_by_encoder(config.text_steps),
+                {"steps": config.text_steps},
+            )
+        for model in self.earlier:
+            of = functools.partial(self.drawn, pipe=model.pipe)
+            yield Row(model.key, model.name, of, x | {"model": model.made_from})
+        for step in self.exits:
+            name = f"DMGI{', multi-step' * self.multi_step}, exit step {step} of {self.last}"
+            yield Row(f"exit_{step}", name, functools.partial(self.drawn, exit_step=step), x)
+
+    def finished(self, row: Row) -> FinishedRow:
+        """The row, drawn and read, or as its file holds it."""
+
+        def make() -> tuple[Tensor, Reading]:
+            images = row.draw()
+            return images, self.read(images, self.truth.taken(np.arange(len(images))))
+
+        return self.files.row(row.key, row.name, make, **row.made_from)
+
+    def seconds(self) -> dict[str, float]:
+        """Of one face at batch 1: each exit, and ControlNet alone. See `seconds_a_face`."""
+        steps, condition = self.config.controlnet_steps, self.config.condition
+        x = self.inputs(self.truth)[0]
+        return self.files.numbers(
+            "seconds",
+            lambda: seconds_a_face(
+                self.pipe, self.truth.prompts[0], x, condition, self.exits, steps
+            ),
+            condition=condition,
+            steps=[*self.exits, steps],
+        )
+
+    def swaps(self, own: Reading) -> list[Finding]:
+        """What exchanged captions and masks change; own: of the exit at the last step."""
+        mixed = swaps.exchanged(self.truth, self.config.seed)
+        # of what it is drawn, against what it is read
+        plan = {
+            "both": (self.truth, mixed["both"]),
+            "text": (mixed["text"], mixed["text"]),
+            "mask": (mixed["mask"], mixed["mask"]),
+        }
+        readings = {}
+        for name, (drawn_for, against) in plan.items():
+
+            def make(a: GroundTruth = drawn_for, b: GroundTruth = against) -> Any:
+                images = self.drawn(truth=a)
+                return images, self.read(images, b)
+
+            key = f"swap_{name}"
+            readings[name] = self.files.row(key, key, make, condition=self.config.condition).reading
+        return swaps.findings(own, seed=self.config.seed, **readings)
+
+    def read(self, images: Tensor, truth: GroundTruth) -> Reading:
+        """The judges' reading of pictures against samples."""
+        return read(images, truth, self.judges, self.config.seed, self.clip, self.pipe.tokenizer)
+
+    def drawn(
+        self,
+        exit_step: int = -1,
+        truth: GroundTruth | None = None,
+        pipe: DMGIPipeline | None = None,
+    ) -> Tensor:
+        """I' of a model, by default this one, for samples, by default all."""
+        return self._draw(pipe or self.pipe, truth or self.truth, exit_step)[0]
+
+    def controlnet_alone(self) -> Tensor:
+        """The diffusion model's own I_0^d, of as many steps as the config says."""
+        denoised = self._draw(self.pipe, self.truth, -1, self.config.controlnet_steps)[1]
+        assert denoised is not None  # the process ran to its end
+        return denoised
+
+    def inverted(self, count: int) -> Tensor:
+        """W+ optimisation on the first `count` images themselves."""
+        config = InversionConfig(steps=self.config.inversion_steps)
+        parts = self.truth.images[:count].split(20)
+        bar = tqdm(parts, desc="W+ optimisation", disable=None, leave=False)
+        options: Any = {"perceptual": self.perceptual, "progress": False}
+        found = (invert(self.pipe.generator, part, config, **options) for part in bar)
+        return torch.cat([judged_size(one.images) for one in found])
+
+    def drawn_by_encoder(self, text_steps: int) -> Tensor:
+        """G of the mask encoder's codes, moved towards the captions for `text_steps`."""
+        assert self.mask_encoder is not None
+        G, images = self.pipe.generator, []
+        starts = range(0, len(self.truth.prompts), self.config.batch_size)
+        for start in tqdm(starts, desc="mask encoder", disable=None, leave=False):
+            part = slice(start, start + self.config.batch_size)
+            with torch.no_grad():
+                codes = self.mask_encoder(self.truth.masks[part])
+            if text_steps:
+                likes = text_similarity(self.clip, self.pipe.tokenizer, self.truth.prompts[part])
+                codes = optimise_for_text(G, codes, likes, text_steps)
+            with torch.no_grad():
+                images.append(judged_size(G.synthesis(codes, noise_mode="const")))
+        return torch.cat(images)
+
+    def inputs(self, truth: GroundTruth) -> Tensor:
+        """x of samples, (N, 128, 128) class ids or strokes."""
+        return truth.masks if self.config.condition == "mask" else truth.scribbles
+
+    def _draw(
+        self, pipe: DMGIPipeline, truth: GroundTruth, exit_step: int, steps: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        config = self.config
+        batch = (config.seed, config.batch_size, config.condition)
+        return draw(pipe, truth.prompts, self.inputs(truth), exit_step, *batch, steps)

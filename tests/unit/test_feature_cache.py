@@ -1,0 +1,292 @@
+"""Feature cache on a tiny dataset and tiny random networks: content, refusals, repairs, online."""
+# ruff: noqa: F811 (fixtures come by import)
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from test_stages import CONFIG, cache, dataset, loss_net, pipe, trainer  # noqa: F401 (fixtures)
+from tiny_models import controlnet, pipeline, scheduler, text_encoder, tokenizer, unet, vae
+
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.masks import flip_mask, mask_to_rgb
+from dmgi_lib.training.cache_manifest import encoder_facts
+from dmgi_lib.training.feature_cache import FeatureCache, build, cache_name, spread_steps
+from dmgi_lib.training.features import CacheConfig, encode_samples
+from dmgi_lib.training.online_features import OnlineFeatures
+
+
+def test_cache_holds_every_view_and_step(cache):
+    assert len(cache) == 20
+    batch = cache.batch(torch.tensor([0, 9, 10, 19]), torch.tensor([0, 1, 0, 1]))
+    assert batch.sample.tolist() == [0, 9, 0, 9]
+    assert batch.mirrored.tolist() == [False, False, True, True]
+    assert batch.step.tolist() == [0, 2, 0, 2]
+    assert batch.h.shape == (4, 32, 4, 4)
+    assert [f.shape[1:] for f in batch.f] == [(24, 16, 16), (16, 16, 16)]
+    assert [m.shape[1:] for m in batch.maps] == [(1, 8, 8), (1, 16, 16)]
+    assert batch.diffusion_images.shape == (4, 3, 128, 128)
+
+
+def test_entries_do_not_depend_on_the_batch(cache, pipe, dataset):
+    alone = encode_samples(CONFIG, pipe, dataset, [5], view=1)
+    entry = cache.batch(torch.tensor([15]), torch.tensor([1]), pool="heads_and_tokens")
+    assert (alone["h"][:, 1].float() - entry.h).abs().max() < 0.05 * entry.h.abs().max()
+    assert (alone["a2"][:, 1, 1:].float() - entry.maps[1]).abs().max() < 0.05
+
+
+def test_second_view_is_the_mirrored_condition(pipe, dataset):
+    seen = []
+    handle = pipe.controlnet.controlnet_cond_embedding.register_forward_pre_hook(
+        lambda m, args: seen.append(args[0])
+    )
+    for view in (0, 1):
+        encode_samples(CONFIG, pipe, dataset, [5], view)
+    handle.remove()
+    straight, mirrored = seen[0][:1], seen[-1][:1]
+    assert torch.equal(straight, mask_to_rgb(dataset.masks[5:6]))
+    assert torch.equal(mirrored, mask_to_rgb(flip_mask(dataset.masks[5:6])))
+
+
+def test_cache_resumes_shard_by_shard(pipe, dataset, tmp_path, cache):
+    build(CONFIG, pipe, dataset, tmp_path, views=1, limit=3)
+    assert len(FeatureCache(tmp_path)) == 4  # whole shards
+    first = next(tmp_path.glob("view*")).stat().st_mtime_ns
+    whole = build(CONFIG, pipe, dataset, tmp_path, views=2)
+    assert sorted(tmp_path.glob("view*"))[0].stat().st_mtime_ns == first
+    slots = torch.zeros(20, dtype=torch.long)
+    resumed, at_once = (c.batch(torch.arange(20), slots) for c in (whole, cache))
+    assert torch.equal(resumed.sample, at_once.sample)
+    assert (resumed.h - at_once.h).abs().max() < 0.05 * at_once.h.abs().max()
+    assert not list(tmp_path.glob(".*"))
+
+
+class Tokenizer:
+    """A tokenizer with one word more."""
+
+    def __init__(self):
+        self.words = tokenizer().get_vocab() | {"turquoise": 99}
+
+    def get_vocab(self):
+        return self.words
+
+
+def other_scheduler():
+    return scheduler().from_config(scheduler().config, prediction_type="epsilon")
+
+
+OTHER_ENCODERS = {
+    "weights.unet": lambda: {"unet": unet(seed=50)},
+    "weights.controlnet": lambda: {"controlnet": controlnet(seed=50)},
+    "weights.vae": lambda: {"vae": vae(seed=50)},
+    "weights.text_encoder": lambda: {"text_encoder": text_encoder(seed=50)},
+    "scheduler.prediction_type": lambda: {"scheduler": other_scheduler()},
+    "precision.weights": lambda: {"unet": unet().to(torch.bfloat16)},
+}
+
+
+@pytest.mark.parametrize("what", OTHER_ENCODERS)
+def test_a_cache_of_another_encoder_is_refused(cache, dataset, what):
+    other = pipeline(**OTHER_ENCODERS[what]())
+    with pytest.raises(ValueError, match=f"{what} was .*, is .*Delete it and build it anew"):
+        build(CONFIG, other, dataset, cache.folder)
+    with pytest.raises(ValueError, match=f"{what} was "):
+        cache.check(dataset, other)
+
+
+def test_a_cache_of_another_vocabulary_is_refused(cache, dataset):
+    other = pipeline()
+    other.tokenizer = Tokenizer()
+    with pytest.raises(ValueError, match="vocabulary was"):
+        cache.check(dataset, other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"steps": (0, 1)},
+        {"steps": (0, 2), "num_inference_steps": 4},
+        {"guidance_scale": 4.0},
+        {"source": "noised"},
+        {"shard_size": 5},
+    ],
+)
+def test_a_cache_of_another_config_is_refused(cache, pipe, dataset, change):
+    name = list(change)[-1]
+    with pytest.raises(ValueError, match=f"config.{name} was "):
+        build(replace(CONFIG, **change), pipe, dataset, cache.folder)
+
+
+def test_a_cache_of_another_kind_of_x_is_refused(cache, dataset, tmp_path):
+    shutil.copytree(dataset.root, tmp_path / "faces")
+    shutil.copytree(tmp_path / "faces/train/masks", tmp_path / "faces/train/scribbles")
+    both = pipeline(controlnet_scribble=controlnet(seed=9))
+    drawings = FaceDataset(tmp_path / "faces")
+    with pytest.raises(ValueError, match="config.condition was 'mask', is 'scribble'"):
+        build(replace(CONFIG, condition="scribble"), both, drawings, cache.folder)
+
+
+def test_the_preset_must_fit_the_pipeline(pipe, dataset, tmp_path):
+    with pytest.raises(ValueError, match="'paper', whose pictures have 512 px, .* have 128"):
+        build(replace(CONFIG, preset="paper"), pipe, dataset, tmp_path)
+    with pytest.raises(ValueError, match="preset came as 'huge'"):
+        replace(CONFIG, preset="huge")
+    assert encoder_facts(CONFIG, pipe)["config"]["preset"] == "mini"
+
+
+def captions(root):
+    path = root / "train/metadata.jsonl"
+    path.write_text(path.read_text().replace("gray hair", "red hair"))
+
+
+def one_less(root):
+    path = root / "train/metadata.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
+
+
+def other_mask(root):
+    shutil.copy(root / "train/masks/000009.png", root / "train/masks/000000.png")
+
+
+def split(root):
+    (root / "train").rename(root / "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (captions, ["metadata"]),
+        (one_less, ["samples was 10, is 9", "metadata"]),
+        (other_mask, ["pictures"]),
+        (split, ["split was 'train', is 'test'"]),
+    ],
+)
+def test_a_cache_of_another_dataset_is_refused(
+    cache,
+    pipe,
+    dataset,
+    loss_net,
+    tmp_path,
+    change,
+    named,
+):
+    root = tmp_path / "faces"
+    shutil.copytree(dataset.root, root)
+    cache.check(FaceDataset(root), pipe)  # the same data elsewhere
+    change(root)
+    other = FaceDataset(root, "test" if change is split else "train")
+    for use in (
+        lambda: build(CONFIG, pipe, other, cache.folder),
+        lambda: cache.check(other),
+        lambda: trainer(1, cache, other, loss_net),
+    ):
+        with pytest.raises(ValueError, match="made from something else") as error:
+            use()
+        assert all(f"dataset.{what}" in str(error.value) for what in named)
+        assert str(error.value).count(" was ") == len(named) + 1
+
+
+def test_shards_without_a_manifest_are_refused(pipe, dataset, tmp_path):
+    build(CONFIG, pipe, dataset, tmp_path, limit=1)
+    whole = (tmp_path / "manifest.json").read_text()
+    for content in (whole[:100], None):
+        if content is None:
+            (tmp_path / "manifest.json").unlink()
+        else:
+            (tmp_path / "manifest.json").write_text(content)
+        for use in (lambda: FeatureCache(tmp_path), lambda: build(CONFIG, pipe, dataset, tmp_path)):
+            with pytest.raises(ValueError, match="no readable manifest.json"):
+                use()
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_truncated_shard_is_named_and_made_anew(
+    pipe,
+    dataset,
+    tmp_path,
+    capsys,
+):
+    whole = build(CONFIG, pipe, dataset, tmp_path)
+    slots = torch.zeros(10, dtype=torch.long)
+    before = whole.batch(torch.arange(10), slots).h.clone()
+    untouched, broken, empty = sorted(tmp_path.glob("view*"))
+    kept = untouched.stat().st_mtime_ns
+    del whole  # lets go of the mapped files
+    broken.write_bytes(broken.read_bytes()[:-1])
+    empty.write_bytes(b"")
+    with pytest.raises(ValueError, match="truncated") as error:
+        FeatureCache(tmp_path)
+    assert broken.name in str(error.value) and empty.name in str(error.value)
+    assert untouched.name not in str(error.value)
+    capsys.readouterr()
+    again = build(CONFIG, pipe, dataset, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("made anew") == 2 and broken.name in said and empty.name in said
+    assert torch.equal(again.batch(torch.arange(10), slots).h, before)
+    assert untouched.stat().st_mtime_ns == kept
+
+
+def test_missing_cache_and_bad_steps(tmp_path):
+    with pytest.raises(FileNotFoundError, match="feature_cache"):
+        FeatureCache(tmp_path)
+    with pytest.raises(ValueError, match="rising"):
+        CacheConfig(steps=(3, 1))
+    with pytest.raises(ValueError, match="20"):
+        CacheConfig(steps=(0, 20), num_inference_steps=20)
+
+
+def test_online_features_are_those_of_the_cache(cache, pipe, dataset):
+    online = OnlineFeatures(CONFIG, pipe, dataset, views=2, diffusion_images=True)
+    assert len(online) == len(cache) and online.views == cache.views
+    entries, slots = torch.tensor([0, 13, 5]), torch.tensor([0, 1, 1])
+    found, kept = online.batch(entries, slots), cache.batch(entries, slots)
+    assert torch.equal(found.sample, kept.sample) and torch.equal(found.step, kept.step)
+    assert torch.equal(found.mirrored, kept.mirrored)
+    assert (found.h - kept.h).abs().max() < 0.05 * kept.h.abs().max()
+    for one, other in zip(found.maps, kept.maps, strict=True):
+        assert (one - other).abs().max() < 0.05
+    difference = found.diffusion_images.int() - kept.diffusion_images.int()
+    assert difference.abs().float().mean() < 3
+    early = OnlineFeatures(CONFIG, pipe, dataset).batch(entries, torch.zeros(3, dtype=torch.long))
+    assert early.diffusion_images is None
+
+
+def test_online_batches_are_cut_to_size(pipe, dataset):
+    sizes = []
+    handle = pipe.vae.decoder.register_forward_pre_hook(lambda m, a: sizes.append(len(a[0])))
+    online = OnlineFeatures(CONFIG, pipe, dataset, diffusion_images=True, batch_size=3)
+    entries = torch.tensor([0, 12, 1, 2, 3, 4])
+    found = online.batch(entries, torch.zeros(6, dtype=torch.long))
+    handle.remove()
+    assert sizes == [3, 2, 1]
+    assert found.sample.tolist() == [0, 2, 1, 2, 3, 4]
+
+
+def test_noised_features_see_the_picture(pipe, dataset):
+    config = CacheConfig(steps=(0, 2), num_inference_steps=3, source="noised")
+    entry = encode_samples(config, pipe, dataset, [2, 7], view=0)
+    assert "diffusion_image" not in entry and entry["h"].shape[:2] == (2, 2)
+    honest = encode_samples(CONFIG, pipe, dataset, [2, 7], view=0)
+    assert entry["h"].shape == honest["h"].shape
+    scale = honest["h"].float().abs().max()
+    first, late = ((entry["h"] - honest["h"])[:, k].float().abs().max() / scale for k in (0, 1))
+    assert first < 0.05 < late  # at t = T there is nothing but noise; later the picture shows
+
+
+def test_cache_names_differ_where_the_content_does(pipe):
+    other = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4, seed=1)
+    names = {
+        cache_name(CONFIG, pipe),
+        cache_name(other, pipe),
+        cache_name(CONFIG, pipe, limit=3),
+        cache_name(CONFIG, pipeline(unet=unet(seed=50))),
+    }
+    assert len(names) == 4 and cache_name(CONFIG, pipeline()) in names
+
+
+def test_steps_are_spread_evenly():
+    assert spread_steps(10) == CacheConfig.steps
+    assert spread_steps(50) == (0, 12, 24, 37, 49)
+    assert spread_steps(3) == (0, 1, 2) and spread_steps(1) == (0,)

@@ -1,0 +1,30 @@
+"""Times of one face: who is timed, in turns, and with how many steps."""
+
+from tiny_models import face_mask, pipeline
+
+from dmgi_lib.evaluation import speed
+
+
+def test_each_call_is_timed_in_turns(monkeypatch):
+    pipe, passes, clock = pipeline(), [], iter(range(1000))
+    passed = pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: passes.append(1) or passed(*a, **k))
+    marks = []
+
+    def now() -> float:
+        marks.append(len(passes))
+        return float(next(clock))
+
+    monkeypatch.setattr(speed.time, "perf_counter", now)
+    found = speed.seconds_a_face(
+        pipe, "a young woman", face_mask(), "mask", (0, 3), controlnet_steps=6, repeats=2
+    )
+    assert found == {"controlnet": 1.0, "exit_0": 1.0, "exit_3": 1.0}
+    # looks at the clock, as passes of the U-Net made by then: 6 steps, 1 step, all 4 in turn;
+    # the first turn is not timed
+    assert marks == [0, 6, 7, *(11, 17, 17, 18, 18, 22), *(22, 28, 28, 29, 29, 33)]
+
+
+def test_the_machine_is_described():
+    facts = speed.machine()
+    assert facts["cores"] >= 1 and facts["torch"] and facts["cpu"]
