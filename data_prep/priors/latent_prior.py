@@ -84,8 +84,16 @@ class Velocity(nn.Module):
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     """2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖ of samples (B, D): 0 on average if they are alike."""
-    within = [F.pdist(part).mean() for part in (x, y)]
-    return 2.0 * (x[:, None] - y).square().sum(-1).add(1e-8).sqrt().mean() - within[0] - within[1]
+    within = [_distances(part, part) for part in (x, y)]
+    pairs = [~torch.eye(len(part), dtype=torch.bool) for part in (x, y)]
+    apart = sum(d[others].mean() for d, others in zip(within, pairs, strict=True))
+    return 2.0 * _distances(x, y).mean() - apart
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i − y_j‖ through one product of matrices, which is far quicker than all differences."""
+    square = x.square().sum(1, keepdim=True) + y.square().sum(1) - 2.0 * x @ y.T
+    return square.clamp_min(0.0).add(1e-8).sqrt()
 
 
 def _rates(optimizer: torch.optim.Optimizer, steps: int) -> Iterator[int]:
