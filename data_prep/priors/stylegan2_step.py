@@ -54,8 +54,8 @@ class Recipe:
         bf16:            autocast; logits, R1 and styles stay fp32
     """
 
-    warmup_images: int = 72_000
-    growth: tuple[tuple[int, float], ...] = ((32, 0.5), (64, 0.75))
+    warmup_images: int = 128_000
+    growth: tuple[tuple[int, float], ...] = ((32, 0.28), (64, 0.56))
     warmup_rate: float = 3.0
     ramp_images: int = 8_000
     encoded_share: float = 0.5

@@ -48,7 +48,7 @@ def ablation(weights, cache, dataset, tmp_path):
 def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
     local, steps = ablation.networks(CHOICES["T: local path alone"])
     assert local["style_modulation"].config.paths == "local"
-    assert set(steps) == {"steps of stage 1", "steps of stage 2"} and min(steps.values()) > 0
+    assert set(steps) == {"steps of stage 1", "steps of stage 2"}
     pooled, _ = ablation.networks(CHOICES["T: max over heads and words"])
     assert pooled["style_modulation"].config.pool == "heads_and_tokens"
     assert pooled["mapping_network"] is local["mapping_network"]  # one M for both
