@@ -95,7 +95,9 @@ def main(arguments: list[str] | None = None) -> LoopResult:
     averages = ("generator", "encoder")
     result = run(config, modules, optimizers, step_fn, ema=averages, sample_fn=sample_fn)
 
-    G = cast(StyleGAN2Generator, result.ema["generator"])
+    G, trained = (cast(StyleGAN2Generator, x["generator"]) for x in (result.ema, modules))
+    # The average holds a trace of what the mapping network was before it was fitted, then frozen.
+    G.mapping.load_state_dict(trained.mapping.state_dict())
     set_mean_latent(G)
     G = G.half().float()  # what is shipped is what is measured
     measurements = measure(G, result.ema["encoder"], train.images, test.images)
