@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.precision import has_fast_bf16
 from dmgi_lib.training.run_files import write_whole
 
 
@@ -50,10 +51,11 @@ def write_card(
         measurements:    name, with unit and data split, -> value
     """
     seen = result.step * batch_size
+    precision = "bf16 autocast" if has_fast_bf16() else "fp32"
     facts = {
         "seed": str(seed),
         "date": datetime.date.today().isoformat(),
-        "duration": f"{result.seconds / 60:.1f} min on {os.cpu_count()} CPU cores, bf16 autocast",
+        "duration": f"{result.seconds / 60:.1f} min on {os.cpu_count()} CPU cores, {precision}",
         "steps": f"{result.step} of {batch_size} images ({seen / training_images:.1f} epochs)",
         "training images": str(training_images),
         "images per second": f"{seen / max(result.seconds, 1e-9):.1f}",

@@ -22,6 +22,7 @@ from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.training.loop import LoopConfig, batch_indices
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
+from dmgi_lib.training.precision import autocast
 
 Modules = dict[str, nn.Module]
 
@@ -157,7 +158,7 @@ class StyleGAN2Step:
         return 1.0 + (self.recipe.part_weight - 1.0) * region(mask, FEATURES)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16)
+        return autocast(enabled=self.recipe.bf16)
 
     def encode(self, real: Tensor, sigma: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images → ws (from z with noise σ) and the W+ offsets that some of them carry."""

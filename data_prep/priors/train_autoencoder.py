@@ -30,6 +30,7 @@ from data_prep.priors.sampling import picture_grid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
+from dmgi_lib.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def make_step(
         mask = torch.where(mirrored[:, None, None], mask.flip(-1), mask)  # sides do not matter here
         weight = 1.0 + (recipe.feature_weight - 1.0) * region(mask, FEATURES)
         image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             posterior = model.encode(image).latent_dist
             mean, std = posterior.mean.float(), posterior.std.float()
             latent = mean + std * torch.randn(mean.shape, generator=rng)

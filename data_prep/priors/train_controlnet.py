@@ -35,6 +35,7 @@ from data_prep.priors.train_unet import quick_on_cpu
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
+from dmgi_lib.training.precision import autocast
 
 CONDITIONS = ("mask", "scribble")
 
@@ -86,7 +87,7 @@ def predict(
     """Velocity (B, 4, h, w) float32 of the controlled U-Net, computed in bf16."""
     noisy = noisy.contiguous(memory_format=torch.channels_last)
     condition = condition.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         down, mid = controlnet(noisy, t, text, condition, return_dict=False)
         output = unet(
             noisy,

@@ -40,6 +40,7 @@ from dmgi_lib.evaluation.judges import (
 from dmgi_lib.evaluation.metrics import HairColorReference
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
+from dmgi_lib.training.precision import autocast
 
 
 class Targets:
@@ -179,7 +180,7 @@ def make_step(
         rows = batch_indices(len(images), batch_size, step, seed)
         x, m = augment(images[rows], masks[rows], rng, recipe.color_jitter)
         network.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             losses = recipe.losses(
                 network, x.contiguous(memory_format=torch.channels_last), m, rows, targets
             )

@@ -34,6 +34,7 @@ from dmgi_lib.presets import MINI
 from dmgi_lib.training import losses
 from dmgi_lib.training.cache_manifest import state_hash
 from dmgi_lib.training.loop import LoopConfig, batch_indices, run
+from dmgi_lib.training.precision import autocast
 from dmgi_lib.weight_folder import save_component
 
 
@@ -169,7 +170,7 @@ class BaselineTrainer:
         mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask)
         target = torch.where(mirrored[:, None, None, None], target.flip(3), target)
         w = encoder(mask)
-        with torch.autocast(w.device.type, torch.bfloat16), losses.SharedFeatures(self.loss_net):
+        with autocast(w.device.type), losses.SharedFeatures(self.loss_net):
             image = self.G.synthesis(w, noise_mode="const").float()
             found = {
                 "l2": losses.l2_loss(image, target),

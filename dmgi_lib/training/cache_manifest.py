@@ -16,7 +16,7 @@ import torch
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.training.features import AUTOCAST, STORED, CacheConfig
+from dmgi_lib.training.features import STORED, CacheConfig
 from dmgi_lib.training.run_files import differences, plain, write_whole
 from dmgi_lib.weight_folder import part_name
 
@@ -34,11 +34,7 @@ def encoder_facts(config: CacheConfig, pipe: DMGIPipeline) -> dict[str, Any]:
             "weights": {name: state_hash(getattr(pipe, name)) for name in (*FROZEN, network)},
             "vocabulary": _digest(json.dumps(pipe.tokenizer.get_vocab(), sort_keys=True).encode()),
             "scheduler": {"class": type(pipe.scheduler).__name__} | schedule,
-            "precision": {
-                "weights": str(pipe.unet.dtype),
-                "computed": str(AUTOCAST),
-                "stored": str(STORED),
-            },
+            "precision": {"weights": str(pipe.unet.dtype), "stored": str(STORED)},
         }
     )
 

@@ -22,11 +22,12 @@ from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import POOLS, pool_attention
+from dmgi_lib.training.precision import autocast
 
 CONDITIONS = ("mask", "scribble")
 SOURCES = ("reverse", "noised")
 WHOLE = ("sample", "caption", "diffusion_image")  # what a shard holds once for all steps
-AUTOCAST, STORED = torch.bfloat16, torch.float16  # E computes in the one, shards hold the other
+STORED = torch.float16  # in shards
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def encode_samples(
     text = encode_text(pipe.text_encoder, tokens.ids).float()
     condition = _condition(config.condition, dataset, samples, mirrored=view % 2 == 1)
     image, features = None, []
-    with torch.autocast(pipe.unet.device.type, dtype=AUTOCAST):
+    with autocast(pipe.unet.device.type):
         if config.source == "noised":
             clean = to_float(dataset.images[torch.tensor(samples)])
             clean = clean.flip(-1) if view % 2 == 1 else clean

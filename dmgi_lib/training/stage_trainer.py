@@ -26,6 +26,7 @@ from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.features import CachedBatch
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
 from dmgi_lib.training.online_features import OnlineFeatures
+from dmgi_lib.training.precision import autocast
 from dmgi_lib.training.stage_config import STAGES, StageConfig
 
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
@@ -130,7 +131,7 @@ class StageTrainer:
 
     def draw(self, w: torch.Tensor) -> torch.Tensor:
         """I' = G(w) (B, 3, H, W), in bf16 where that is safe."""
-        with torch.autocast(w.device.type, dtype=torch.bfloat16):
+        with autocast(w.device.type):
             return self.generator.synthesis(w, noise_mode="const").float()
 
     def terms(
@@ -142,7 +143,7 @@ class StageTrainer:
         found: dict[str, torch.Tensor] = {}
         with (
             losses.SharedFeatures(self.loss_net),
-            torch.autocast(image.device.type, dtype=torch.bfloat16),
+            autocast(image.device.type),
         ):
             text = structure = torch.ones(len(image))
             if stage == 3:
