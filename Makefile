@@ -60,7 +60,7 @@ train: faces
 	$(BIN)/python -m data_prep.priors.train_recognizers --which loss_net
 	$(BIN)/python -m data_prep.priors.train_stylegan2
 	$(BIN)/python -m data_prep.priors.train_text_image
-	$(BIN)/python -m data_prep.priors.train_autoencoder --perceptual dmgi_lib/weights/faces128/loss_net
+	$(BIN)/python -m data_prep.priors.train_autoencoder --perceptual dmgi_lib/weights/mini/loss_net
 	$(BIN)/python -m data_prep.priors.train_unet
 	for condition in mask scribble; do \
 		$(BIN)/python -m data_prep.priors.train_controlnet --condition $$condition || exit 1; done

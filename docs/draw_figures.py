@@ -20,7 +20,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 from dmgi_lib import DMGIPipeline
-from dmgi_lib.dataset import FaceDataset, shipped_root
+from dmgi_lib.dataset import FaceDataset, sample_root
 from dmgi_lib.display import as_array
 from dmgi_lib.masks import PALETTE
 
@@ -136,7 +136,7 @@ def method(pipe: DMGIPipeline, faces: FaceDataset) -> None:
 
 def main() -> None:
     pipe = DMGIPipeline.from_pretrained("mini")
-    faces = FaceDataset(shipped_root(), "test")
+    faces = FaceDataset(sample_root(), "test")
     gallery(pipe, faces)
     method(pipe, faces)
 

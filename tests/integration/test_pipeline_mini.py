@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmgi_lib import DMGIPipeline
-from dmgi_lib.dataset import FaceDataset, shipped_root, to_float
+from dmgi_lib.dataset import FaceDataset, sample_root, to_float
 from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.presets import MINI
 
@@ -23,7 +23,7 @@ def pipe() -> DMGIPipeline:
 
 @pytest.fixture(scope="module")
 def faces() -> FaceDataset:
-    return FaceDataset(shipped_root(), split="test")
+    return FaceDataset(sample_root(), split="test")
 
 
 @pytest.fixture(scope="module")

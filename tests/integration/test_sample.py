@@ -4,13 +4,14 @@ import pytest
 
 from data_prep.faces128.build import make_sample
 from data_prep.faces128.check import check
-from dmgi_lib.dataset import FaceDataset, shipped_root
+from data_prep.faces128.ship import PEOPLE
+from dmgi_lib.dataset import FaceDataset
 
 
 def test_sample_is_sound_and_light():
-    assert check(shipped_root()) == []
-    assert len(FaceDataset(shipped_root(), "test").first_views()) >= 500
-    files = [path for path in shipped_root().rglob("*") if path.is_file()]
+    assert check(PEOPLE) == []
+    assert len(FaceDataset(PEOPLE, "test").first_views()) >= 500
+    files = [path for path in PEOPLE.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 60e6
 
 
@@ -21,4 +22,4 @@ def test_sample_is_what_a_build_makes(split, number, tmp_path):
     make_sample(tmp_path, split, number, spp=16)
     for kind in ("images", "masks", "scribbles"):
         (path,) = (tmp_path / split / kind).iterdir()
-        assert path.read_bytes() == (shipped_root() / split / kind / path.name).read_bytes()
+        assert path.read_bytes() == (PEOPLE / split / kind / path.name).read_bytes()
