@@ -1,7 +1,7 @@
 """Builds the face world on disk: `python -m data_prep.faces128.build` (or `make faces`).
 
 Every sample is a pure function of its number, so a stopped build goes on where it was, on any
-number of processes, and gives the same files.
+number of processes, and gives the same files; other processors round some pixels differently.
 """
 
 import argparse

@@ -49,7 +49,8 @@ drawings; `views` holds test identities seen by five cameras.
 ## How it is made
 
 `make faces` renders it; every sample is a function of its number, so a build can be stopped and
-continued, and two builds give the same files. Heads come from the parametric model of `anny`:
+continued, and two builds on the same kind of processor give the same files; on another kind,
+pixels differ by rounding. Heads come from the parametric model of `anny`:
 phenotypes, {shapes} shape parameters and facial actions. Skin, folds, hair, beards, eyes, clothes,
 jewellery, glasses, hats, lights and backdrops are made by the modules of `data_prep/faces128`;
 `mitsuba` traces the light. Attributes are what the picture was made from, not what somebody saw in
