@@ -52,7 +52,7 @@ class Recipe:
         reconstruction_weight, feature_weight: of the pixel and the D-feature L1 in phase B
         perceptual_weight, parsing_weight: of the loss network's feature distance and of its
             parsing's cross-entropy, on reconstructions, in both phases
-        bf16:            autocast; logits, R1 and styles stay fp32
+        bf16:            autocast where that is fast; logits, R1 and styles stay fp32
     """
 
     warmup_images: int = 128_000

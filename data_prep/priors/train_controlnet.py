@@ -84,7 +84,7 @@ def predict(
     text: Tensor,
     condition: Tensor,
 ) -> Tensor:
-    """Velocity (B, 4, h, w) float32 of the controlled U-Net, computed in bf16."""
+    """Velocity (B, 4, h, w) float32 of the controlled U-Net, in bf16 where that is fast."""
     noisy = noisy.contiguous(memory_format=torch.channels_last)
     condition = condition.contiguous(memory_format=torch.channels_last)
     with autocast():

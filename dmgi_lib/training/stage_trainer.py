@@ -130,7 +130,7 @@ class StageTrainer:
         return w
 
     def draw(self, w: torch.Tensor) -> torch.Tensor:
-        """I' = G(w) (B, 3, H, W), in bf16 where that is safe."""
+        """I' = G(w) (B, 3, H, W), in bf16 where that is fast."""
         with autocast(w.device.type):
             return self.generator.synthesis(w, noise_mode="const").float()
 
