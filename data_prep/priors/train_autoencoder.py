@@ -27,6 +27,7 @@ from data_prep.priors.command_line import loop_config, parser
 from data_prep.priors.face_parts import EYES, FEATURES, region
 from data_prep.priors.group_norm import use_fast_group_norm
 from data_prep.priors.sampling import picture_grid
+from data_prep.priors.start import add_start, start_from
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
@@ -205,6 +206,7 @@ def main(arguments: list[str] | None = None, recipe: AutoencoderRecipe | None = 
     cli.add_argument(
         "--perceptual", type=Path, help="folder of the loss network, for a perceptual term"
     )
+    add_start(cli)
     given = cli.parse_args(arguments)
     config = loop_config(
         given,
@@ -216,6 +218,7 @@ def main(arguments: list[str] | None = None, recipe: AutoencoderRecipe | None = 
     train, test = FaceDataset(given.data, "train"), FaceDataset(given.data, "test")
     torch.manual_seed(config.seed)
     model = build_autoencoder(recipe)
+    start_from(model, given.start)
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, (0.9, 0.99))
     loss_net = None
     if given.perceptual:

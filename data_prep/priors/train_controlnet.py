@@ -31,6 +31,7 @@ from data_prep.priors.latents import (
     stratified_timesteps,
 )
 from data_prep.priors.sampling import picture_grid, sample_images
+from data_prep.priors.start import add_start, start_from
 from data_prep.priors.train_unet import quick_on_cpu
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
@@ -165,6 +166,7 @@ def main(arguments: list[str] | None = None, recipe: ControlNetRecipe | None = N
     cli.add_argument("--out", type=Path, help="weight folder; default: controlnet[_scribble]")
     cli.add_argument("--condition", choices=CONDITIONS, default="mask", help="what is read")
     cli.set_defaults(run_dir=None)
+    add_start(cli)
     given = cli.parse_args(arguments)
     name = "controlnet" if given.condition == "mask" else "controlnet_scribble"
     given.run_dir = given.run_dir or default_run_dir(name)
@@ -188,6 +190,7 @@ def main(arguments: list[str] | None = None, recipe: ControlNetRecipe | None = N
     controlnet = ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=recipe.embedding_channels
     )
+    start_from(controlnet, given.start)
     quick_on_cpu(controlnet)
     quick_on_cpu(unet).requires_grad_(False)
     optimizer = torch.optim.AdamW(

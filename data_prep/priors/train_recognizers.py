@@ -29,6 +29,7 @@ from data_prep.priors.recognizer_measurements import (
     measure_hair_pixels,
     true_codes,
 )
+from data_prep.priors.start import add_start, start_from
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.evaluation.judges import (
     HAIR_COLORS,
@@ -209,11 +210,16 @@ def build(
 
 
 def train(
-    which: str, dataset: FaceDataset, config: LoopConfig, recipe: Recipe | None = None
+    which: str,
+    dataset: FaceDataset,
+    config: LoopConfig,
+    recipe: Recipe | None = None,
+    start: Path | None = None,
 ) -> tuple[torch.nn.Module, LoopResult]:
-    """Train or resume one network; returns its averaged copy in eval mode."""
+    """Train or resume one network, from `start` or from nothing; its averaged copy, for eval."""
     recipe = recipe or RECIPES[which]
     network, optimizer = build(recipe, config.seed, config.learning_rate)
+    start_from(network, start)
     step_fn = make_step(
         recipe, network, optimizer, Targets(dataset), config.batch_size, config.seed
     )
@@ -289,6 +295,7 @@ def main(arguments: list[str] | None = None) -> LoopResult:
     cli = parser(__doc__ or "", "<which>", minutes=9, batch_size=32)
     cli.add_argument("--which", choices=RECIPES, required=True, help="the network to train")
     cli.add_argument("--out", type=Path, help="weight folder; default: <which> in --weights")
+    add_start(cli)
     cli.set_defaults(seed=None, minutes=None, run_dir=None)  # each network has its own
     given = cli.parse_args(arguments)
     recipe = RECIPES[given.which]
@@ -299,7 +306,7 @@ def main(arguments: list[str] | None = None) -> LoopResult:
         given, learning_rate=2e-3, ema_half_life_steps=100, warmup_steps=100, cooldown=0.5
     )
     train_set, test_set = FaceDataset(given.data, "train"), FaceDataset(given.data, "test")
-    network, result = train(given.which, train_set, config, recipe)
+    network, result = train(given.which, train_set, config, recipe, given.start)
     command = command_line("data_prep.priors.train_recognizers", arguments)
     out = given.out or given.weights / given.which
     export(given.which, network, result, config, train_set, test_set, out, command)

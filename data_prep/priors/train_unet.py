@@ -34,6 +34,7 @@ from data_prep.priors.latents import (
     stratified_timesteps,
 )
 from data_prep.priors.sampling import picture_grid, sample_images
+from data_prep.priors.start import add_start, start_from
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
 from dmgi_lib.training.precision import autocast
@@ -159,6 +160,7 @@ def main(arguments: list[str] | None = None, recipe: UNetRecipe | None = None) -
     recipe = recipe or UNetRecipe()
     cli = parser(__doc__ or "", "unet", minutes=45, batch_size=32)
     cli.add_argument("--out", type=Path, help="weight folder; default: unet in --weights")
+    add_start(cli)
     given = cli.parse_args(arguments)
     config = loop_config(
         given,
@@ -175,6 +177,7 @@ def main(arguments: list[str] | None = None, recipe: UNetRecipe | None = None) -
             recipe, priors.vae.config.latent_channels, priors.text_encoder.config.hidden_size
         )
     )
+    start_from(unet, given.start)
     scheduler = build_scheduler()
     optimizer = torch.optim.AdamW(
         unet.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=0.01
