@@ -124,8 +124,8 @@ def test_first_image_is_fast(pipe, faces):
 
 
 def test_loading_and_memory():
-    """In a process of its own: the kit adds less than half of what importing the libraries takes
-    (all in all 3 to 10 s, by machine), and one full image stays under 2 GB."""
+    """In a process of its own: the kit adds less than half of what importing the libraries takes,
+    and one full image stays under 2 GB."""
     code = (
         "import time; start = time.perf_counter()\n"
         "from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel\n"
