@@ -221,7 +221,9 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=2, help="passes; odd ones are mirrored")
     parser.add_argument("--batch-size", type=int, default=16, help="samples per reverse process")
     parser.add_argument("--minutes", type=float, default=None, help="time budget of this call")
-    parser.add_argument("--limit", type=int, default=None, help="use only the first samples")
+    parser.add_argument(
+        "--limit", type=int, default=None, help="use only the first samples, rounded up to a shard"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of captions and noise")
     args = parser.parse_args()
     preset = PRESETS[args.preset]
