@@ -241,7 +241,7 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
     ),
     "judge_attributes": (
         "Attribute judge of the mini world",
-        "`AttributeJudge`: images (B, 3, 128, 128) in [-1, 1] to 40 attributes and the hair "
+        "`AttributeJudge`: images (B, 3, 128, 128) in [-1, 1] to 43 attributes and the hair "
         "colour. Used in evaluation, never in losses. `hair_colors.json` holds the reference "
         "colours of `hair_color_by_pixels`, measured on the training "
         "images. White hair counts as gray.",
