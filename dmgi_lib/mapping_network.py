@@ -1,7 +1,7 @@
 """Section 3, mapping network M: middle-block features h_t → code w_t^m by (Conv + ReLU)×k → FC.
 
 The convolutions, the ReLUs and the final FC are stated by the paper (Fig. 2). Widths, strides, the
-standardised input, and codes as offsets from the generator's mean latent w_avg are our choice (not
+standardised input, and codes as offsets from the generator's w_avg are our choice (not
 specified in the paper's available sources).
 """
 
@@ -26,8 +26,8 @@ class MappingConfig:
     num_ws, w_dim: rows and width of G's W+ code
     width: channels of the convolutions
     latent: "w_plus" gives each style layer its own row, "w" one row for all
-    origin: "w_avg" predicts offsets from the mean latent, "zero" the code itself; the last layer
-        starts at zero, so "w_avg" starts at the mean face
+    origin: "w_avg" predicts offsets from G's w_avg, "zero" the code itself; the last layer
+        starts at zero, so "w_avg" starts at one face
     """
 
     in_channels: int = 160
@@ -93,10 +93,10 @@ class MappingNetwork(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def calibrate(self, w_avg: torch.Tensor, h: torch.Tensor) -> None:
-        """Sets the mean latent and the channel statistics of h_t.
+        """Sets w_avg and the channel statistics of h_t.
 
         Args:
-            w_avg: (w_dim,) G's mean latent; ignored if origin is "zero".
+            w_avg: (w_dim,) G's centre of truncation; ignored if origin is "zero".
             h: (B, C, H, W) features of training samples.
         """
         if self.config.origin == "w_avg":

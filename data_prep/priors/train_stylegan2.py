@@ -25,7 +25,7 @@ from data_prep.priors.command_line import loop_config, parser
 from data_prep.priors.discriminator import Discriminator
 from data_prep.priors.feature_discriminator import FeatureDiscriminator
 from data_prep.priors.image_encoder import ImageEncoder
-from data_prep.priors.stylegan2_measurements import grid_sampler, measure, set_mean_latent
+from data_prep.priors.stylegan2_measurements import grid_sampler, measure, set_typical_latent
 from data_prep.priors.stylegan2_step import Modules, Recipe, StyleGAN2Step
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> LoopResult:
     G, trained = (cast(StyleGAN2Generator, x["generator"]) for x in (result.ema, modules))
     # The average holds a trace of what the mapping network was before it was fitted, then frozen.
     G.mapping.load_state_dict(trained.mapping.state_dict())
-    set_mean_latent(G)
+    set_typical_latent(G)
     G = G.half().float()  # what is shipped is what is measured
     measurements = measure(G, result.ema["encoder"], train.images, test.images)
     out = given.out or given.weights / "generator"

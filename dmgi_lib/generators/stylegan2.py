@@ -67,7 +67,7 @@ class StyleMapping(nn.Module):
         Args:
             z: (B, z_dim), standard normal
             c: (B, c_dim) label, required exactly when c_dim > 0
-            truncation_psi: 1 leaves w as it is, 0 gives the mean latent
+            truncation_psi: 1 leaves w as it is, 0 gives w_avg
             truncation_cutoff: truncate only the first that many rows; None means all
 
         Returns:
