@@ -21,7 +21,7 @@ demo: $(VENV)/.notebooks
 test: lint unit notebooks
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit tests/integration
+	$(BIN)/python -m pytest -n 2 tests/unit tests/integration
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/notebooks
