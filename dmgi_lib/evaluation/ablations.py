@@ -42,8 +42,6 @@ from dmgi_lib.training.stage_config import STAGES, StageConfig
 from dmgi_lib.training.stage_trainer import StageTrainer
 from dmgi_lib.training.stages import required_part
 
-LOSSES = {"parsing": 0.1}  # what differs from LossWeights in every row
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -142,7 +140,7 @@ class Ablation:
             torch.manual_seed(budget.seed)
             config = StageConfig(
                 stage,
-                LossWeights(**(LOSSES | dict(choice.losses))),
+                LossWeights(**choice.losses),
                 held_out=budget.held_out,
                 **options,
             )

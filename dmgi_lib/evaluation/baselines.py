@@ -176,7 +176,6 @@ class BaselineTrainer:
                 "l2": losses.l2_loss(image, target),
                 "perceptual": self.perceptual(image, target),
                 "identity": self.identity(image, target),
-                "latent": losses.latent_regulariser(w, self.G.mean_latent),
             }
             if self.code_prior is not None:
                 found["code_prior"] = self.code_prior(w)
@@ -263,7 +262,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
-    for name, default in (asdict(losses.LossWeights()) | {"parsing": 0.1}).items():
+    for name, default in asdict(losses.LossWeights()).items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=float, default=default, help="see losses.LossWeights")
     args = parser.parse_args()

@@ -23,23 +23,20 @@ SAMPLINGS = ("uniform", "early", "late")
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; `parsing` and `code_prior` are not even computed at 0.
+    """Weights of the terms; the defaults are those of the shipped networks.
 
     l2, perceptual, identity: image terms
-    latent: ‖w − w_avg‖², keeps codes where G draws faces
-    parsing: cross-entropy between x and the loss net's parsing of I'
-    code_prior: Mahalanobis distance to G's own codes, see `CodePrior`; instead of `latent` or
-        beside it
+    parsing: cross-entropy between x and the loss net's parsing of I'; not even computed at 0
+    code_prior: distance to G's own codes, see `CodePrior`; not even computed at 0
     row_growth: of `CodePrior`; no weight of a term
     """
 
     l2: float = 1.0
     perceptual: float = 0.8
     identity: float = 0.1
-    latent: float = 0.005
-    parsing: float = 0.0
-    code_prior: float = 0.0
-    row_growth: float = 1.0
+    parsing: float = 0.1
+    code_prior: float = 0.02
+    row_growth: float = 20.0
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 0:
@@ -53,22 +50,17 @@ def l2_loss(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (image - target).square().mean(dim=(1, 2, 3))
 
 
-def latent_regulariser(w: torch.Tensor, w_avg: torch.Tensor) -> torch.Tensor:
-    """‖w − w_avg‖² per element. w: (B, num_ws, w_dim), w_avg: (w_dim,) → (B,)."""
-    return (w - w_avg).square().mean(dim=(1, 2))
-
-
 class CodePrior:
     """Squared Mahalanobis distance of each style row to G's own codes.
 
         d(w) = mean_r k_r ‖L⁻¹ (w_r − μ)‖² / w_dim,    L Lᵀ = Σ + ridge · tr(Σ)/w_dim · 1
 
-    μ and Σ are mean and covariance of codes that G's mapping network draws. ‖w − w_avg‖² lets a
-    code go as far along a direction in which G's codes hardly vary as along one in which they vary
-    widely; here that costs as much more as it is less likely. G's own draws score 1 on average (a
-    little less, by the ridge). The weights k_r have mean 1 and grow from the coarsest row to the
-    finest by the factor `row_growth`: fine rows decide sharpness, and no loss on low frequencies
-    holds them. Our choice (not specified in the paper's available sources).
+    μ and Σ are mean and covariance of codes that G's mapping network draws. The customary
+    ‖w − w_avg‖² lets a code go as far along a direction in which G's codes hardly vary as along one
+    in which they vary widely; here that costs as much more as it is less likely. G's own draws
+    score 1 on average (a little less, by the ridge). The weights k_r have mean 1 and grow from the
+    coarsest row to the finest by the factor `row_growth`: fine rows decide sharpness, and no loss
+    on low frequencies holds them. Our choice (not specified in the paper's available sources).
 
     Args:
         draws: (N, w_dim) codes w; the mapping network gives all style rows the same, so one

@@ -161,7 +161,6 @@ class StageTrainer:
                     found["l2 (I)"] = structure * losses.l2_loss(image, target)
                 found["perceptual (I)"] = structure * self.perceptual(image, target)
                 found["identity (I)"] = structure * self.identity(image, target)
-            found["latent"] = losses.latent_regulariser(w, self.generator.mean_latent)
             if self.code_prior is not None:
                 found["code_prior"] = self.code_prior(w)
             if weights.parsing > 0:

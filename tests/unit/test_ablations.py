@@ -104,7 +104,7 @@ def test_stages_get_their_choices_and_equal_time(ablation, monkeypatch):
     ((longer, _, _, minutes),) = made["T: trained for twice the time"]  # M is shared
     assert longer.stage == 2 and minutes == 2 * BUDGET.minutes
     ((third, _, networks, minutes),) = made[MULTI]
-    assert third == StageConfig(3, LossWeights(parsing=0.1), held_out=2)
+    assert third == StageConfig(3, LossWeights(), held_out=2)
     assert minutes == BUDGET.minutes
     assert networks["mapping_network"].origin == "stage 1"
     assert networks["style_modulation"].origin == "stage 2"

@@ -36,7 +36,8 @@ def test_learns_and_repeats_itself(trainer, tmp_path):
     loop = LoopConfig(tmp_path / "a", minutes=5, batch_size=4, max_steps=6, learning_rate=1e-3)
     result = trainer.fit(loop)
     after = trainer.measure(trainer.encoder)
-    assert after["l2"] < before["l2"] and set(after) == {"l2", "perceptual", "identity", "latent"}
+    assert after["l2"] < before["l2"]
+    assert set(after) == set(vars(trainer.weights)) - {"row_growth"}
     assert result.step == 6
     grid = trainer.sample_grid(6, {"mask_encoder": trainer.encoder})
     assert grid.shape == (3 * 128, len(trainer.test_rows[:8]) * 128, 3)
@@ -47,7 +48,7 @@ def test_a_checkpoint_of_other_losses_is_refused(trainer, tmp_path):
     trainer.fit(loop)
     parts = (trainer.encoder, trainer.G, trainer.loss_net, trainer.dataset)
     other = BaselineTrainer(*parts, LossWeights(code_prior=0.01), held_out=3)
-    with pytest.raises(ValueError, match="losses.code_prior was 0.0, is 0.01"):
+    with pytest.raises(ValueError, match="losses.code_prior was 0.02, is 0.01"):
         other.fit(loop)
     assert "code_prior" in other.measure(other.encoder)
 

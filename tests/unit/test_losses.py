@@ -28,12 +28,6 @@ def test_l2_by_hand():
     assert losses.l2_loss(image, torch.zeros(2, 3, 4, 4)).tolist() == [0.0, 0.25]
 
 
-def test_latent_regulariser_by_hand():
-    w = torch.ones(1, 2, 2)
-    w[0, 1] = 3.0
-    assert losses.latent_regulariser(w, torch.ones(2)).tolist() == [2.0]
-
-
 def correlated_draws() -> torch.Tensor:
     """Four codes around (1, 5) with the covariance [[2, 1], [1, 2]] (unbiased)."""
     wide, narrow = torch.tensor([1.5, 1.5]), torch.tensor([1.0, -1.0]) * 0.75**0.5
@@ -52,8 +46,6 @@ def test_code_prior_by_hand():
     assert rows[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1.0])
     w = offsets((1.0, 0.0), (1.0, 1.0), (1.0, -1.0))
     assert prior(w).tolist() == pytest.approx([5 / 9])
-    plain = losses.latent_regulariser(w, torch.tensor([1.0, 5.0]))
-    assert plain.tolist() == pytest.approx([5 / 6])  # (1/2 + 1 + 1) / 3: knows no direction
     assert prior(offsets((0.0, 0.0), (0.0, 0.0), (0.0, 0.0))).tolist() == [0.0]
 
 

@@ -97,7 +97,7 @@ def test_held_out_identities_are_never_trained_on(cache, dataset, loss_net):
 
 
 def test_stage_1_starts_at_the_mean_face_and_learns(cache, dataset, loss_net, tmp_path):
-    t = trainer(1, cache, dataset, loss_net, weights=LossWeights(parsing=0.1))
+    t = trainer(1, cache, dataset, loss_net)
     batch = cache.batch(torch.arange(4), torch.zeros(4, dtype=torch.long))
     w = t.codes(batch, t.networks)
     assert torch.equal(w, t.generator.mean_latent.expand_as(w))
@@ -157,18 +157,18 @@ def test_same_seed_same_curve(cache, dataset, loss_net, tmp_path):
 
 def test_the_code_prior_pulls_only_where_it_is_asked_to(cache, dataset, loss_net, tmp_path):
     batch = cache.batch(torch.arange(4), torch.zeros(4, dtype=torch.long))
-    plain = trainer(1, cache, dataset, loss_net)
+    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.0))
     w = plain.generator.mean_latent.expand(4, 12, -1).clone() + 0.3
     assert "code_prior" not in plain.terms(batch, w, plain.draw(w))
     t = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.1, row_growth=4.0))
     terms = t.terms(batch, w, t.draw(w))
     expected = CodePrior.of(t.generator, row_growth=4.0)(w)
-    assert torch.equal(terms["code_prior"], expected) and "latent" in terms
+    assert torch.equal(terms["code_prior"], expected)
     without = {name: value for name, value in terms.items() if name != "code_prior"}
     added = t.total(terms) - t.total(without)
     assert added.item() == pytest.approx(0.1 * expected.mean().item(), rel=1e-3)
     t.fit(loop(tmp_path, max_steps=1))
-    assert {"latent", "code_prior"} <= set(read_log(tmp_path / "log.csv"))
+    assert "code_prior" in read_log(tmp_path / "log.csv")
 
 
 def test_mirrored_entries_get_mirrored_targets(cache, dataset, loss_net):
@@ -199,13 +199,13 @@ def test_command_trains_and_writes_a_loadable_folder(
     common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
     for stage in (1, 2):
         arguments = f"stages --stage {stage} {common} --minutes 0.03 --batch-size 4"
-        arguments += " --code-prior 0.02 --row-growth 3 --latent 0"
+        arguments += " --code-prior 0.03 --row-growth 3"
         monkeypatch.setattr(sys, "argv", f"{arguments} --run-dir {tmp_path}/run{stage}".split())
         stages.main()
     assert "wrote" in capsys.readouterr().out
     card = (folder / "style_modulation" / "card.md").read_text()
     assert "--stage 2" in card and "seed 0" in card and "identity (I) @ 2" in card
-    assert "'latent': 0.0" in card and "'row_growth': 3.0" in card and "code_prior @ 2" in card
+    assert "'row_growth': 3.0" in card and "code_prior @ 2" in card
     loaded = DMGIPipeline.from_pretrained(folder)
     assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
     assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
@@ -222,8 +222,8 @@ def test_a_checkpoint_of_another_training_is_refused(pipe, cache, dataset, loss_
     single, other_net = replace(MINI.mapping, origin="zero"), Recognizer(channels=(4, 8, 8, 8, 8))
     more = build(CONFIG, pipe, dataset, tmp_path / "cache", limit=4)
     changed = {
-        "config.weights.latent was 0.005, is 0.15": trainer(
-            1, cache, dataset, loss_net, weights=LossWeights(latent=0.15)
+        "config.weights.l2 was 1.0, is 0.15": trainer(
+            1, cache, dataset, loss_net, weights=LossWeights(l2=0.15)
         ),
         "config.held_out was 2, is 3": StageTrainer(
             StageConfig(1, held_out=3), cache, dataset, generator(), loss_net
