@@ -131,7 +131,7 @@ class BaselineTrainer:
     """Trains a MaskEncoder on masks and images with the losses of stage 1.
 
     Args:
-        encoder: untrained; starts at G's mean face.
+        encoder: untrained; starts at G's w_avg.
         G, loss_net: frozen.
         dataset: its last `held_out` identities are never trained on.
     """

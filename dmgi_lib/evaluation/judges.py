@@ -131,18 +131,26 @@ class Recognizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """(B, 3, H, W) in [-1, 1] → (B, 49) unit vectors, the direction of the predicted code."""
         return F.normalize(self.to_code(self.features(image)[-1]), dim=1)
 
+    def attributes(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] → (B, A) logits, order of ATTRIBUTES; spares the parsing."""
+        return self._labels(self.features(image)[-1])[0]
+
     def forward(self, image: Tensor) -> RecognizerOutput:
         """(B, 3, H, W) in [-1, 1] → everything the network was trained to read."""
         features = self.features(image)
         pyramid = self.laterals[-1](features[-1])
         for lateral, feature in zip(self.laterals[-2::-1], features[-2:0:-1], strict=True):
             pyramid = F.interpolate(pyramid, scale_factor=2.0) + lateral(feature)
-        attributes, hair_color = self.to_labels(features[-1]).split(
-            [len(ATTRIBUTES), len(HAIR_COLORS)], dim=1
-        )
+        attributes, hair_color = self._labels(features[-1])
         return RecognizerOutput(
             self.to_parsing(pyramid), attributes, hair_color, self.to_code(features[-1])
         )
+
+    def _labels(self, deepest: Tensor) -> tuple[Tensor, Tensor]:
+        attributes, hair_color = self.to_labels(deepest).split(
+            [len(ATTRIBUTES), len(HAIR_COLORS)], dim=1
+        )
+        return attributes, hair_color
 
 
 class ParserJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]

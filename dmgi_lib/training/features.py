@@ -70,11 +70,13 @@ class CachedBatch:
     """Entries of a cache, one step each.
 
     sample: (B,) index into the dataset      mirrored: (B,) bool      step: (B,) 0 … S-1
+    caption: (B,) which of the sample's captions was c
     h: (B, C, H, W)   f: N x (B, C_n, H_n, W_n)   maps: N x (B, 1, H'_n, W'_n), float32
     diffusion_images: (B, 3, H, W) uint8, I_0^d; None if the processes stopped early
     """
 
     sample: torch.Tensor
+    caption: torch.Tensor
     mirrored: torch.Tensor
     step: torch.Tensor
     h: torch.Tensor
@@ -162,6 +164,7 @@ def as_batch(
     blocks = range(1, 1 + sum(name.startswith("f") for name in rows))
     return CachedBatch(
         sample=rows["sample"],
+        caption=rows["caption"],
         mirrored=mirrored,
         step=torch.tensor(steps),
         h=rows["h"],

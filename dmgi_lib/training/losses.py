@@ -1,4 +1,4 @@
-"""Losses of stages 1-3: L2, perceptual, identity, priors on the code, and mask consistency.
+"""Losses of stages 1-3: L2, perceptual, identity, a prior on the code, mask and caption.
 
 Every loss is a callable that returns one number per sample, (B,), because stage 3 weighs each
 sample by its own step. The frozen network behind them is the loss net
@@ -27,6 +27,7 @@ class LossWeights:
 
     l2, perceptual, identity: image terms
     parsing: cross-entropy between x and the loss net's parsing of I'; not even computed at 0
+    attributes: the same between what c names and the loss net's attributes of I'; likewise
     code_prior: distance to G's own codes, see `CodePrior`; not even computed at 0
     row_growth: of `CodePrior`; no weight of a term
     """
@@ -35,6 +36,7 @@ class LossWeights:
     perceptual: float = 0.8
     identity: float = 0.1
     parsing: float = 0.1
+    attributes: float = 0.2
     code_prior: float = 0.02
     row_growth: float = 20.0
 
@@ -152,6 +154,31 @@ class ParsingLoss:
         logits = self.net(image).parsing.float()
         small = F.interpolate(mask[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")
         return F.cross_entropy(logits, small[:, 0].long(), reduction="none").mean((1, 2))
+
+
+class AttributeLoss:
+    """Cross-entropy between what the caption names and the loss net's attributes of I'.
+
+    Args:
+        net: has `attributes(image) -> (B, A) logits`.
+    """
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+
+    def __call__(self, image: torch.Tensor, claims: torch.Tensor) -> torch.Tensor:
+        """Mean over what is named; 0 for a caption that names nothing.
+
+        Args:
+            image: (B, 3, H, W) in [-1, 1].
+            claims: (B, A): 1 named as true, 0 named as false, -1 not named.
+
+        Returns:
+            (B,).
+        """
+        logits, named = self.net.attributes(image).float(), claims >= 0
+        errors = F.binary_cross_entropy_with_logits(logits, (claims == 1).float(), reduction="none")
+        return (errors * named).sum(1) / named.sum(1).clamp(min=1)
 
 
 class SharedFeatures:

@@ -1,8 +1,8 @@
 """One stage of training: cached features → w_t → I'_t = G(w_t), compared with I and I_0^d.
 
 Stage 1 trains M against I; stage 2 trains T against I_0^d [stated by the paper] and I, with M
-frozen; stage 3 trains both, one step drawn per sample. E and G stay frozen. The split into terms
-and weights is our choice (not specified in the paper's available sources).
+frozen; stage 3 trains both, one step drawn per sample. E and G stay frozen. The loss terms are in
+`stage_terms`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.dataset import FaceDataset, to_uint8
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask
 from dmgi_lib.presets import MINI
@@ -28,6 +28,7 @@ from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
 from dmgi_lib.training.online_features import OnlineFeatures
 from dmgi_lib.training.precision import autocast
 from dmgi_lib.training.stage_config import STAGES, StageConfig
+from dmgi_lib.training.stage_terms import StageTerms, mirrored
 
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
 
@@ -109,12 +110,9 @@ class StageTrainer:
             self.networks["style_modulation"] = style_modulation
         for name, network in self.networks.items():
             network.train().requires_grad_(name in STAGES[config.stage]).to(device)
-        self.perceptual = losses.PerceptualLoss(self.loss_net)
-        self.identity = losses.IdentityLoss(self.loss_net)
-        self.parsing = losses.ParsingLoss(self.loss_net)
-        self.code_prior = None
-        if config.weights.code_prior > 0:
-            self.code_prior = losses.CodePrior.of(self.generator, config.weights.row_growth)
+        self.terms = StageTerms(
+            config, dataset, self.generator, self.loss_net, cache.num_inference_steps
+        )
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -133,45 +131,6 @@ class StageTrainer:
         """I' = G(w) (B, 3, H, W), in bf16 where that is fast."""
         with autocast(w.device.type):
             return self.generator.synthesis(w, noise_mode="const").float()
-
-    def terms(
-        self, batch: CachedBatch, w: torch.Tensor, image: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Unweighted loss terms of the stage, each (B,), with the share of their supervision."""
-        target = to_float(self._mirrored(self.dataset.images, batch))
-        weights, stage = self.config.weights, self.config.stage
-        found: dict[str, torch.Tensor] = {}
-        with (
-            losses.SharedFeatures(self.loss_net),
-            autocast(image.device.type),
-        ):
-            text = structure = torch.ones(len(image))
-            if stage == 3:
-                text, structure = losses.supervision_shares(
-                    batch.step, self.cache.num_inference_steps, self.config.schedule
-                )
-            text, structure = text.to(image.device), structure.to(image.device)
-            if stage > 1 and self.config.targets != "image":
-                assert batch.diffusion_images is not None  # checked when the trainer was made
-                diffusion = to_float(batch.diffusion_images.to(image.device))
-                found["l2 (I_0^d)"] = text * losses.l2_loss(image, diffusion)
-                found["perceptual (I_0^d)"] = text * self.perceptual(image, diffusion)
-            if stage == 1 or self.config.targets != "diffusion":
-                if stage != 2:
-                    found["l2 (I)"] = structure * losses.l2_loss(image, target)
-                found["perceptual (I)"] = structure * self.perceptual(image, target)
-                found["identity (I)"] = structure * self.identity(image, target)
-            if self.code_prior is not None:
-                found["code_prior"] = self.code_prior(w)
-            if weights.parsing > 0:
-                mask = self._mirrored(self.dataset.masks, batch, flip_mask)
-                found["parsing"] = self.parsing(image, mask)
-        return {name: value.float() for name, value in found.items()}
-
-    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Weighted sum, mean over the batch."""
-        weights = asdict(self.config.weights)
-        return torch.stack([weights[k.split(" ")[0]] * v.mean() for k, v in terms.items()]).sum()
 
     def made_from(self, loop: LoopConfig) -> dict[str, Any]:
         """All that decides what is learnt; a checkpoint of anything else is refused."""
@@ -220,7 +179,7 @@ class StageTrainer:
             batch = self.cache.batch(self.train_entries[picked], self.slots[drawn], self._pool)
             w = self.codes(batch, self.networks | shared)
             terms = self.terms(batch, w, self.draw(w))
-            loss = self.total(terms)
+            loss = self.terms.total(terms)
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
@@ -267,9 +226,9 @@ class StageTrainer:
             batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
             image = to_uint8(self.draw(self.codes(batch, self.networks | networks))).cpu()
             if not columns:
-                mask = self._mirrored(self.dataset.masks, batch, flip_mask)
-                colours = torch.from_numpy(PALETTE)[mask.cpu().long()].permute(0, 3, 1, 2)
-                columns += [colours, self._mirrored(self.dataset.images, batch).cpu()]
+                mask = mirrored(self.dataset.masks, batch, flip_mask)
+                colours = torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
+                columns += [colours, mirrored(self.dataset.images, batch)]
                 if batch.diffusion_images is not None:
                     columns.append(batch.diffusion_images)
             columns.append(image)
@@ -280,13 +239,6 @@ class StageTrainer:
     def _pool(self) -> str:
         t = self.networks.get("style_modulation")
         return "tokens" if t is None else t.config.pool
-
-    def _mirrored(self, source: torch.Tensor, batch: CachedBatch, flip: Any = None) -> torch.Tensor:
-        """Rows of a dataset tensor; those of mirrored entries are flipped."""
-        rows = source[batch.sample]
-        flipped = rows.flip(-1) if flip is None else flip(rows)
-        chosen = batch.mirrored.view(-1, *[1] * (rows.ndim - 1))
-        return torch.where(chosen, flipped, rows).to(self.accelerator.device)
 
 
 def _slots(cache: FeatureCache | OnlineFeatures, steps: tuple[int, ...]) -> torch.Tensor:

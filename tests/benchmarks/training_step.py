@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from dmgi_lib.dataset import FaceDataset, sample_root
+from dmgi_lib.dataset import FaceDataset, shipped_root
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
 from dmgi_lib.training.feature_cache import build
@@ -27,7 +27,7 @@ from dmgi_lib.training.stages import load_part
 def seconds(repeats: int, batch_size: int = 16, cpu_time: bool = False) -> tuple[float, float]:
     """Median time of a training step of M from the cache, and with E in the loop."""
     clock = time.process_time if cpu_time else time.perf_counter
-    pipe, data = DMGIPipeline.from_pretrained(MINI.folder), FaceDataset(sample_root(), "train")
+    pipe, data = DMGIPipeline.from_pretrained(MINI.folder), FaceDataset(shipped_root(), "train")
     parts = (load_part(MINI.folder, "generator"), load_part(MINI.folder, "loss_net"))
     config = CacheConfig(shard_size=2 * batch_size)
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def seconds(repeats: int, batch_size: int = 16, cpu_time: bool = False) -> tuple
             for name, features in ways.items():
                 begin = clock()
                 w = trainer.codes(batch := features.batch(entries, slots), trainer.networks)
-                loss = trainer.total(trainer.terms(batch, w, trainer.draw(w)))
+                loss = trainer.terms.total(trainer.terms(batch, w, trainer.draw(w)))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

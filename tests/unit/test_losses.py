@@ -141,6 +141,26 @@ def test_parsing_loss_is_cross_entropy_of_the_right_class():
     assert loss(images(batch=1), skin).item() == pytest.approx(log_sum, abs=1e-5)
 
 
+def test_attribute_loss_asks_for_what_is_named_alone():
+    class Reader:
+        def attributes(self, image):
+            return torch.tensor([[2.0, -2.0, 9.0], [2.0, -2.0, 9.0], [2.0, -2.0, 9.0]])
+
+    claims = torch.tensor([[1, 0, -1], [0, -1, -1], [-1, -1, -1]], dtype=torch.int8)
+    found = losses.AttributeLoss(Reader())(images(batch=3), claims)
+    right, wrong = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
+    assert found.tolist() == pytest.approx([right, wrong, 0.0])
+
+
+def test_attributes_are_those_of_the_whole_reading(net):
+    image = images(0).requires_grad_()
+    read = net.attributes(image)
+    assert torch.equal(read, net(image).attributes)
+    claims = torch.ones(read.shape, dtype=torch.int8)
+    losses.AttributeLoss(net)(image, claims).sum().backward()
+    assert image.grad.abs().max() > 0
+
+
 def test_shared_features_compute_once_and_change_nothing(net):
     a, b = images(0), images(1)
     perceptual, identity = losses.PerceptualLoss(net), losses.IdentityLoss(net)

@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_models import controlnet, face_mask, generator, pipeline, unet
 
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.evaluation.caption_attributes import claimed
 from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.masks import mask_to_image
 from dmgi_lib.pipeline import DMGIPipeline
@@ -20,9 +21,10 @@ from dmgi_lib.training import stages
 from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
-from dmgi_lib.training.losses import CodePrior, LossWeights, step_probabilities
+from dmgi_lib.training.losses import AttributeLoss, CodePrior, LossWeights, step_probabilities
 from dmgi_lib.training.online_features import OnlineFeatures
 from dmgi_lib.training.run_files import read_log
+from dmgi_lib.training.stage_terms import mirrored
 from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
 
 CONFIG = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4)
@@ -103,9 +105,9 @@ def test_stage_1_starts_at_the_mean_face_and_learns(cache, dataset, loss_net, tm
     assert torch.equal(w, t.generator.mean_latent.expand_as(w))
     before = t.measure({})
     result = t.fit(loop(tmp_path, max_steps=25, learning_rate=3e-3))
-    assert t.total(
+    assert t.terms.total(
         {k: torch.tensor(v) for k, v in _mean_over_steps(t.measure(result.ema)).items()}
-    ) < t.total({k: torch.tensor(v) for k, v in _mean_over_steps(before).items()})
+    ) < t.terms.total({k: torch.tensor(v) for k, v in _mean_over_steps(before).items()})
     assert all(p.grad is None for p in t.generator.parameters())
     assert all(p.grad is None for p in loss_net.parameters())
 
@@ -165,16 +167,29 @@ def test_the_code_prior_pulls_only_where_it_is_asked_to(cache, dataset, loss_net
     expected = CodePrior.of(t.generator, row_growth=4.0)(w)
     assert torch.equal(terms["code_prior"], expected)
     without = {name: value for name, value in terms.items() if name != "code_prior"}
-    added = t.total(terms) - t.total(without)
+    added = t.terms.total(terms) - t.terms.total(without)
     assert added.item() == pytest.approx(0.1 * expected.mean().item(), rel=1e-3)
     t.fit(loop(tmp_path, max_steps=1))
     assert "code_prior" in read_log(tmp_path / "log.csv")
 
 
-def test_mirrored_entries_get_mirrored_targets(cache, dataset, loss_net):
+def test_the_caption_of_each_entry_says_which_attributes_it_asks_for(cache, dataset, loss_net):
     t = trainer(1, cache, dataset, loss_net)
+    entries = torch.arange(8)
+    batch = cache.batch(entries, torch.zeros(8, dtype=torch.long))
+    assert set(batch.caption.tolist()) == {0, 1}  # both captions were drawn
+    w = t.codes(batch, t.networks)
+    image = t.draw(w)
+    says = [dataset.captions[i][k] for i, k in zip(batch.sample, batch.caption, strict=True)]
+    expected = AttributeLoss(loss_net.eval())(image, claimed(says))
+    torch.testing.assert_close(t.terms(batch, w, image)["attributes"], expected)
+    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(attributes=0.0))
+    assert "attributes" not in plain.terms(batch, w, image)
+
+
+def test_mirrored_entries_get_mirrored_targets(cache, dataset):
     batch = cache.batch(torch.tensor([3, 13]), torch.tensor([0, 0]))
-    images = t._mirrored(dataset.images, batch)
+    images = mirrored(dataset.images, batch)
     assert torch.equal(images[0], dataset.images[3])
     assert torch.equal(images[1], dataset.images[3].flip(-1))
 
