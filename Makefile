@@ -60,7 +60,7 @@ train: faces
 	$(BIN)/python -m data_prep.priors.train_recognizers --which loss_net
 	$(BIN)/python -m data_prep.priors.train_stylegan2
 	$(BIN)/python -m data_prep.priors.train_text_image
-	$(BIN)/python -m data_prep.priors.train_autoencoder --perceptual dmgi_lib/weights/mini/loss_net
+	$(BIN)/python -m data_prep.priors.train_autoencoder --perceptual dmgi_lib/weights/faces128/loss_net
 	$(BIN)/python -m data_prep.priors.train_unet
 	for condition in mask scribble; do \
 		$(BIN)/python -m data_prep.priors.train_controlnet --condition $$condition || exit 1; done
@@ -68,7 +68,8 @@ train: faces
 		$(BIN)/python -m data_prep.priors.train_recognizers --which judge_$$judge || exit 1; done
 	$(BIN)/python -m dmgi_lib.weight_folder
 	for condition in mask scribble; do \
-		$(BIN)/python -m dmgi_lib.training.feature_cache --condition $$condition || exit 1; \
+		$(BIN)/python -m dmgi_lib.training.feature_cache --condition $$condition \
+			--views 1 --limit 2500 || exit 1; \
 		for stage in 1 2 3; do $(BIN)/python -m dmgi_lib.training.stages --stage $$stage \
 			--condition $$condition || exit 1; done; done
 	$(BIN)/python -m dmgi_lib.evaluation.baselines

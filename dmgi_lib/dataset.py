@@ -73,14 +73,20 @@ EXTRA_SPLITS = ("styles", "views")  # stylised renders; test identities from sev
 REQUIRED_KEYS = ("id", "identity", "captions", "attributes")
 
 
-def default_root() -> Path:
+def built_root() -> Path:
     """Where `make faces` puts the full set: $DMGI_FACES, else ~/.cache/dmgi/faces128."""
     return Path(os.environ.get("DMGI_FACES", "~/.cache/dmgi/faces128")).expanduser()
 
 
-def sample_root() -> Path:
-    """The small set that ships with the clone."""
-    return Path(__file__).resolve().parents[1] / "data_prep" / "faces128" / "sample"
+def shipped_root() -> Path:
+    """The people that ship with the clone."""
+    return Path(__file__).resolve().parents[1] / "data_prep" / "faces128" / "people"
+
+
+def default_root() -> Path:
+    """$DMGI_FACES if set; else the full set where both splits are built; else what ships."""
+    whole = all((built_root() / split / "metadata.jsonl").is_file() for split in SPLITS)
+    return built_root() if whole or "DMGI_FACES" in os.environ else shipped_root()
 
 
 class PictureFiles:
@@ -134,8 +140,8 @@ class FaceDataset:
         if not metadata.is_file():
             raise FileNotFoundError(
                 f"no face dataset at {self.root} ({metadata} is missing). Build it with `make"
-                " faces`, name another folder (DMGI_FACES), or use the shipped sample"
-                f" {sample_root()}."
+                " faces`, name another folder (DMGI_FACES), or use what ships,"
+                f" {shipped_root()}."
             )
         self.records: list[dict[str, Any]] = _read_metadata(metadata)
 

@@ -41,7 +41,7 @@ class Preset:
 
 MINI = Preset(
     name="mini",
-    folder=WEIGHTS / "mini",
+    folder=WEIGHTS / "faces128",
     image_size=128,
     latent_size=16,
     num_inference_steps=10,

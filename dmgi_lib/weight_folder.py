@@ -1,6 +1,6 @@
 """On-disk format of a trained model: one diffusers-style folder of safetensors, checked on load.
 
-    python -m dmgi_lib.weight_folder --folder dmgi_lib/weights/mini    # (re)writes model_index.json
+    python -m dmgi_lib.weight_folder --folder dmgi_lib/weights/faces128  # (re)writes the index
 
 model_index.json lists the components that a folder holds, with library and class.
 """

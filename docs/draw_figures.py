@@ -20,20 +20,20 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 from dmgi_lib import DMGIPipeline
-from dmgi_lib.dataset import FaceDataset, sample_root
+from dmgi_lib.dataset import FaceDataset, shipped_root
 from dmgi_lib.display import as_array
 from dmgi_lib.masks import PALETTE
 
 HERE = Path(__file__).parent
 GALLERY = (  # number of a shipped test sample, sentence
-    (120, "a young woman with blond hair"),
-    (18, "an old man with gray hair"),
-    (41, "a smiling woman with dark skin and black hair"),
-    (41, "a woman with pale skin and red hair"),
-    (52, "a man with brown hair"),
-    (7, "a man with black hair wearing a hat"),
-    (90, "a man with gray hair wearing eyeglasses"),
-    (120, "a woman with long brown hair"),
+    (195, "a young woman with blond hair"),
+    (165, "an old man with gray hair"),
+    (44, "a woman with dark skin and black hair"),
+    (44, "a woman with pale skin and red hair"),
+    (116, "a man with brown hair"),
+    (596, "a man with black hair wearing a hat"),
+    (66, "an old woman with gray hair and spectacles"),
+    (107, "a man with a beard and black hair"),
 )
 FROZEN, TRAINED, DATA = "#dbe4ee", "#ffd9a8", "#ffffff"
 
@@ -136,7 +136,7 @@ def method(pipe: DMGIPipeline, faces: FaceDataset) -> None:
 
 def main() -> None:
     pipe = DMGIPipeline.from_pretrained("mini")
-    faces = FaceDataset(sample_root(), "test")
+    faces = FaceDataset(shipped_root(), "test")
     gallery(pipe, faces)
     method(pipe, faces)
 

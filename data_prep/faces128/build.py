@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from data_prep.faces128.check import SUFFIXES, check
 from data_prep.faces128.person import Identity, View
-from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, default_root
+from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, built_root
 from dmgi_lib.masks import PALETTE
 
 TEST_SEED = 1_000_000  # test identities are drawn from here on, training identities from 0 on
@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--root", type=Path, default=default_root(), help="folder to build in")
+    parser.add_argument("--root", type=Path, default=built_root(), help="folder to build in")
     parser.add_argument("--train", type=int, default=6000, help="training identities")
     parser.add_argument("--test", type=int, default=500, help="test identities")
     parser.add_argument(

@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep.faces128.build import TEST_SEED, write
 from data_prep.faces128.built_sample import read
 from data_prep.faces128.survey import SURVEYED, survey
-from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, default_root
+from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, built_root
 from dmgi_lib.presets import weights_folder
 
 CELEBA = (
@@ -205,7 +205,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     judge = weights_folder("mini") / "judge_attributes" / "card.md"
-    parser.add_argument("--root", type=Path, default=default_root(), help="a built face world")
+    parser.add_argument("--root", type=Path, default=built_root(), help="a built face world")
     parser.add_argument("--out", type=Path, help="folder of the card; the root where not given")
     parser.add_argument("--split", default="test", choices=SURVEYED, help="split that is measured")
     parser.add_argument("--samples", type=int, default=None, help="at most so many")

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from data_prep.faces128.build import SECOND_VIEW
 from data_prep.faces128.check import SHIPPED, SUFFIXES, check
-from dmgi_lib.dataset import SPLITS, default_root
-
-PEOPLE = Path(__file__).parent / "people"  # what ships
+from dmgi_lib.dataset import SPLITS, built_root, shipped_root
 
 
 def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
@@ -69,8 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--root", type=Path, default=default_root(), help="a built face world")
-    parser.add_argument("--out", type=Path, default=PEOPLE, help="folder of the sample")
+    parser.add_argument("--root", type=Path, default=built_root(), help="a built face world")
+    parser.add_argument("--out", type=Path, default=shipped_root(), help="folder of the sample")
     parser.add_argument("--train", type=int, default=6000, help="training identities")
     parser.add_argument("--test", type=int, default=500, help="test identities")
     args = parser.parse_args()

@@ -14,7 +14,7 @@ from data_prep.faces128.built_sample import Sample, eyeballs, read
 from data_prep.faces128.captions import words
 from data_prep.faces128.distributions import attribute_shares, distributions, spreads
 from data_prep.faces128.regions import CLASS
-from dmgi_lib.dataset import default_root
+from dmgi_lib.dataset import built_root
 
 SURVEYED = ("train", "test", "views")  # the people of `styles` look like somebody else
 MIN_EYE = 6  # an eye of fewer pixels is hidden by hair, a lid or the nose
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--root", type=Path, default=default_root(), help="a built face world")
+    parser.add_argument("--root", type=Path, default=built_root(), help="a built face world")
     parser.add_argument("--split", default="test", choices=SURVEYED, help="split that is measured")
     parser.add_argument("--samples", type=int, default=None, help="at most so many")
     args = parser.parse_args()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dmgi_lib.dataset import FaceDataset, default_root, sample_root
+from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.goals import Finding
 from dmgi_lib.evaluation.judges import Judges, hair_color_name, load_judges
@@ -116,17 +116,15 @@ def true_hair_colors(
     )
 
 
-def measure(weights: str, root: Path | None, config: MeasureConfig) -> dict[str, Any]:
+def measure(weights: str, root: Path, config: MeasureConfig) -> dict[str, Any]:
     """Everything, as one JSON-ready dict.
 
     Args:
         weights: preset or folder; holds the judges too.
-        root:    dataset folder; None is the full set if it is built, else the shipped sample.
+        root:    dataset folder.
     """
     begin = time.perf_counter()
     speed = measure_in_fresh_process(weights)  # first, while nothing else competes for memory
-    if root is None:
-        root = default_root() if (default_root() / "test").is_dir() else sample_root()
     truth = GroundTruth.read(FaceDataset(root, split="test"), config.n)
     folder = weights_folder(weights)
     judges = load_judges(folder)
@@ -235,7 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--weights", default="mini", help="preset, or folder with model and judges")
-    parser.add_argument("--data", type=Path, help="dataset; default: full set, else shipped sample")
+    parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
     parser.add_argument("--out", type=Path, default=Path("runs/measure.json"), help="JSON file")
     parser.add_argument("--n", type=int, default=defaults.n, help="test identities")
     parser.add_argument("--n-swap", type=int, default=defaults.n_swap, help="captions swapped")

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from dmgi_lib.dataset import FaceDataset, default_root, sample_root
+from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.evaluation.earlier_stages import RUNS, EarlierModel, earlier_models, last_stage
 from dmgi_lib.evaluation.goals import Finding, mask_goals, scribble_goals
 from dmgi_lib.evaluation.judges import load_judges
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--weights", default="mini", help="preset, or folder with model and judges")
     parser.add_argument("--other", nargs="*", default=[], help="NAME=FOLDER: rows of other models")
-    parser.add_argument("--data", type=Path, help="dataset; default: full set, else shipped sample")
+    parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
     parser.add_argument("--n", type=int, default=500, help="test identities (first views)")
     parser.add_argument("--out", type=Path, default=Path("runs/table1.csv"), help="CSV; a PNG too")
     parser.add_argument("--rows", type=Path, default=Path("runs/table"), help="finished rows")
@@ -174,9 +174,6 @@ def main(arguments: list[str] | None = None) -> None:
         exit_steps=tuple(given.exit_steps),
         **{name: getattr(given, name) for name in (*numbers, "seed")},
     )
-    root = given.data
-    if root is None:
-        root = default_root() if (default_root() / "test").is_dir() else sample_root()
     folder = weights_folder(given.weights)
     others = {name: Path(path) for name, _, path in (text.partition("=") for text in given.other)}
     pipe = DMGIPipeline.from_pretrained(folder)
@@ -193,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         table, notes = open_table(
             folder,
-            FaceDataset(root, split="test"),
+            FaceDataset(given.data, split="test"),
             given.n,
             given.rows,
             replace(config, condition=condition),
@@ -201,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
             others,
         )
         suffix = "" if condition == "mask" else f"_{condition}"
-        make(table, notes, root.name, given.out.with_stem(given.out.stem + suffix))
+        make(table, notes, given.data.name, given.out.with_stem(given.out.stem + suffix))
 
 
 if __name__ == "__main__":

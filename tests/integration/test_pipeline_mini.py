@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmgi_lib import DMGIPipeline
-from dmgi_lib.dataset import FaceDataset, sample_root, to_float
+from dmgi_lib.dataset import FaceDataset, shipped_root, to_float
 from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.presets import MINI
 
@@ -23,7 +23,7 @@ def pipe() -> DMGIPipeline:
 
 @pytest.fixture(scope="module")
 def faces() -> FaceDataset:
-    return FaceDataset(sample_root(), split="test")
+    return FaceDataset(shipped_root(), split="test")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_part_is_there_and_in_float32(pipe):
 
 
 def test_networks_are_trained(pipe):
-    """M has left the mean face, and T the identity."""
+    """M has left its starting point, and T the identity."""
     assert pipe.mapping_network.fc.weight.abs().max() > 1e-3
     for stack in pipe.style_modulation.stacks.values():
         assert stack[-1].weight.abs().max() > 1e-3

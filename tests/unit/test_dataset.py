@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from dmgi_lib.dataset import (
     ATTRIBUTES,
     FaceDataset,
     PictureFiles,
+    built_root,
     default_root,
+    shipped_root,
     to_float,
     to_uint8,
 )
@@ -77,8 +80,18 @@ def test_missing_set_says_how_to_build(tmp_path):
 
 def test_environment_names_the_default_root(monkeypatch, root):
     monkeypatch.setenv("DMGI_FACES", str(root))
-    assert default_root() == root
+    assert built_root() == default_root() == root
     assert len(FaceDataset()) == 3
+
+
+def test_only_a_whole_set_is_the_default(monkeypatch, root, tmp_path):
+    monkeypatch.delenv("DMGI_FACES", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".cache" / "dmgi").mkdir(parents=True)
+    root.rename(built_root())
+    assert default_root() == shipped_root()
+    shutil.copytree(built_root() / "train", built_root() / "test")
+    assert default_root() == built_root()
 
 
 def test_unknown_split(root):

@@ -13,7 +13,7 @@ from data_prep.faces128.distributions import distributions, framing, spreads, ye
 from data_prep.faces128.render import camera_label
 from data_prep.faces128.survey import edge_agreement, edges, eye_errors, survey
 from data_prep.priors.card import write_card
-from dmgi_lib.dataset import ATTRIBUTES, sample_root
+from dmgi_lib.dataset import ATTRIBUTES, shipped_root
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.training.loop import LoopResult
 
@@ -105,7 +105,7 @@ def test_distributions_tell_what_was_drawn(built):
 
 
 def test_only_a_built_set_can_be_read(tmp_path):
-    for root in (tmp_path, sample_root()):
+    for root in (tmp_path, shipped_root()):
         with pytest.raises(FileNotFoundError, match="make faces"):
             read(root, "test")
 
