@@ -13,6 +13,7 @@ from dmgi_lib.notebook_runner import check_parameters
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 FILES = sorted((FOLDER / "params").glob("*.yaml"))
+LOSS_PARAMETERS = {"parsing": "parsing_weight", "attributes": "attribute_weight"}
 
 
 def values(path: Path) -> dict:
@@ -51,8 +52,8 @@ def wanted(choice: Choice) -> dict[str, dict]:
     if choice.source != "reverse":
         first["source"] = choice.source
     second |= choice.second
-    if "parsing" in choice.losses:
-        first["parsing_weight"] = second["parsing_weight"] = choice.losses["parsing"]
+    for name, value in choice.losses.items():
+        first[LOSS_PARAMETERS.get(name, name)] = second[LOSS_PARAMETERS.get(name, name)] = value
     if choice.longer > 1:
         (notebook,) = FOLDER.glob("06_*.ipynb")
         minutes = float(inspect_notebook(str(notebook))["train_minutes"]["default"])
