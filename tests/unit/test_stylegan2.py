@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import rng
+from tiny_models import tiny_stylegan2 as tiny
 
 from data_prep.priors.discriminator import Discriminator
 from dmgi_lib.generators import StyleGAN2Generator, load_generator
@@ -14,21 +16,6 @@ from dmgi_lib.generators.stylegan2_layers import SynthesisLayer, _ChannelAffine
 
 torch.set_num_threads(1)
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "parity"
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def tiny(**changes) -> StyleGAN2Generator:
-    torch.manual_seed(0)
-    sizes = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "mapping_layers": 2}
-    G = StyleGAN2Generator(**(sizes | {"channel_base": 64, "channel_max": 8} | changes))
-    for name, parameter in G.named_parameters():
-        if name.endswith("noise_strength"):
-            parameter.data.fill_(0.3)
-    G.mapping.w_avg.normal_(generator=rng(1))
-    return G.eval()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import rng
+from tiny_models import tiny_stylegan2 as tiny
 
 from data_prep.priors.adaptive_augmentation import P_MAX, AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator, minibatch_stddev
@@ -18,21 +20,6 @@ from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.generators import StyleGAN2Generator
 from dmgi_lib.generators.stylegan2 import StyleMapping
 from dmgi_lib.training.loop import LoopConfig
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def tiny(**changes) -> StyleGAN2Generator:
-    torch.manual_seed(0)
-    sizes = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "mapping_layers": 2}
-    G = StyleGAN2Generator(**(sizes | {"channel_base": 64, "channel_max": 8} | changes))
-    for name, parameter in G.named_parameters():
-        if name.endswith("noise_strength"):
-            parameter.data.fill_(0.3)
-    G.mapping.w_avg.normal_(generator=rng(1))
-    return G.eval()
 
 
 def test_minibatch_stddev_by_hand():

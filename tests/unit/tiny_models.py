@@ -195,3 +195,18 @@ def face_mask(size: int = 128) -> torch.Tensor:
     mask[82:85, 54:74], mask[85:88, 56:72], mask[88:92, 54:74] = 11, 10, 12
     step = 128 // size
     return mask[::step, ::step].contiguous()
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tiny_stylegan2(**changes) -> StyleGAN2Generator:
+    torch.manual_seed(0)
+    sizes = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "mapping_layers": 2}
+    G = StyleGAN2Generator(**(sizes | {"channel_base": 64, "channel_max": 8} | changes))
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.3)
+    G.mapping.w_avg.normal_(generator=rng(1))
+    return G.eval()
