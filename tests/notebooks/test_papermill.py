@@ -50,6 +50,7 @@ def test_gan_latent_space_with_other_parameters(tmp_path):
     numbers = executed("04_gan_latent_space", tmp_path, parameters)
     assert numbers["l1_W_plus"] < numbers["l1_W"] < numbers["l1_centre"]
     assert numbers["perceptual_W_plus"] < numbers["perceptual_centre"]
+    assert numbers["l1_upright_W_plus"] < numbers["l1_upside_down_W_plus"]
     assert numbers["variety_smallest_psi"] < numbers["variety_largest_psi"]
     assert numbers["layout_share_coarse"] > numbers["layout_share_fine"]
     assert 0 < numbers["noise_share"] < 1
