@@ -12,6 +12,7 @@ run and a folder each, and all runs of a notebook share one table.
 from __future__ import annotations
 
 import argparse
+import ast
 import base64
 import csv
 import difflib
@@ -22,18 +23,40 @@ from typing import Any
 from dmgi_lib.display import recorded
 
 
-def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
-    """Raises ValueError for a name that the notebook's parameters cell does not hold."""
+def check_parameters(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as the notebook's parameters cell takes them.
+
+    YAML reads 2e-3 as text; where the notebook has a number it becomes one.
+
+    Raises ValueError for a name that the cell does not hold, and for text in place of a number.
+    """
     import papermill
 
-    known = list(papermill.inspect_notebook(str(notebook)))
-    for name in parameters:
+    known = papermill.inspect_notebook(str(notebook))
+    taken = dict(parameters)
+    for name, value in parameters.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"{notebook.name} has no parameter {name!r}; its parameters are {known}.{hint}"
+                f"{notebook.name} has no parameter {name!r}; its parameters are"
+                f" {list(known)}.{hint}"
             )
+        default = known[name]["default"]
+        if isinstance(value, str) and _is_number(default):
+            try:
+                taken[name] = float(value)
+            except ValueError:
+                message = f"{name} came as {value!r}; expected a number, such as {default}."
+                raise ValueError(message) from None
+    return taken
+
+
+def _is_number(source: str) -> bool:
+    try:
+        return isinstance(ast.literal_eval(source), int | float)
+    except (ValueError, SyntaxError):  # an expression
+        return False
 
 
 def run(
@@ -59,14 +82,14 @@ def run(
 
     Raises:
         FileNotFoundError: no such notebook.
-        ValueError: a parameter that the notebook does not list.
+        ValueError: a parameter that the notebook does not list, or text for a number.
         papermill.PapermillExecutionError: a cell failed; the notebook in `out` shows where.
     """
     import papermill
 
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook at {notebook}; give the path of an .ipynb file.")
-    check_parameters(notebook, parameters)
+    parameters = check_parameters(notebook, parameters)
     table, out = out / f"{notebook.stem}.csv", out / name
     out.mkdir(parents=True, exist_ok=True)
     executed = papermill.execute_notebook(

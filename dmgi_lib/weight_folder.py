@@ -136,6 +136,11 @@ def save_component(module: ModelMixin, folder: Path, card: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         copy.deepcopy(module).half().save_pretrained(new)
+        settings = _read_json(new / "config.json")
+        settings.pop("_name_or_path", None)  # the folder that it was loaded from
+        (new / "config.json").write_text(
+            json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
         (new / "card.md").write_text(card, encoding="utf-8")
         if folder.exists():
             os.replace(folder, old)

@@ -118,7 +118,7 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
         "No_Beard": None if beard == "stubble" else beard in ("none", "moustache"),
         "Full_Beard": beard == "full",
         "Male": identity.male,
-        "Young": _graded(-identity.age, -0.88, -0.73),  # 66 and 37 years
+        "Young": _graded(-identity.age, -0.92, -0.69),  # 74 and 29 years
         "Smiling": _graded(smile, 0.12, 0.6),
         "Mouth_Slightly_Open": worn(view.mouth_open, "mouth", 10),
         "Eyes_Closed": None if sun else view.eyes_closed,

@@ -150,16 +150,26 @@ def make_sample(root: Path, split: str, number: int, spp: int) -> None:
 def relabel(root: Path) -> None:
     """Writes attributes and captions of all rendered samples anew, as `label` makes them now.
 
-    Every file is replaced whole; one that was stopped is finished by the next.
+    Every file is replaced whole; one that was stopped is finished by the next. What ships has no
+    records, only their collection.
     """
     for split in SPLITS + EXTRA_SPLITS:
-        folder = root / split
+        folder, collection = root / split, root / split / "metadata.jsonl"
         _sweep(root, split)
-        for path in tqdm(sorted((folder / "records").glob("*.json")), desc=split, mininterval=10):
-            mask = np.asarray(Image.open(folder / "masks" / f"{path.stem}.png"))
-            camera = json.loads(path.read_text(encoding="utf-8"))["camera"]
-            _write_record(folder, label(split, int(path.stem), mask, camera))
-        _collect(root, split)
+
+        def anew(old: str, split: str = split, folder: Path = folder) -> dict:
+            was = json.loads(old)
+            mask = np.asarray(Image.open(folder / "masks" / f"{was['id']}.png"))
+            return label(split, int(was["id"]), mask, was["camera"])
+
+        records = sorted((folder / "records").glob("*.json"))
+        for path in tqdm(records, desc=split, mininterval=10):
+            _write_record(folder, anew(path.read_text(encoding="utf-8")))
+        if records:
+            _collect(root, split)
+        elif collection.is_file():
+            lines = tqdm(collection.read_text(encoding="utf-8").splitlines(), split, mininterval=10)
+            write(collection, "".join(json.dumps(anew(line)) + "\n" for line in lines).encode())
 
 
 def _collect(root: Path, split: str) -> int:

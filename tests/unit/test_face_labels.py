@@ -99,7 +99,7 @@ def test_the_unknown_middle_leaves_enough_of_both(view):
         seen.append(attributes(one, view, bent if one.brow_arch > 0.9 else flat))
     for name in ("Bushy_Eyebrows", "Arched_Eyebrows", "Young"):
         values = Counter(s[name] for s in seen)
-        assert values[True] >= 100 and values[False] >= 200 and values[None] >= 200, (name, values)
+        assert values[True] >= 100 and values[False] >= 150 and values[None] >= 200, (name, values)
 
 
 def test_attributes_leave_the_middle_open(person, view):

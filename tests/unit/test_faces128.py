@@ -184,6 +184,17 @@ def test_relabel_changes_words_and_nothing_else(built, copy, monkeypatch):
     assert files(copy) == files(built) and build.check(copy) == []
 
 
+def test_relabel_takes_what_ships_too(copy):
+    """Without records, from the collection; the words are the same."""
+    collection = copy / "train" / "metadata.jsonl"
+    whole = collection.read_bytes()
+    shutil.rmtree(copy / "train" / "records")
+    old = [json.loads(line) | {"captions": [], "attributes": {}} for line in whole.splitlines()]
+    collection.write_text("".join(json.dumps(record) + "\n" for record in old))
+    build.relabel(copy)
+    assert collection.read_bytes() == whole and not (copy / "train" / "records").exists()
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

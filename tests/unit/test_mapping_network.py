@@ -4,6 +4,7 @@ from tiny_models import mapping_network
 
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.presets import MINI, PAPER
+from dmgi_lib.weight_folder import save_component
 
 
 def test_starts_at_the_mean_latent():
@@ -62,6 +63,15 @@ def test_round_trip_keeps_weights_and_calibration(tmp_path):
     again = MappingNetwork.from_pretrained(tmp_path)
     h = torch.randn(2, 32, 4, 4)
     assert torch.equal(again(h), network(h))
+
+
+def test_a_trained_network_does_not_say_where_it_was_loaded_from(tmp_path):
+    mapping_network().save_pretrained(tmp_path / "mine")
+    loaded = MappingNetwork.from_pretrained(tmp_path / "mine")
+    save_component(loaded, tmp_path / "theirs", "a card")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
+    assert len(files) == 3 and not any(str(tmp_path).encode() in held for held in files.values())
+    assert MappingNetwork.from_pretrained(tmp_path / "theirs").config.width == loaded.config.width
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,15 @@ def test_runner_refuses_unknown_parameters_and_files(small_notebook, tmp_path, c
     with pytest.raises(SystemExit):
         main([str(small_notebook.with_name("none.ipynb")), "--out", str(out)])
     assert "no notebook at" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="a came as 'many'; expected a number, such as 1"):
+        run(small_notebook, out, {"a": "many"})
     assert not out.exists()
+
+
+def test_exponents_are_numbers(small_notebook, tmp_path):
+    main([str(small_notebook), "--out", str(tmp_path / "out"), "-p", "a", "2e-3"])
+    rows = list(csv.DictReader((tmp_path / "out" / "small.csv").open()))
+    assert rows[0]["twice"] == "0.004"
 
 
 def test_runner_reports_the_failing_cell(small_notebook, tmp_path, capsys):
