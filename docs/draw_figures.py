@@ -1,7 +1,7 @@
 """Draws the README's pictures with the shipped model: `make figures`.
 
-gallery.png: masks, sentences and results. method.png: the pipeline of Fig. 2, drawn for this kit,
-with what really flows through it.
+gallery.png: sentences, masks, scribbles and results. method.png: the pipeline of Fig. 2, drawn for
+this kit, with what really flows through it.
 """
 
 from __future__ import annotations
@@ -56,14 +56,23 @@ def save(figure: Any, name: str) -> None:
 
 
 def gallery(pipe: DMGIPipeline, faces: FaceDataset) -> None:
-    """Masks above results, sentences below."""
+    """Sentences; masks above results, scribbles above results."""
+    texts = [text for _, text in GALLERY]
     masks = [faces.masks[i] for i, _ in GALLERY]
-    drawn = pipe([text for _, text in GALLERY], mask=masks, generator=noise(len(masks)))
-    figure, axes = plt.subplots(2, len(GALLERY), figsize=(1.5 * len(GALLERY), 3.6))
-    for column, (_, text) in enumerate(GALLERY):
-        axes[0, column].imshow(colors(masks[column]), interpolation="nearest")
-        axes[1, column].imshow(drawn.images[column])
-        axes[1, column].set_xlabel("\n".join(textwrap.wrap(text, 19)), fontsize=8)
+    scribbles = [faces.scribbles[i] for i, _ in GALLERY]
+    pairs = (
+        (map(colors, masks), pipe(texts, mask=masks, generator=noise(len(texts)))),
+        (scribbles, pipe(texts, scribble=scribbles, generator=noise(len(texts)))),
+    )
+    rows: list[list[Any]] = []
+    for given, drawn in pairs:
+        rows += [list(given), drawn.images]
+    figure, axes = plt.subplots(len(rows), len(texts), figsize=(1.5 * len(texts), 6.4))
+    for row, pictures in enumerate(rows):
+        for axis, picture in zip(axes[row], pictures, strict=True):
+            axis.imshow(picture, interpolation="nearest" if row == 0 else None, cmap="gray")
+    for axis, text in zip(axes[0], texts, strict=True):
+        axis.set_title("\n".join(textwrap.wrap(text, 19)), fontsize=8)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
