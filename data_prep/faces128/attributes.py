@@ -86,6 +86,9 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
 
     color = identity.hair_color
     wavy = identity.hair_style in WAVY
+    young = _graded(-identity.age, -0.88, -0.73)  # 66 and 37 years
+    if hair_seen and not bald and young == (color in ("gray", "white")):
+        young = None  # folds are faint at 128 px, so hair tells age, and here it tells another
     cropped = identity.hair_style in ("buzz", "receding", "short", "bun", "ponytail")
     smile = action.get("mouthSmileLeft", 0.0)
     weight = 0.7 * identity.groups["fat"] + 2.0 * (identity.phenotype["weight"] - 0.5)
@@ -118,7 +121,7 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
         "No_Beard": None if beard == "stubble" else beard in ("none", "moustache"),
         "Full_Beard": beard == "full",
         "Male": identity.male,
-        "Young": _graded(-identity.age, -0.92, -0.69),  # 74 and 29 years
+        "Young": young,
         "Smiling": _graded(smile, 0.12, 0.6),
         "Mouth_Slightly_Open": worn(view.mouth_open, "mouth", 10),
         "Eyes_Closed": None if sun else view.eyes_closed,

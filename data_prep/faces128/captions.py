@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 # What a caption may say of an attribute that is true, after "has", "wears" and "is". Nobody names
-# bushy brows and earrings, which are too small at 128 px to be told (see the data card).
+# bushy brows, which are too small at 128 px to be told for sure (see the data card).
 HAVE: dict[str, tuple[str, ...]] = {
     "Bald": ("no hair", "a bald head", "a shaved head"),
     "Bangs": ("bangs", "a fringe"),
@@ -43,6 +43,7 @@ WEAR: dict[str, tuple[str, ...]] = {
     "Sunglasses": ("sunglasses", "dark glasses", "shades"),
     "Wearing_Lipstick": ("lipstick",),
     "Heavy_Makeup": ("heavy makeup", "makeup", "eye shadow"),
+    "Wearing_Earrings": ("earrings",),
     "Wearing_Hat": ("a hat", "a cap"),
     "Wearing_Necklace": ("a necklace", "a chain"),
     "Wearing_Necktie": ("a necktie", "a tie"),

@@ -77,8 +77,9 @@ chance. Names of attributes follow CelebA so that results compare; none of its p
 - Hair in masks is that of strands thickened to about a pixel.
 - Big_Nose, Pointy_Nose and Big_Lips are no attributes here: a trained judge could not see them in
   pictures of this size, although the head-shape numbers behind them vary.
-- Bushy brows and earrings are labelled, but no caption names them: at this size the judge reads
-  them with less than 85 % balanced accuracy.
+- Bushy brows are labelled, but no caption names them: at this size the judge reads them with less
+  than 85 % balanced accuracy. Folds are faint as well, so young and old are told only where gray
+  or other hair agrees.
 - Ages, hair and skin tones are drawn for variety, not as a census.
 """
 
