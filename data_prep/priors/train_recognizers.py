@@ -159,9 +159,9 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "loss_net": Recipe(Recognizer, loss_net_losses, seed=10, minutes=10.0),
+    "loss_net": Recipe(Recognizer, loss_net_losses, seed=10, minutes=24.0),
     "judge_parser": Recipe(ParserJudge, parser_losses, seed=21, color_jitter=0.15),
-    "judge_attributes": Recipe(AttributeJudge, attribute_losses, seed=32),
+    "judge_attributes": Recipe(AttributeJudge, attribute_losses, seed=32, minutes=60.0),
     "judge_identity": Recipe(IdentityJudge, identity_losses, seed=43, weight_decay=0.05),
 }
 

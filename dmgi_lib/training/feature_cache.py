@@ -177,13 +177,16 @@ def build(
     return cache
 
 
-def cache_name(config: CacheConfig, pipe: DMGIPipeline, **more: Any) -> str:
+def cache_name(
+    config: CacheConfig, pipe: DMGIPipeline, dataset: FaceDataset, **more: Any
+) -> str:
     """A folder name that differs wherever the content would: "mask-1f0c93ab42".
 
     Args:
-        more: what else decides the content, such as dataset and number of samples.
+        more: what else decides the content, such as the number of samples.
     """
-    facts = json.dumps([encoder_facts(config, pipe), sorted(more.items())], sort_keys=True)
+    made_from = [encoder_facts(config, pipe), dataset_facts(config, dataset), sorted(more.items())]
+    facts = json.dumps(made_from, sort_keys=True)
     return f"{config.condition}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
 
 

@@ -275,15 +275,19 @@ def test_noised_features_see_the_picture(pipe, dataset):
     assert first < 0.05 < late  # at t = T there is nothing but noise; later the picture shows
 
 
-def test_cache_names_differ_where_the_content_does(pipe):
+def test_cache_names_differ_where_the_content_does(pipe, dataset, tmp_path):
     other = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4, seed=1)
+    shutil.copytree(dataset.root, tmp_path / "relabelled")
+    with (tmp_path / "relabelled" / dataset.split / "metadata.jsonl").open("a") as file:
+        file.write("\n")
     names = {
-        cache_name(CONFIG, pipe),
-        cache_name(other, pipe),
-        cache_name(CONFIG, pipe, limit=3),
-        cache_name(CONFIG, pipeline(unet=unet(seed=50))),
+        cache_name(CONFIG, pipe, dataset),
+        cache_name(other, pipe, dataset),
+        cache_name(CONFIG, pipe, dataset, limit=3),
+        cache_name(CONFIG, pipeline(unet=unet(seed=50)), dataset),
+        cache_name(CONFIG, pipe, FaceDataset(tmp_path / "relabelled", dataset.split)),
     }
-    assert len(names) == 4 and cache_name(CONFIG, pipeline()) in names
+    assert len(names) == 5 and cache_name(CONFIG, pipeline(), dataset) in names
 
 
 def test_steps_are_spread_evenly():
