@@ -177,9 +177,7 @@ def build(
     return cache
 
 
-def cache_name(
-    config: CacheConfig, pipe: DMGIPipeline, dataset: FaceDataset, **more: Any
-) -> str:
+def cache_name(config: CacheConfig, pipe: DMGIPipeline, dataset: FaceDataset, **more: Any) -> str:
     """A folder name that differs wherever the content would: "mask-1f0c93ab42".
 
     Args:
