@@ -71,8 +71,8 @@ train: faces
 		$(BIN)/python -m dmgi_lib.training.feature_cache --condition $$condition \
 			--views 1 --limit 2500 || exit 1; \
 		for stage in 1 2 3; do $(BIN)/python -m dmgi_lib.training.stages --stage $$stage \
-			--condition $$condition || exit 1; done; done
-	$(BIN)/python -m dmgi_lib.evaluation.baselines
+			--condition $$condition --attributes 0.4 || exit 1; done; done
+	$(BIN)/python -m dmgi_lib.evaluation.baselines --attributes 0.4
 
 clean:
 	rm -rf $(VENV) $(RUNS)

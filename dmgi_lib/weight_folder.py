@@ -23,9 +23,9 @@ from dmgi_lib.presets import MINI
 
 @dataclass(frozen=True)
 class Component:
-    """A row of model_index.json: library and class, and what its folder must hold."""
+    """A row of model_index.json: package and class, and what its folder must hold."""
 
-    library: str
+    package: str
     class_name: str
     weights: str | None = None  # name of the safetensors file; None: no weights
 
@@ -167,7 +167,7 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
         index |= {k: old[k] for k in ("num_inference_steps", "guidance_scale") if k in old}
     index |= defaults
     for name, component in COMPONENTS.items():
-        row: list[str | None] = [component.library, component.class_name]
+        row: list[str | None] = [component.package, component.class_name]
         if not (folder / name).is_dir():
             if name not in OPTIONAL:
                 raise FileNotFoundError(

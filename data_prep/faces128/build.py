@@ -147,6 +147,13 @@ def make_sample(root: Path, split: str, number: int, spp: int) -> None:
     _write_record(folder, label(split, number, picture.mask, camera))
 
 
+def _relabelled(folder: Path, old: str) -> dict:
+    """The record of a sample of the split `folder` as `label` makes it now; old: its JSON."""
+    was = json.loads(old)
+    mask = np.asarray(Image.open(folder / "masks" / f"{was['id']}.png"))
+    return label(folder.name, int(was["id"]), mask, was["camera"])
+
+
 def relabel(root: Path) -> None:
     """Writes attributes and captions of all rendered samples anew, as `label` makes them now.
 
@@ -156,20 +163,15 @@ def relabel(root: Path) -> None:
     for split in SPLITS + EXTRA_SPLITS:
         folder, collection = root / split, root / split / "metadata.jsonl"
         _sweep(root, split)
-
-        def anew(old: str, split: str = split, folder: Path = folder) -> dict:
-            was = json.loads(old)
-            mask = np.asarray(Image.open(folder / "masks" / f"{was['id']}.png"))
-            return label(split, int(was["id"]), mask, was["camera"])
-
         records = sorted((folder / "records").glob("*.json"))
         for path in tqdm(records, desc=split, mininterval=10):
-            _write_record(folder, anew(path.read_text(encoding="utf-8")))
+            _write_record(folder, _relabelled(folder, path.read_text(encoding="utf-8")))
         if records:
             _collect(root, split)
         elif collection.is_file():
             lines = tqdm(collection.read_text(encoding="utf-8").splitlines(), split, mininterval=10)
-            write(collection, "".join(json.dumps(anew(line)) + "\n" for line in lines).encode())
+            anew = "".join(json.dumps(_relabelled(folder, line)) + "\n" for line in lines)
+            write(collection, anew.encode())
 
 
 def _collect(root: Path, split: str) -> int:

@@ -226,14 +226,19 @@ class StageTrainer:
             batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
             image = to_uint8(self.draw(self.codes(batch, self.networks | networks))).cpu()
             if not columns:
-                mask = mirrored(self.dataset.masks, batch, flip_mask)
-                colours = torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
-                columns += [colours, mirrored(self.dataset.images, batch)]
+                columns += [self._x(batch), mirrored(self.dataset.images, batch)]
                 if batch.diffusion_images is not None:
                     columns.append(batch.diffusion_images)
             columns.append(image)
         grid = torch.cat([torch.cat(list(column), dim=2) for column in columns], dim=1)
         return grid.permute(1, 2, 0).contiguous().numpy()
+
+    def _x(self, batch: CachedBatch) -> torch.Tensor:
+        """The visual inputs of a batch as (B, 3, H, W) uint8 pictures."""
+        if self.cache.config.condition == "scribble":
+            return mirrored(self.dataset.scribbles, batch)[:, None].expand(-1, 3, -1, -1)
+        mask = mirrored(self.dataset.masks, batch, flip_mask)
+        return torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
 
     @property
     def _pool(self) -> str:

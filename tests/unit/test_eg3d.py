@@ -101,8 +101,8 @@ def test_rendering_parity(reference, io):
     few thousand, so one unit moves its depth by up to 4e-4; and where x lies at the border of two
     units, the last digit of the planes decides (see the next tests). No order of operations mends
     that: per-sample kernels, demodulation before or after the convolution, one image at a time, no
-    oneDNN, the official formulas word by word, or planes, densities and exponentials computed in
-    double precision left 7 to 18 raw values and 4 to 11 depths beyond, the farthest at 2.3e-4.
+    oneDNN, the published formulas term by term, or planes, decoder and exponentials computed in
+    double precision left 7 to 22 raw values and 4 to 11 depths beyond, the farthest at 3.8e-4.
     """
     out = reference.synthesis(io["ws"], io["camera"])
     assert error(out.image, io["image"]).max() < 1e-4

@@ -347,6 +347,8 @@ def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path,
         stages.main()
     monkeypatch.setattr(sys, "argv", [*arguments.split(), "--condition", "scribble"])
     stages.main()
+    shown = np.asarray(Image.open(tmp_path / "run" / "final.png"))[:128]  # x, above the faces
+    assert set(np.unique(shown)) == {0, 255} and (shown == shown[..., :1]).all()
     loaded = DMGIPipeline.from_pretrained(folder)
     assert loaded.mapping_network_scribble is not None
     strokes = np.zeros((128, 128), np.uint8)
