@@ -68,11 +68,10 @@ train: faces
 		$(BIN)/python -m data_prep.priors.train_recognizers --which judge_$$judge || exit 1; done
 	$(BIN)/python -m dmgi_lib.weight_folder
 	for condition in mask scribble; do \
-		$(BIN)/python -m dmgi_lib.training.feature_cache --condition $$condition \
-			--views 1 --limit 2500 || exit 1; \
+		$(BIN)/python -m dmgi_lib.training.feature_cache --condition $$condition || exit 1; \
 		for stage in 1 2 3; do $(BIN)/python -m dmgi_lib.training.stages --stage $$stage \
-			--condition $$condition --attributes 0.4 || exit 1; done; done
-	$(BIN)/python -m dmgi_lib.evaluation.baselines --attributes 0.4
+			--condition $$condition || exit 1; done; done
+	$(BIN)/python -m dmgi_lib.evaluation.baselines
 
 clean:
 	rm -rf $(VENV) $(RUNS)

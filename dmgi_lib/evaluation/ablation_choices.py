@@ -63,6 +63,7 @@ CHOICES: dict[str, Choice] = {
     "T: trained for twice the time": Choice(longer=2),
     "losses: no parsing": Choice(losses={"parsing": 0.0}),
     "losses: no attributes": Choice(losses={"attributes": 0.0}),
+    "losses: no parts": Choice(losses={"parts": 0.0}),
     "losses: no code prior": Choice(losses={"code_prior": 0.0}),
     "losses: code prior alike in all rows": Choice(losses={"row_growth": 1.0}),
     MULTI: Choice(third={}, against="T: trained for twice the time"),

@@ -181,6 +181,8 @@ class BaselineTrainer:
                 found["code_prior"] = self.code_prior(w)
             if self.weights.parsing:
                 found["parsing"] = self.parsing(image, mask)
+            if self.weights.parts:
+                found["parts"] = losses.parts_loss(image, target, mask)
         return {name: value.float() for name, value in found.items()}
 
     def fit(self, loop: LoopConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Losses of stages 1-3: L2, perceptual, identity, a prior on the code, mask and caption.
+"""Losses of stages 1-3: L2, perceptual, parts, identity, a prior on the code, mask and caption.
 
 Every loss is a callable that returns one number per sample, (B,), because stage 3 weighs each
 sample by its own step. The frozen network behind them is the loss net
@@ -17,6 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dmgi_lib.masks import CLASSES
+
+PARTS = tuple(
+    CLASSES.index(name)
+    for name in ("l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
+)
 SCHEDULES = ("linear", "uniform")
 SAMPLINGS = ("uniform", "early", "late")
 
@@ -28,6 +34,7 @@ class LossWeights:
     l2, perceptual, identity: image terms
     parsing: cross-entropy between x and the loss net's parsing of I'; not even computed at 0
     attributes: the same between what c names and the loss net's attributes of I'; likewise
+    parts: squared difference to I in eyes, brows and mouth, see `parts_loss`; likewise
     code_prior: distance to G's own codes, see `CodePrior`; not even computed at 0
     row_growth: of `CodePrior`; no weight of a term
     """
@@ -36,8 +43,9 @@ class LossWeights:
     perceptual: float = 0.8
     identity: float = 0.1
     parsing: float = 0.1
-    attributes: float = 0.2
-    code_prior: float = 0.02
+    attributes: float = 0.4
+    parts: float = 1.0
+    code_prior: float = 0.06
     row_growth: float = 20.0
 
     def __post_init__(self) -> None:
@@ -50,6 +58,26 @@ class LossWeights:
 def l2_loss(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """‖I' − I‖² per pixel and channel. image, target: (B, 3, H, W) in [-1, 1] → (B,)."""
     return (image - target).square().mean(dim=(1, 2, 3))
+
+
+def parts_loss(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """‖I' − I‖² within each of PARTS, per pixel and channel, averaged over those in the picture.
+
+    Words such as "smiling" or "with green eyes" are seen in few pixels, which `l2_loss` hardly
+    counts; here every part counts alike, however small.
+
+    Args:
+        image, target: (B, 3, H, W) in [-1, 1].
+        mask: (B, H, W) integer class ids.
+
+    Returns:
+        (B,), 0 where no part is visible.
+    """
+    errors = (image - target).square().mean(1)[:, None]
+    inside = torch.stack([mask == part for part in PARTS], 1).to(errors.dtype)
+    area = inside.sum((2, 3))
+    within = (errors * inside).sum((2, 3)) / area.clamp(min=1)
+    return within.sum(1) / (area > 0).sum(1).clamp(min=1)
 
 
 class CodePrior:

@@ -75,9 +75,11 @@ class StageTerms:
                 found["identity (I)"] = structure * self.identity(image, target)
             if self.code_prior is not None:
                 found["code_prior"] = self.code_prior(w)
+            mask = mirrored(self.dataset.masks, batch, flip_mask).to(device)
             if weights.parsing > 0:
-                mask = mirrored(self.dataset.masks, batch, flip_mask).to(device)
                 found["parsing"] = self.parsing(image, mask)
+            if weights.parts > 0:
+                found["parts"] = losses.parts_loss(image, target, mask)
             if weights.attributes > 0:
                 pairs = zip(batch.sample.tolist(), batch.caption.tolist(), strict=True)
                 claims = claimed([self.dataset.captions[i][k] for i, k in pairs])

@@ -13,7 +13,11 @@ from dmgi_lib.notebook_runner import check_parameters
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 FILES = sorted((FOLDER / "params").glob("*.yaml"))
-LOSS_PARAMETERS = {"parsing": "parsing_weight", "attributes": "attribute_weight"}
+LOSS_PARAMETERS = {
+    "parsing": "parsing_weight",
+    "attributes": "attribute_weight",
+    "parts": "parts_weight",
+}
 
 
 def values(path: Path) -> dict:

@@ -5,6 +5,7 @@ import torch
 from tiny_models import generator
 
 from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.masks import CLASSES
 from dmgi_lib.training import losses
 
 
@@ -26,6 +27,16 @@ def test_l2_by_hand():
     image = torch.zeros(2, 3, 4, 4)
     image[1] += 0.5
     assert losses.l2_loss(image, torch.zeros(2, 3, 4, 4)).tolist() == [0.0, 0.25]
+
+
+def test_every_part_counts_alike_however_small():
+    target, mask = torch.zeros(3, 3, 8, 8), torch.full((3, 8, 8), CLASSES.index("skin"))
+    mask[0, 0, :2], mask[0, 4:6] = CLASSES.index("l_eye"), CLASSES.index("mouth")
+    mask[1, 0, :2] = CLASSES.index("l_eye")
+    image = target + 0.5
+    image[:, :, 4:6] = 0.0  # where the first mouth is
+    found = losses.parts_loss(image, target, mask)
+    assert found.tolist() == pytest.approx([0.125, 0.25, 0.0])  # no part, nothing to ask
 
 
 def correlated_draws() -> torch.Tensor:

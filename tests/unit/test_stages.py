@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from tiny_models import controlnet, face_mask, generator, pipeline, unet
 
-from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.evaluation.caption_attributes import claimed
 from dmgi_lib.evaluation.judges import Recognizer
-from dmgi_lib.masks import mask_to_image
+from dmgi_lib.masks import flip_mask, mask_to_image
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
@@ -21,7 +21,13 @@ from dmgi_lib.training import stages
 from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
-from dmgi_lib.training.losses import AttributeLoss, CodePrior, LossWeights, step_probabilities
+from dmgi_lib.training.losses import (
+    AttributeLoss,
+    CodePrior,
+    LossWeights,
+    parts_loss,
+    step_probabilities,
+)
 from dmgi_lib.training.online_features import OnlineFeatures
 from dmgi_lib.training.precision import autocast
 from dmgi_lib.training.run_files import read_log
@@ -187,6 +193,19 @@ def test_the_caption_of_each_entry_says_which_attributes_it_asks_for(cache, data
     torch.testing.assert_close(t.terms(batch, w, image)["attributes"], expected)
     plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(attributes=0.0))
     assert "attributes" not in plain.terms(batch, w, image)
+
+
+def test_parts_are_those_of_the_mask_and_can_be_left_out(cache, dataset, loss_net):
+    t = trainer(1, cache, dataset, loss_net)
+    batch = cache.batch(torch.arange(8), torch.zeros(8, dtype=torch.long))
+    w = t.codes(batch, t.networks)
+    image = t.draw(w)
+    target = to_float(mirrored(dataset.images, batch))
+    expected = parts_loss(image, target, mirrored(dataset.masks, batch, flip_mask))
+    assert expected.max() > 0
+    torch.testing.assert_close(t.terms(batch, w, image)["parts"], expected)
+    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(parts=0.0))
+    assert "parts" not in plain.terms(batch, w, image)
 
 
 def test_mirrored_entries_get_mirrored_targets(cache, dataset):
