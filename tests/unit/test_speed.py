@@ -1,5 +1,8 @@
 """Times of one face: who is timed, in turns, and with how many steps."""
 
+import subprocess
+import sys
+
 from tiny_models import face_mask, pipeline
 
 from dmgi_lib.evaluation import speed
@@ -28,3 +31,13 @@ def test_each_call_is_timed_in_turns(monkeypatch):
 def test_the_machine_is_described():
     facts = speed.machine()
     assert facts["cores"] >= 1 and facts["torch"] and facts["cpu"]
+
+
+def test_peak_memory_is_that_of_the_program_itself():
+    """Not what the process that started it held, which `getrusage` counts in."""
+    held = b"x" * 10**9
+    code = "from dmgi_lib.evaluation.speed import peak_memory_gb; print(peak_memory_gb())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.01 < float(done.stdout) < len(held) / 1e9
+    assert speed.peak_memory_gb() > 1
