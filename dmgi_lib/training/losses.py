@@ -29,7 +29,7 @@ SAMPLINGS = ("uniform", "early", "late")
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; the defaults are those of the shipped networks.
+    """Weights of the terms; the defaults are those of the shipped networks for masks.
 
     l2, perceptual, identity: image terms
     parsing: cross-entropy between x and the loss net's parsing of I'; not even computed at 0
