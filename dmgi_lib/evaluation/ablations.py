@@ -30,7 +30,7 @@ from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
 from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.evaluation.protocol import GroundTruth, draw, load_clip, read
 from dmgi_lib.evaluation.reading import COLUMNS, FID, Reading, ahead, interval, summary
-from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, file_hash, folder_hash
+from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, file_hash, folder_hash, shared_hash
 from dmgi_lib.evaluation.table_output import columns_of, header_lines, write_csv
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
@@ -236,7 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
         one.check(train, DMGIPipeline.from_pretrained(given.weights))
     files = RowFiles(
         given.rows,
-        weights=folder_hash(given.weights),
+        weights=shared_hash(given.weights),
+        controlnet=folder_hash(given.weights / "controlnet"),
         data=file_hash(test.folder / "metadata.jsonl"),
         n=given.n,
         budget=vars(budget),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,11 @@ from torch import Tensor
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.evaluation.reading import Reading
 from dmgi_lib.training.run_files import sweep, write_whole
+from dmgi_lib.weight_folder import part_name
 
 SHOWN = 8  # pictures that a file keeps
+CONDITIONS = ("mask", "scribble")
+OWN = ("controlnet", "mapping_network", "style_modulation")  # one for each kind of x
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,29 @@ class RowFiles:
         return self.folder / f"{key}-{digest}.{suffix}"
 
 
-def folder_hash(folder: Path) -> str:
-    """16 hex digits of SHA-256 over names and bytes of all weights and configs in a folder."""
+def folder_hash(folder: Path, without: Collection[str] = ()) -> str:
+    """16 hex digits of SHA-256 over names and bytes of all weights and configs in a folder.
+
+    Args:
+        without: subfolders that do not count.
+    """
     digest = hashlib.sha256()
     for path in sorted(p for s in ("safetensors", "json") for p in folder.rglob(f"*.{s}")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
+        name = path.relative_to(folder)
+        if name.parts[0] not in without:
+            digest.update(name.as_posix().encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def shared_hash(folder: Path) -> str:
+    """Of a model's networks but those of one kind of x and the mask encoder.
+
+    So networks of scribbles, trained anew, leave finished rows of masks as they are.
+    """
+    return folder_hash(
+        folder, {part_name(p, x) for p in OWN for x in CONDITIONS} | {"mask_encoder"}
+    )
 
 
 def file_hash(path: Path) -> str:

@@ -24,7 +24,15 @@ from dmgi_lib.evaluation.goals import Finding, mask_goals, scribble_goals
 from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.evaluation.protocol import GroundTruth, load_clip
 from dmgi_lib.evaluation.reading import COLUMNS, summary
-from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, file_hash, folder_hash
+from dmgi_lib.evaluation.row_files import (
+    CONDITIONS,
+    OWN,
+    FinishedRow,
+    RowFiles,
+    file_hash,
+    folder_hash,
+    shared_hash,
+)
 from dmgi_lib.evaluation.table_output import columns_of, draw_figure, header_lines, write_csv
 from dmgi_lib.evaluation.table_rows import Table, TableConfig
 from dmgi_lib.pipeline import DMGIPipeline
@@ -33,15 +41,11 @@ from dmgi_lib.training.losses import PerceptualLoss
 from dmgi_lib.training.stages import load_part, required_part
 from dmgi_lib.weight_folder import part_name
 
-CONDITIONS = ("mask", "scribble")
-
 
 def missing_parts(pipe: DMGIPipeline, condition: str) -> list[str]:
     """Networks without which a model cannot draw from that kind of x."""
-    parts = ("controlnet", "mapping_network", "style_modulation")
-    return [
-        part_name(p, condition) for p in parts if getattr(pipe, part_name(p, condition)) is None
-    ]
+    names = (part_name(part, condition) for part in OWN)
+    return [name for name in names if getattr(pipe, name) is None]
 
 
 def open_table(
@@ -77,17 +81,20 @@ def open_table(
         notes.append(f"T comes out of stage {stage or '?'}; stage 3 would train M and T together")
     loss_net = required_part(folder, "loss_net", "data_prep.priors.train_recognizers")
     data = file_hash(dataset.folder / "metadata.jsonl")
+    x = " ".join(folder_hash(folder / part_name(part, condition)) for part in OWN)
+    made_from = {"x": x, "mask_encoder": folder_hash(folder / "mask_encoder")}
     table = Table(
         pipe,
         GroundTruth.read(dataset, n),
         load_judges(folder),
         load_clip(folder),
         config,
-        RowFiles(rows, weights=folder_hash(folder), data=data, n=n, seed=config.seed),
+        RowFiles(rows, weights=shared_hash(folder), data=data, n=n, seed=config.seed),
         encoder,
         PerceptualLoss(loss_net.eval().requires_grad_(False)),
         earlier,
         stage == 3,
+        made_from,
     )
     return table, notes
 

@@ -7,7 +7,7 @@ kit's design (not specified in the paper's available sources).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,7 @@ class Table:
         perceptual:   distance that the W+ optimisation minimises beside L1; None: L1 alone.
         earlier:      the model after earlier stages, or other models to compare with.
         multi_step:   whether M and T come out of stage 3, for the rows' names.
+        made_from:    hashes of what only rows of "x" and of the "mask_encoder" depend on.
     """
 
     def __init__(
@@ -104,11 +105,13 @@ class Table:
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         earlier: list[EarlierModel] | None = None,
         multi_step: bool = True,
+        made_from: Mapping[str, str] | None = None,
     ) -> None:
         self.pipe, self.truth, self.judges, self.clip = pipe, truth, judges, clip
         self.config, self.files, self.perceptual = config, files, perceptual
         self.mask_encoder, self.earlier = mask_encoder, earlier or []
         self.multi_step = multi_step
+        self.made_from = made_from or {}
         self.last = pipe.config.num_inference_steps - 1
         between = config.exit_steps or (self.last // 2,)
         self.exits = tuple(sorted({0, self.last, *between}))
@@ -120,7 +123,7 @@ class Table:
     def rows(self) -> Iterator[Row]:
         """Every row, in the table's order."""
         config, n = self.config, len(self.truth.images)
-        x = {"condition": config.condition}
+        x, encoder = self.of_x, {"encoder": self.made_from.get("mask_encoder", "")}
         count, steps = min(config.n_inversion, n), config.inversion_steps
         yield Row("ground_truth", "ground truth (ceiling of the judges)", lambda: self.truth.images)
         yield Row(
@@ -140,12 +143,14 @@ class Table:
             x | {"steps": config.controlnet_steps},
         )
         if self.mask_encoder is not None and config.condition == "mask":
-            yield Row("encoder", "mask encoder (pSp style)", lambda: self.drawn_by_encoder(0))
+            yield Row(
+                "encoder", "mask encoder (pSp style)", lambda: self.drawn_by_encoder(0), encoder
+            )
             yield Row(
                 "encoder_text",
                 "mask encoder + text optimisation (TediGAN style)",
                 lambda: self.drawn_by_encoder(config.text_steps),
-                {"steps": config.text_steps},
+                encoder | {"steps": config.text_steps},
             )
         for model in self.earlier:
             of = functools.partial(self.drawn, pipe=model.pipe)
@@ -153,6 +158,11 @@ class Table:
         for step in self.exits:
             name = f"DMGI{', multi-step' * self.multi_step}, exit step {step} of {self.last}"
             yield Row(f"exit_{step}", name, functools.partial(self.drawn, exit_step=step), x)
+
+    @property
+    def of_x(self) -> dict[str, Any]:
+        """What rows drawn from x are made from."""
+        return {"condition": self.config.condition, "networks": self.made_from.get("x", "")}
 
     def finished(self, row: Row) -> FinishedRow:
         """The row, drawn and read, or as its file holds it."""
@@ -172,7 +182,7 @@ class Table:
             lambda: seconds_a_face(
                 self.pipe, self.truth.prompts[0], x, condition, self.exits, steps
             ),
-            condition=condition,
+            **self.of_x,
             steps=[*self.exits, steps],
         )
 
@@ -193,7 +203,7 @@ class Table:
                 return images, self.read(images, b)
 
             key = f"swap_{name}"
-            readings[name] = self.files.row(key, key, make, condition=self.config.condition).reading
+            readings[name] = self.files.row(key, key, make, **self.of_x).reading
         return swaps.findings(own, seed=self.config.seed, **readings)
 
     def read(self, images: Tensor, truth: GroundTruth) -> Reading:

@@ -11,7 +11,7 @@ from table_samples import reading
 from dmgi_lib.evaluation.goals import Finding, found, mask_goals, scribble_goals
 from dmgi_lib.evaluation.intervals import bootstrap_interval
 from dmgi_lib.evaluation.reading import CAPTION, CLIP, COLUMNS, FID, MIOU, ahead, summary
-from dmgi_lib.evaluation.row_files import SHOWN, RowFiles, folder_hash
+from dmgi_lib.evaluation.row_files import SHOWN, RowFiles, folder_hash, shared_hash
 
 
 def test_bootstrap_interval_of_a_mean():
@@ -121,6 +121,21 @@ def test_the_hash_of_a_folder_sees_weights_and_configs(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"guidance_scale": 3}))
     hashes.append(folder_hash(tmp_path))
     assert len(set(hashes)) == 3
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge/model.safetensors").write_bytes(b"3")
+    assert folder_hash(tmp_path, without={"judge"}) == hashes[-1] != folder_hash(tmp_path)
+
+
+def test_networks_of_one_kind_of_x_leave_the_rows_of_others_alone(tmp_path):
+    for part in ("unet", "mapping_network_scribble", "mask_encoder"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "model.safetensors").write_bytes(b"1")
+    before = shared_hash(tmp_path)
+    for part in ("mapping_network_scribble", "mask_encoder"):
+        (tmp_path / part / "model.safetensors").write_bytes(b"2")
+    assert shared_hash(tmp_path) == before
+    (tmp_path / "unet/model.safetensors").write_bytes(b"2")
+    assert shared_hash(tmp_path) != before
 
 
 # --- goals ---------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_every_row_is_drawn_and_written_with_all_columns(whole):
     assert Image.open(folder / "t.png").width > 1000
 
 
-def test_goals_are_those_of_the_issue(whole):
+def test_goals_are_all_looked_at(whole):
     asked = [finding for finding in whole[2] if finding.bound is not None]
     names = "\n".join(f"{goal.name} {goal.sign} {goal.bound}" for goal in asked)
     for part in (
