@@ -141,7 +141,11 @@ class DMGIPipeline(DiffusionPipeline):
         check_weights(folder)
         components = {"dtype": torch.float32, "local_files_only": True} | components
         with _quiet_loading():
-            return super().from_pretrained(str(folder), **components)
+            pipe = super().from_pretrained(str(folder), **components)
+        for network in (pipe.unet, pipe.vae, pipe.controlnet, pipe.controlnet_scribble):
+            if network is not None:
+                network.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
+        return pipe
 
     @classmethod
     def _paper(
