@@ -20,7 +20,8 @@ class Choice:
         first, second, third: fields of the stages' StageConfig; third None: no stage 3.
         losses:  fields of LossWeights, in all stages.
         source:  of the features that M learns from, "reverse" or "noised".
-        longer:  T is trained for that many times the minutes.
+        longer:  T is trained for that many times the steps.
+        seed:    added to the budget's: how far two trainings of one choice lie apart.
         against: the row that differs in this choice alone.
     """
 
@@ -32,11 +33,16 @@ class Choice:
     losses: Mapping[str, Any] = field(default_factory=dict)
     source: str = "reverse"
     longer: int = 1
+    seed: int = 0
     against: str = "default"
 
     def depends_on(self, stage: int) -> dict[str, Any]:
         """All that the networks after a stage depend on; equal for rows that can share them."""
-        parts = [("losses", "source"), ("mapping", "first"), ("modulation", "second", "longer")]
+        parts = [
+            ("losses", "source", "seed"),
+            ("mapping", "first"),
+            ("modulation", "second", "longer"),
+        ]
         parts += [("third",)]
         return {name: getattr(self, name) for part in parts[: stage + 1] for name in part}
 
@@ -48,6 +54,7 @@ def _drawn(sampling: str) -> dict[str, Any]:
 MULTI = "stage 3: default"
 CHOICES: dict[str, Choice] = {
     "default": Choice(),
+    "default, with another seed": Choice(seed=1),
     "M: one row for all layers (W)": Choice(mapping={"latent": "w"}),
     "M: the code itself, no offsets from w_avg": Choice(mapping={"origin": "zero"}),
     "M: trained on noised pictures (leaks I)": Choice(source="noised"),
@@ -60,13 +67,13 @@ CHOICES: dict[str, Choice] = {
     "T: averaged path alone": Choice(modulation={"paths": "averaged"}),
     "T: taught by I_0^d alone": Choice(second={"targets": "diffusion"}),
     "T: taught by I alone": Choice(second={"targets": "image"}),
-    "T: trained for twice the time": Choice(longer=2),
+    "T: trained for twice the steps": Choice(longer=2),
     "losses: no parsing": Choice(losses={"parsing": 0.0}),
     "losses: no attributes": Choice(losses={"attributes": 0.0}),
     "losses: no parts": Choice(losses={"parts": 0.0}),
     "losses: no code prior": Choice(losses={"code_prior": 0.0}),
     "losses: code prior alike in all rows": Choice(losses={"row_growth": 1.0}),
-    MULTI: Choice(third={}, against="T: trained for twice the time"),
+    MULTI: Choice(third={}, against="T: trained for twice the steps"),
     "stage 3: shares uniform over steps": Choice(third={"schedule": "uniform"}, against=MULTI),
     "stage 3: steps drawn early": Choice(third={"sampling": "early"}, against=MULTI),
     "stage 3: steps drawn late": Choice(third={"sampling": "late"}, against=MULTI),

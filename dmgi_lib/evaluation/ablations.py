@@ -1,11 +1,11 @@
 """What the choices are worth that the paper leaves open: one changed at a time, same budget.
 
-    python -m dmgi_lib.evaluation.ablations --minutes 5 --out runs/ablations.csv
+    python -m dmgi_lib.evaluation.ablations --steps 500 --out runs/ablations.csv
 
-Every row trains M (stage 1) and T (stage 2) from the same cache for the same time, and those of
-stage 3 both once more; what two rows have in common is trained once. The judges read what comes
-out, at the first and at the last exit. Trainings and rows are kept in files, so a run that was
-killed goes on where it was.
+Every row trains M (stage 1) and T (stage 2) from the same cache for the same number of steps, and
+those of stage 3 both once more; what two rows have in common is trained once. The judges read what
+comes out, at the first and at the last exit. Trainings and rows are kept in files, so a run that
+was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,14 +49,16 @@ class Budget:
     """What every row gets.
 
     Attributes:
-        minutes:    of training, for each stage.
+        steps:      of training, for each stage.
         batch_size: samples a training step.
+        learning_rate: of Adam, large because the steps are few.
         held_out:   training identities that no row sees.
         seed:       of weights, batches and noise.
     """
 
-    minutes: float = 5.0
-    batch_size: int = 16
+    steps: int = 500
+    batch_size: int = 8
+    learning_rate: float = 1e-3
     held_out: int = 64
     seed: int = 0
 
@@ -89,19 +92,17 @@ class Ablation:
         self.frozen = [state_hash(network) for network in (self.G, self.loss_net)]
         self.judges = load_judges(weights)
         self.clip = load_clip(weights)
-        self.trained: dict[str, tuple[dict[str, Any], int]] = {}
+        self.trained: dict[str, dict[str, Any]] = {}
 
-    def networks(self, choice: Choice) -> tuple[dict[str, Any], dict[str, float]]:
-        """M and T of a row, and how many steps each stage made in its time."""
+    def networks(self, choice: Choice) -> dict[str, Any]:
+        """M and T of a row."""
         found: dict[str, Any] = {}
-        steps: dict[str, float] = {}
         for stage in (1, 2) if choice.third is None else (1, 2, 3):
-            networks, steps[f"steps of stage {stage}"] = self._stage(stage, choice, found)
-            found |= networks
-        return {name: network.eval() for name, network in found.items()}, steps
+            found |= self._stage(stage, choice, found)
+        return {name: network.eval() for name, network in found.items()}
 
-    def rows(self, name: str) -> tuple[dict[int, FinishedRow], dict[str, float]]:
-        """A choice at the first and at the last exit, and its training steps."""
+    def rows(self, name: str) -> dict[int, FinishedRow]:
+        """A choice at the first and at the last exit."""
         choice, key = CHOICES[name], "".join(c if c.isalnum() else "_" for c in name)
         caches = [self.caches[source] for source in sorted({"reverse", choice.source})]
         facts = {
@@ -111,7 +112,7 @@ class Ablation:
 
         @functools.cache
         def pipe() -> DMGIPipeline:
-            return DMGIPipeline.from_pretrained(self.weights, **self.networks(choice)[0])
+            return DMGIPipeline.from_pretrained(self.weights, **self.networks(choice))
 
         def make(step: int) -> tuple[Tensor, Reading]:
             drawn_for = (self.truth.prompts, self.truth.masks)
@@ -119,25 +120,21 @@ class Ablation:
             seed, tokenizer = self.budget.seed, pipe().tokenizer
             return images, read(images, self.truth, self.judges, seed, self.clip, tokenizer)
 
-        steps = self.files.numbers(f"{key}_steps", lambda: self.networks(choice)[1], **facts)
         last = self.caches["reverse"].num_inference_steps - 1
         return {
             step: self.files.row(f"{key}_{step}", name, functools.partial(make, step), **facts)
             for step in (0, last)
-        }, steps
+        }
 
-    def _stage(
-        self, stage: int, choice: Choice, before: dict[str, Any]
-    ) -> tuple[dict[str, Any], int]:
-        """The averaged networks that a stage trains, from those of the stages before, and steps."""
+    def _stage(self, stage: int, choice: Choice, before: dict[str, Any]) -> dict[str, Any]:
+        """The averaged networks that a stage trains, from those of the stages before."""
         cache = self.caches[choice.source if stage == 1 else "reverse"]
         budget, options = self.budget, (choice.first, choice.second, choice.third)[stage - 1] or {}
-        minutes = budget.minutes * (choice.longer if stage == 2 else 1)
-        sizes = [budget.minutes, budget.batch_size, budget.held_out, budget.seed, len(cache)]
-        facts = [choice.depends_on(stage), sizes, cache.manifest, self.frozen]
+        seed = budget.seed + choice.seed
+        facts = [choice.depends_on(stage), vars(budget), len(cache), cache.manifest, self.frozen]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
         if digest not in self.trained:
-            torch.manual_seed(budget.seed)
+            torch.manual_seed(seed)
             config = StageConfig(
                 stage,
                 LossWeights(**choice.losses),
@@ -156,15 +153,16 @@ class Ablation:
             )
             loop = LoopConfig(
                 run_dir=self.run_dir / f"stage{stage}-{digest}",
-                minutes=minutes,
+                minutes=math.inf,
+                max_steps=budget.steps * (choice.longer if stage == 2 else 1),
                 batch_size=budget.batch_size,
-                seed=budget.seed,
-                learning_rate=5e-4,
+                seed=seed,
+                learning_rate=budget.learning_rate,
                 warmup_steps=50,
                 cooldown=0.3,
             )
             result = trainer.fit(loop)
-            self.trained[digest] = {k: result.ema[k] for k in STAGES[stage]}, result.step
+            self.trained[digest] = {k: result.ema[k] for k in STAGES[stage]}
         return self.trained[digest]
 
 
@@ -176,11 +174,11 @@ def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
     """
     finished: dict[str, dict[int, FinishedRow]] = {}
     for name in tqdm(names, desc="choices", disable=None):
-        finished[name], steps = ablation.rows(name)
+        finished[name] = ablation.rows(name)
         against = finished.get(CHOICES[name].against, {}) if name != "default" else {}
         for step, row in finished[name].items():
             line = {"row": name, "exit step": step, "against": CHOICES[name].against}
-            line |= columns_of(summary(row.reading, ablation.budget.seed)) | steps
+            line |= columns_of(summary(row.reading, ablation.budget.seed))
             if step in against:
                 line |= _gains(row.reading, against[step].reading, ablation.budget.seed)
             yield line
@@ -206,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     cache = Path("~/.cache/dmgi/features").expanduser()
     runs = Path("~/.cache/dmgi/runs/ablations").expanduser()
-    parser.add_argument("--minutes", type=float, default=defaults.minutes, help="for each stage")
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="for each stage")
     parser.add_argument("--only", nargs="*", default=list(CHOICES), choices=list(CHOICES))
     parser.add_argument("--weights", type=Path, default=MINI.folder, help="pipeline folder")
     parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
@@ -217,10 +215,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablations.csv"), help="table")
     parser.add_argument("--n", type=int, default=200, help="test identities")
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
+    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--held-out", type=int, default=defaults.held_out, help="identities")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     given = parser.parse_args(arguments)
-    budget = Budget(given.minutes, given.batch_size, given.held_out, given.seed)
+    budget = Budget(**{name: getattr(given, name) for name in vars(defaults)})
     names, notes, caches = list(given.only), [], {"reverse": FeatureCache(given.cache)}
     leaking = [name for name in names if CHOICES[name].source == "noised"]
     if leaking and not given.noised_cache.is_dir():
@@ -246,9 +245,10 @@ def main(arguments: list[str] | None = None) -> None:
     ablation = Ablation(given.weights, caches, train, truth, given.run_dir, files, budget)
     header = [
         *header_lines(truth, "mask", given.data.name),
-        f"{budget.minutes:g} min of training for M, for T, and for both in rows of stage 3, batch"
-        f" {budget.batch_size}, from {len(caches['reverse'])} cached entries; gain: how much better"
-        " than the row it stands against, on the same samples",
+        f"{budget.steps} steps of training for M, for T, and for both in rows of stage 3, batch"
+        f" {budget.batch_size}, learning rate {budget.learning_rate:g}, from"
+        f" {len(caches['reverse'])} cached entries; gain: how much better than the row it stands"
+        " against, on the same samples",
         *notes,
     ]
     lines: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.stage_config import StageConfig
 
-BUDGET = ablations.Budget(minutes=0.004, batch_size=4, held_out=2)
+BUDGET = ablations.Budget(steps=2, batch_size=4, held_out=2)
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +46,20 @@ def ablation(weights, cache, dataset, tmp_path):
 
 
 def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
-    local, steps = ablation.networks(CHOICES["T: local path alone"])
+    local = ablation.networks(CHOICES["T: local path alone"])
     assert local["style_modulation"].config.paths == "local"
-    assert set(steps) == {"steps of stage 1", "steps of stage 2"}
-    pooled, _ = ablation.networks(CHOICES["T: max over heads and words"])
+    pooled = ablation.networks(CHOICES["T: max over heads and words"])
     assert pooled["style_modulation"].config.pool == "heads_and_tokens"
     assert pooled["mapping_network"] is local["mapping_network"]  # one M for both
     assert len(ablation.trained) == 3
-    single, _ = ablation.networks(CHOICES["M: one row for all layers (W)"])
+    single = ablation.networks(CHOICES["M: one row for all layers (W)"])
     assert single["mapping_network"].config.latent == "w"
     assert len(ablation.trained) == 5
     assert len(list((ablation.run_dir).iterdir())) == 5
 
 
 def trainers_of(ablation, monkeypatch, *names):
-    """name → (StageConfig, cache, networks to start from, minutes) of each training of the row."""
+    """name → (StageConfig, cache, networks to start from, its loop) of each training of the row."""
     made = []
 
     class Result:
@@ -81,7 +80,7 @@ def trainers_of(ablation, monkeypatch, *names):
             self.made = (config, cache, networks)
 
         def fit(self, loop):
-            made.append((*self.made, loop.minutes))
+            made.append((*self.made, loop))
             return Result(self.made[0])
 
     monkeypatch.setattr(ablations, "StageTrainer", FakeTrainer)
@@ -93,22 +92,30 @@ def trainers_of(ablation, monkeypatch, *names):
     return found
 
 
-def test_stages_get_their_choices_and_equal_time(ablation, monkeypatch):
-    names = ["default", "T: trained for twice the time", MULTI, "stage 3: steps drawn early"]
+def test_stages_get_their_choices_and_equal_steps(ablation, monkeypatch):
+    names = [
+        "default",
+        "default, with another seed",
+        "T: trained for twice the steps",
+        MULTI,
+        "stage 3: steps drawn early",
+    ]
     names += ["losses: no parsing", "steps: only the first"]
     made = trainers_of(ablation, monkeypatch, *names)
-    assert [(config.stage, minutes) for config, *_, minutes in made["default"]] == [
-        (1, BUDGET.minutes),
-        (2, BUDGET.minutes),
+    assert [(config.stage, loop.max_steps) for config, *_, loop in made["default"]] == [
+        (1, BUDGET.steps),
+        (2, BUDGET.steps),
     ]
-    ((longer, _, _, minutes),) = made["T: trained for twice the time"]  # M is shared
-    assert longer.stage == 2 and minutes == 2 * BUDGET.minutes
-    ((third, _, networks, minutes),) = made[MULTI]
+    other = [(config.stage, loop.seed) for config, *_, loop in made["default, with another seed"]]
+    assert other == [(1, BUDGET.seed + 1), (2, BUDGET.seed + 1)]
+    ((longer, _, _, loop),) = made["T: trained for twice the steps"]  # M is shared
+    assert longer.stage == 2 and loop.max_steps == 2 * BUDGET.steps
+    ((third, _, networks, loop),) = made[MULTI]
     assert third == StageConfig(3, LossWeights(), held_out=2)
-    assert minutes == BUDGET.minutes
+    assert loop.max_steps == BUDGET.steps
     assert networks["mapping_network"].origin == "stage 1"
     assert networks["style_modulation"].origin == "stage 2"
-    shared = [network for found, _ in ablation.trained.values() for network in found.values()]
+    shared = [network for found in ablation.trained.values() for network in found.values()]
     assert not any(network in shared for network in networks.values())  # it trains copies
     ((early, *_),) = made["stage 3: steps drawn early"]
     assert (early.stage, early.sampling) == (3, "early")
@@ -134,7 +141,7 @@ def test_every_choice_is_a_valid_configuration_and_differs_from_what_it_stands_a
 
 def options_of(choice):
     """Option → value; stages 1 and 2 may share one."""
-    found = {"source": choice.source, "longer": choice.longer}
+    found = {"source": choice.source, "longer": choice.longer, "seed": choice.seed}
     for options in (choice.mapping, choice.modulation, choice.losses, choice.first, choice.second):
         found |= options
     return found | {f"stage 3 {key}": value for key, value in (choice.third or {}).items()}
@@ -173,19 +180,19 @@ def test_rows_are_trained_and_read_once_and_written_with_their_gains(
     names = ["default", "T: local path alone", "M: trained on noised pictures (leaks I)"]
     arguments = ["--only", *names, "--weights", str(weights), "--data", str(data), "--n", "3"]
     arguments += ["--cache", str(cache.folder), "--noised-cache", str(tmp_path / "none")]
-    arguments += ["--minutes", "0.004", "--batch-size", "4", "--held-out", "2"]
+    arguments += ["--steps", "2", "--batch-size", "4", "--held-out", "2"]
     for name in ("run-dir", "rows", "out"):
         arguments += [f"--{name}", str(tmp_path / name)]
     ablations.main(arguments)
     lines, rows = read_csv(tmp_path / "out")
     text = "\n".join(lines)
-    assert "0.004 min of training for M, for T" in text and "N = 3 test identities" in text
+    assert "2 steps of training for M, for T" in text and "N = 3 test identities" in text
     assert "judge_attributes" in text and "--source noised" in text  # says why a row is missing
     assert [(row["row"], row["exit step"]) for row in rows] == [
         (name, step) for name in names[:2] for step in (0, 2)
     ]
     for row in rows:
-        assert row["N"] == 3 and row["steps of stage 1"] > 0 and row["steps of stage 2"] > 0
+        assert row["N"] == 3
         for column in COLUMNS:
             assert row[f"{column} low"] <= row[f"{column} high"]
             assert (f"{column} gain" in row) == (row["row"] != "default")
