@@ -131,3 +131,16 @@ def test_solutions_run_with_other_parameters(tmp_path):
     numbers = executed("solutions", tmp_path, {"samples": 12, "seed": 2})
     assert numbers["guidance_changes_h_at_step_0"] < 1e-4 < numbers["guidance_changes_h_at_step_1"]
     assert abs(numbers["effect_at_0"]) < 1e-4
+    assert numbers["interval_shrinks_by"] > 1
+
+
+def test_evaluation_with_other_parameters(tmp_path):
+    parameters = {"test_samples": 8, "controlnet_steps": 5, "seed": 1}
+    parameters |= {"inversion_samples": 4, "inversion_steps": 20, "text_steps": 4}
+    numbers = executed("10_evaluation", tmp_path, parameters)
+    assert numbers["attribute_judge_balanced_accuracy"] > 0.75
+    assert numbers["live_mIoU_exit_9"] > numbers["live_mIoU_random"] + 0.1
+    assert numbers["live_interval_of_mIoU"] > 0
+    assert 0 < numbers["goals_reached"] <= numbers["goals_asked"]
+    assert numbers["ACC_worst"] <= numbers["ACC_median"]
+    assert len(list(tmp_path.glob("10_evaluation_*.png"))) >= 10
