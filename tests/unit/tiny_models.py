@@ -10,7 +10,9 @@ from diffusers import (
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+from dmgi_lib.generators.volume_rendering import RenderingConfig
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.style_modulation import StyleModulationNetwork
@@ -43,6 +45,7 @@ SD_BLOCKS = dict(
     block_out_channels=(8, 16, 24, 32),
     layers_per_block=2,
 )
+FEW = RenderingConfig(8, 8)  # coarse and fine samples of a ray
 
 
 def unet(seed: int = 0, blocks: dict = MINI_BLOCKS) -> UNet2DConditionModel:
@@ -209,4 +212,17 @@ def tiny_stylegan2(**changes) -> StyleGAN2Generator:
         if name.endswith("noise_strength"):
             parameter.data.fill_(0.3)
     G.mapping.w_avg.normal_(generator=rng(1))
+    return G.eval()
+
+
+def tiny_eg3d(**changes) -> TriPlaneGenerator:
+    torch.manual_seed(0)
+    sizes = {"z_dim": 8, "w_dim": 8, "img_resolution": 16, "channel_base": 64, "channel_max": 8}
+    planes = {"plane_resolution": 16, "plane_channels": 4, "decoder_hidden": 8}
+    rest = {"feature_channels": 5, "neural_rendering_resolution": 8, "sr_channels": (6, 4)}
+    G = TriPlaneGenerator(**(sizes | planes | rest | {"rendering": FEW} | changes))
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.3)
+    G.mean_latent.normal_(generator=rng(1))
     return G.eval()
