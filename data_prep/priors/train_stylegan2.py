@@ -26,7 +26,8 @@ from data_prep.priors.discriminator import Discriminator
 from data_prep.priors.feature_discriminator import FeatureDiscriminator
 from data_prep.priors.image_encoder import ImageEncoder
 from data_prep.priors.stylegan2_measurements import grid_sampler, measure, set_typical_latent
-from data_prep.priors.stylegan2_step import Modules, Recipe, StyleGAN2Step
+from data_prep.priors.stylegan2_recipe import Recipe
+from data_prep.priors.stylegan2_step import Modules, StyleGAN2Step
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.training.loop import LoopConfig, LoopResult, run
