@@ -119,7 +119,7 @@ def test_scribbles_need_networks_of_their_own(pipe):
     assert (drawn.latents - blank.latents).abs().max() > 1e-6
 
 
-def test_round_trip_through_a_folder(pipe, saved):
+def test_round_trip_through_a_folder(pipe, saved, tmp_path):
     index = json.loads((saved / "model_index.json").read_text())
     assert index["_class_name"] == "DMGIPipeline"
     assert index["controlnet_scribble"] == [None, None]
@@ -132,6 +132,11 @@ def test_round_trip_through_a_folder(pipe, saved):
     assert torch.allclose(first.images, second.images, atol=1e-5)
     assert torch.allclose(first.diffusion_images, second.diffusion_images, atol=1e-5)
     assert not any(p.requires_grad for p in again.unet.parameters())
+    weight = again.unet.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    again.save_pretrained(tmp_path / "again")  # that layout is no matter of the files
+    third = DMGIPipeline.from_pretrained(tmp_path / "again")
+    assert torch.equal(third.unet.conv_in.weight, weight)
 
 
 def test_index_written_from_component_folders_loads(saved, tmp_path):
