@@ -109,6 +109,11 @@ def test_a_folder_is_opened_with_everything_it_holds(tiny_faces, tmp_path):
     rows = {row.key: row for row in again.rows()}
     assert "encoder_text" in rows and not any("mask encoder" in note for note in notes)
     assert rows["exit_3"].name == "DMGI, multi-step, exit step 3 of 3"
-    assert again.files.facts["weights"] != table.files.facts["weights"]
+    assert again.files.facts == table.files.facts and again.of_x == table.of_x  # old rows stay
+    assert again.made_from["mask_encoder"] != table.made_from["mask_encoder"]
+    assert rows["encoder"].made_from == {"encoder": again.made_from["mask_encoder"]}
+    assert rows["exit_0"].made_from == again.of_x
+    (folder / "mapping_network" / "settings.json").write_text("{}")
+    assert open_table(*parts, tmp_path / "no runs")[0].of_x != again.of_x
     facts = json.dumps(again.files.facts)
     assert str(tmp_path) not in facts
