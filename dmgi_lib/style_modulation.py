@@ -37,6 +37,8 @@ class ModulationConfig:
     pool: max over the prompt's words of the head-averaged maps ("tokens"), or over heads and words
     average: averaged path uses the mean over blocks ("blocks") or over positions ("space")
     paths: which products reach the style modulation network
+    pooled: edge that each path's 4x4 features are averaged to before the FC layer: 4 keeps the
+        layout as it is, 1 leaves none
     """
 
     in_channels: tuple[int, ...] = (128, 96)
@@ -48,6 +50,7 @@ class ModulationConfig:
     pool: str = "tokens"
     average: str = "blocks"
     paths: str = "both"
+    pooled: int = 2
 
     def __post_init__(self) -> None:
         for name, known in (("pool", POOLS), ("average", AVERAGES), ("paths", PATHS)):
@@ -55,6 +58,8 @@ class ModulationConfig:
                 raise ValueError(
                     f"{name} came as {getattr(self, name)!r}; expected one of {known}."
                 )
+        if self.pooled not in (1, 2, 4):
+            raise ValueError(f"pooled came as {self.pooled!r}; expected 1, 2 or 4.")
         if self.resolution < 4 or self.resolution & (self.resolution - 1):
             raise ValueError(
                 f"resolution came as {self.resolution}; expected a power of two of at least 4."
@@ -109,11 +114,13 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
         pool: str = "tokens",
         average: str = "blocks",
         paths: str = "both",
+        pooled: int = 2,
     ) -> None:
         super().__init__()
         in_channels = tuple(in_channels)
         ModulationConfig(
-            in_channels, resolution, num_ws, w_dim, reduced_channels, width, pool, average, paths
+            *(in_channels, resolution, num_ws, w_dim, reduced_channels, width),
+            *(pool, average, paths, pooled),
         )
         self.resolution, self.num_ws, self.w_dim = resolution, num_ws, w_dim
         self.splits = list(in_channels)
@@ -124,7 +131,7 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
         used = ("local", "averaged") if paths == "both" else (paths,)
         self.stacks = nn.ModuleDict(
             {
-                name: _code_stack(sources[name], width, resolution, 2 * num_ws * w_dim)
+                name: _code_stack(sources[name], width, resolution, pooled, 2 * num_ws * w_dim)
                 for name in used
             }
         )
@@ -194,14 +201,16 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
         return F.interpolate(x, size=(self.resolution,) * 2, mode="bilinear", align_corners=False)
 
 
-def _code_stack(channels: int, width: int, resolution: int, code: int) -> nn.Sequential:
-    """Stride-2 3x3 convolutions to 4x4, pooled to 2x2, then an FC layer that starts at zero."""
+def _code_stack(
+    channels: int, width: int, resolution: int, pooled: int, code: int
+) -> nn.Sequential:
+    """Stride-2 3x3 convolutions to 4x4, pooled, then an FC layer that starts at zero."""
     layers: list[nn.Module] = []
     while resolution > 4:
         layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.ReLU()]
         channels, resolution = width, resolution // 2
     layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-    fc = nn.Linear(width * 4, code)
+    fc = nn.Linear(width * pooled**2, code)
     nn.init.zeros_(fc.weight)
     nn.init.zeros_(fc.bias)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), fc)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(pooled), nn.Flatten(), fc)

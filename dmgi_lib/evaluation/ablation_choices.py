@@ -65,6 +65,7 @@ CHOICES: dict[str, Choice] = {
     "T: averaged over positions": Choice(modulation={"average": "space"}),
     "T: local path alone": Choice(modulation={"paths": "local"}),
     "T: averaged path alone": Choice(modulation={"paths": "averaged"}),
+    "T: layout kept at 4 x 4 before its last layer": Choice(modulation={"pooled": 4}),
     "T: taught by I_0^d alone": Choice(second={"targets": "diffusion"}),
     "T: taught by I alone": Choice(second={"targets": "image"}),
     "T: trained for twice the steps": Choice(longer=2),

@@ -69,6 +69,15 @@ def test_average_over_space_is_constant_over_positions():
     assert torch.equal(product[:, :, 0, 0], product[:, :, 9, 3])
 
 
+@pytest.mark.parametrize(("pooled", "same"), [(1, True), (2, False), (4, False)])
+def test_pooling_decides_how_much_layout_reaches_the_last_layer(pooled, same):
+    end = randomised(pooled=pooled).stacks["local"][-3:]
+    x = torch.randn(1, end[-1].in_features // pooled**2, 4, 4)
+    for shift in (1, 2):  # within a quarter, and beyond it
+        equal = torch.allclose(end(x), end(x.roll(shift, -1)), atol=1e-5)
+        assert equal is same
+
+
 def test_mix_chooses_the_path():
     network = randomised()
     f, maps = features()
@@ -149,6 +158,8 @@ def test_bad_options(option):
         ModulationConfig(**{option: "nothing"})
 
 
-def test_bad_resolution():
+def test_bad_sizes():
+    with pytest.raises(ValueError, match="pooled came as 3"):
+        ModulationConfig(pooled=3)
     with pytest.raises(ValueError, match="12"):
         ModulationConfig(resolution=12)
