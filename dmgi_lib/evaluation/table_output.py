@@ -104,7 +104,7 @@ def draw_figure(
                 axis.plot(span, [i, i], color="0.6", linewidth=3, zorder=1)
             ours = rows[key].name.startswith("DMGI")
             axis.plot(value, i, "o", color="tab:red" if ours else "tab:blue", markersize=5)
-            axis.annotate(f"{value:.3g}", (value, i), (0, 6), textcoords="offset points",
+            axis.annotate(f"{value:.3f}", (value, i), (0, 6), textcoords="offset points",
                           ha="center", fontsize=7)  # fmt: skip
         axis.set(ylim=(len(rows) + 0.5, -0.5), yticks=[])
         arrow = "lower is better" if column in LOWER_IS_BETTER else "higher is better"
