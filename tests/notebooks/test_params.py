@@ -62,6 +62,8 @@ def wanted(choice: Choice) -> dict[str, dict]:
         (notebook,) = FOLDER.glob("06_*.ipynb")
         minutes = float(inspect_notebook(str(notebook))["train_minutes"]["default"])
         second["train_minutes"] = choice.longer * minutes
+    if choice.seed:
+        first["seed"] = second["seed"] = choice.seed
     for stage in (first, second):
         if "steps" in stage:
             stage["trained_steps"] = list(stage.pop("steps"))
