@@ -28,8 +28,9 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
+from dmgi_lib.evaluation.exits import ExitFeatures, draw_exit, encode_exits
 from dmgi_lib.evaluation.judges import load_judges
-from dmgi_lib.evaluation.protocol import GroundTruth, draw, load_clip, read
+from dmgi_lib.evaluation.protocol import GroundTruth, load_clip, read
 from dmgi_lib.evaluation.reading import COLUMNS, FID, Reading, ahead, interval, summary
 from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, file_hash, folder_hash, shared_hash
 from dmgi_lib.evaluation.table_output import columns_of, header_lines, write_csv
@@ -93,6 +94,13 @@ class Ablation:
         self.judges = load_judges(weights)
         self.clip = load_clip(weights)
         self.trained: dict[str, dict[str, Any]] = {}
+        self.exits = (0, caches["reverse"].num_inference_steps - 1)
+
+    @functools.cached_property
+    def encoded(self) -> list[ExitFeatures]:
+        """E of the test samples, the same for all rows."""
+        pipe = DMGIPipeline.from_pretrained(self.weights)
+        return encode_exits(pipe, self.truth, self.exits, self.budget.seed)
 
     def networks(self, choice: Choice) -> dict[str, Any]:
         """M and T of a row."""
@@ -115,15 +123,13 @@ class Ablation:
             return DMGIPipeline.from_pretrained(self.weights, **self.networks(choice))
 
         def make(step: int) -> tuple[Tensor, Reading]:
-            drawn_for = (self.truth.prompts, self.truth.masks)
-            images = draw(pipe(), *drawn_for, step, self.budget.seed)[0]
+            images = draw_exit(pipe(), self.encoded, step)
             seed, tokenizer = self.budget.seed, pipe().tokenizer
             return images, read(images, self.truth, self.judges, seed, self.clip, tokenizer)
 
-        last = self.caches["reverse"].num_inference_steps - 1
         return {
             step: self.files.row(f"{key}_{step}", name, functools.partial(make, step), **facts)
-            for step in (0, last)
+            for step in self.exits
         }
 
     def _stage(self, stage: int, choice: Choice, before: dict[str, Any]) -> dict[str, Any]:

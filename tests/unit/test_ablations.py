@@ -4,11 +4,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from table_samples import samples, tiny_clip, tiny_judges
 from test_stages import CONFIG, cache, dataset, loss_net, pipe  # noqa: F401 (fixtures)
 
 from dmgi_lib.evaluation import ablations
 from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI
+from dmgi_lib.evaluation.protocol import draw
 from dmgi_lib.evaluation.reading import COLUMNS
 from dmgi_lib.evaluation.row_files import RowFiles
 from dmgi_lib.evaluation.table_output import read_csv
@@ -56,6 +58,20 @@ def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
     assert single["mapping_network"].config.latent == "w"
     assert len(ablation.trained) == 5
     assert len(list((ablation.run_dir).iterdir())) == 5
+
+
+def test_rows_are_drawn_as_the_pipeline_draws_them(ablation, weights):
+    pipe, truth = ablations.DMGIPipeline.from_pretrained(weights), ablation.truth
+    with torch.no_grad():
+        for network in (pipe.mapping_network.fc, *pipe.style_modulation.stacks.values()):
+            for parameter in network.parameters():
+                parameter.normal_(std=0.1)  # T starts as the identity, and M at one face
+    images = {}
+    for step in ablation.exits:
+        images[step] = ablations.draw_exit(pipe, ablation.encoded, step)
+        expected = draw(pipe, truth.prompts, truth.masks, step, ablation.budget.seed)[0]
+        torch.testing.assert_close(images[step], expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(*images.values(), atol=1e-3)
 
 
 def trainers_of(ablation, monkeypatch, *names):
@@ -203,7 +219,7 @@ def test_rows_are_trained_and_read_once_and_written_with_their_gains(
     assert local[f"{perceptual} gain"] == pytest.approx(gain, abs=1e-4)
 
     monkeypatch.setattr(ablations, "StageTrainer", lambda *a, **k: pytest.fail("trained again"))
-    monkeypatch.setattr(ablations, "draw", lambda *a: pytest.fail("drawn again"))
+    monkeypatch.setattr(ablations, "draw_exit", lambda *a: pytest.fail("drawn again"))
     ablations.main(arguments)
     assert read_csv(tmp_path / "out")[1] == rows
     assert "default, exit 0" in capsys.readouterr().out
