@@ -23,6 +23,7 @@ from torch import nn
 POOLS = ("tokens", "heads_and_tokens")
 AVERAGES = ("blocks", "space")
 PATHS = ("both", "local", "averaged")
+POOLED = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class ModulationConfig:
                 raise ValueError(
                     f"{name} came as {getattr(self, name)!r}; expected one of {known}."
                 )
-        if self.pooled not in (1, 2, 4):
-            raise ValueError(f"pooled came as {self.pooled!r}; expected 1, 2 or 4.")
+        if self.pooled not in POOLED:
+            raise ValueError(f"pooled came as {self.pooled!r}; expected one of {POOLED}.")
         if self.resolution < 4 or self.resolution & (self.resolution - 1):
             raise ValueError(
                 f"resolution came as {self.resolution}; expected a power of two of at least 4."

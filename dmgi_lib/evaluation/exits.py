@@ -1,4 +1,4 @@
-"""Several exits of one reverse process: E is frozen, so test samples pass it once for all M and T."""
+"""Several exits of one reverse process: E is frozen, so it runs once for all M and T."""
 
 from __future__ import annotations
 

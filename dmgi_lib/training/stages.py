@@ -32,7 +32,7 @@ from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.mapping_network import LATENTS, ORIGINS
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
-from dmgi_lib.style_modulation import AVERAGES, PATHS, POOLS
+from dmgi_lib.style_modulation import AVERAGES, PATHS, POOLED, POOLS
 from dmgi_lib.training import losses
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.features import CONDITIONS, CacheConfig
@@ -123,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pool", default="tokens", choices=POOLS, help="of a new T")
     parser.add_argument("--average", default="blocks", choices=AVERAGES, help="of a new T")
     parser.add_argument("--paths", default="both", choices=PATHS, help="of a new T")
+    edge = MINI.modulation.pooled
+    parser.add_argument("--pooled", type=int, default=edge, choices=POOLED, help="of a new T")
     parser.add_argument("--condition", default="mask", choices=CONDITIONS, help="kind of x")
     parser.add_argument("--online", action="store_true", help="run E in the loop, without a cache")
     for name, default in asdict(losses.LossWeights()).items():
@@ -199,7 +201,13 @@ def main() -> None:
         load_part(args.weights, part("mapping_network")) if args.stage > 1 else None,
         load_part(args.weights, part("style_modulation")) if args.stage > 2 else None,
         replace(preset.mapping, latent=args.latent_space, origin=args.origin),
-        replace(preset.modulation, pool=args.pool, average=args.average, paths=args.paths),
+        replace(
+            preset.modulation,
+            pool=args.pool,
+            average=args.average,
+            paths=args.paths,
+            pooled=args.pooled,
+        ),
         accelerator,
     )
     before = trainer.measure({})

@@ -235,7 +235,7 @@ def test_command_trains_and_writes_a_loadable_folder(
     common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
     for stage in (1, 2):
         arguments = f"stages --stage {stage} {common} --minutes 0.03 --batch-size 4"
-        arguments += " --code-prior 0.03 --row-growth 3"
+        arguments += " --code-prior 0.03 --row-growth 3 --average space --pooled 4"
         monkeypatch.setattr(sys, "argv", f"{arguments} --run-dir {tmp_path}/run{stage}".split())
         stages.main()
     assert "wrote" in capsys.readouterr().out
@@ -245,7 +245,8 @@ def test_command_trains_and_writes_a_loadable_folder(
     loaded = DMGIPipeline.from_pretrained(folder)
     assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
     assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
-    assert stages.load_part(folder, "style_modulation").dtype == torch.float32
+    T = stages.load_part(folder, "style_modulation")
+    assert T.dtype == torch.float32 and (T.config.average, T.config.pooled) == ("space", 4)
     assert loaded("a young woman", mask=face_mask(), exit_step=0).images[0].size == (128, 128)
 
 
