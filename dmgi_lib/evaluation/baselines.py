@@ -264,7 +264,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
-    for name, default in asdict(losses.LossWeights()).items():
+    terms = {name: d for name, d in asdict(losses.LossWeights()).items() if name != "attributes"}
+    for name, default in terms.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=float, default=default, help="see losses.LossWeights")
     args = parser.parse_args()
@@ -272,7 +273,8 @@ def main() -> None:
     loss_net = required_part(args.weights, "loss_net", "data_prep.priors.train_recognizers")
     torch.manual_seed(args.seed)
     encoder = MaskEncoder(G.config.img_resolution, G.num_ws, len(G.mean_latent))
-    weights = losses.LossWeights(**{k: getattr(args, k) for k in asdict(losses.LossWeights())})
+    terms = {name: getattr(args, name) for name in terms}
+    weights = losses.LossWeights(attributes=0.0, **terms)  # nobody tells the encoder any words
     trainer = BaselineTrainer(encoder, G, loss_net, FaceDataset(args.data), weights)
     loop = LoopConfig(
         run_dir=args.run_dir.expanduser(),
@@ -290,7 +292,7 @@ def main() -> None:
         "",
         f"- command: `python -m dmgi_lib.evaluation.baselines {shlex.join(sys.argv[1:])}`",
         f"- date: {date.today().isoformat()}, seed {args.seed}, batch size {args.batch_size}",
-        f"- {result.step} steps, {result.seconds / 60:.1f} minutes; losses {asdict(weights)}",
+        f"- {result.step} steps, {result.seconds / 60:.1f} minutes; losses {terms}",
         "",
         "| held-out training identities | value |",
         "|---|---|",
