@@ -147,6 +147,31 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
         return cls(**asdict(config))
 
     @torch.no_grad()
+    def with_layout(self, pooled: int) -> StyleModulationNetwork:
+        """A copy that sees more of the layout and gives the same codes; training goes on from it.
+
+        Args:
+            pooled: see ModulationConfig. A weight is shared out among the cells whose mean it met.
+
+        Raises:
+            ValueError: coarser than this network's.
+        """
+        edge = self.config.pooled
+        if pooled < edge:
+            raise ValueError(f"pooled came as {pooled} for a T of {edge}; expected {edge} or more.")
+        options = {name: v for name, v in self.config.items() if not name.startswith("_")}
+        finer = type(self)(**(options | {"pooled": pooled}))
+        state, parts = self.state_dict(), pooled // edge
+        for name, stack in self.stacks.items():
+            key = f"stacks.{name}.{len(list(stack.children())) - 1}.weight"  # of the FC layer
+            cells = state[key].unflatten(1, (-1, edge, edge)) / parts**2
+            for axis in (2, 3):
+                cells = cells.repeat_interleave(parts, axis)
+            state[key] = cells.flatten(1)
+        finer.load_state_dict(state)
+        return finer
+
+    @torch.no_grad()
     def calibrate(self, f: Sequence[torch.Tensor], maps: Sequence[torch.Tensor]) -> None:
         """Sets the input statistics from training samples: f and maps as in `forward`."""
         self.f_mean.copy_(torch.cat([x.float().mean(dim=(0, 2, 3)) for x in f]))

@@ -123,8 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pool", default="tokens", choices=POOLS, help="of a new T")
     parser.add_argument("--average", default="blocks", choices=AVERAGES, help="of a new T")
     parser.add_argument("--paths", default="both", choices=PATHS, help="of a new T")
-    edge = MINI.modulation.pooled
-    parser.add_argument("--pooled", type=int, default=edge, choices=POOLED, help="of a new T")
+    parser.add_argument(
+        "--pooled", type=int, choices=POOLED, help="of T; default: a new one's, or as it was"
+    )
     parser.add_argument("--condition", default="mask", choices=CONDITIONS, help="kind of x")
     parser.add_argument("--online", action="store_true", help="run E in the loop, without a cache")
     for name, default in asdict(losses.LossWeights()).items():
@@ -190,6 +191,9 @@ def main() -> None:
         cooldown=0.3,
     )
     torch.manual_seed(args.seed)  # initial weights
+    T = load_part(args.weights, part("style_modulation")) if args.stage > 2 else None
+    if T is not None and args.pooled:
+        T = T.with_layout(args.pooled)
     accelerator = Accelerator()
     dataset = FaceDataset(args.data)
     trainer = StageTrainer(
@@ -199,14 +203,14 @@ def main() -> None:
         required_part(args.weights, "generator", "data_prep.priors.train_stylegan2"),
         required_part(args.weights, "loss_net", "data_prep.priors.train_recognizers"),
         load_part(args.weights, part("mapping_network")) if args.stage > 1 else None,
-        load_part(args.weights, part("style_modulation")) if args.stage > 2 else None,
+        T,
         replace(preset.mapping, latent=args.latent_space, origin=args.origin),
         replace(
             preset.modulation,
             pool=args.pool,
             average=args.average,
             paths=args.paths,
-            pooled=args.pooled,
+            pooled=args.pooled or preset.modulation.pooled,
         ),
         accelerator,
     )

@@ -233,11 +233,14 @@ def test_command_trains_and_writes_a_loadable_folder(
     pipe.save_pretrained(folder)
     loss_net.save_pretrained(folder / "loss_net")
     common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
-    for stage in (1, 2):
-        arguments = f"stages --stage {stage} {common} --minutes 0.03 --batch-size 4"
-        arguments += " --code-prior 0.03 --row-growth 3 --average space --pooled 4"
+
+    def train(stage, more):
+        arguments = f"stages --stage {stage} {common} --minutes 0.03 --batch-size 4 {more}"
         monkeypatch.setattr(sys, "argv", f"{arguments} --run-dir {tmp_path}/run{stage}".split())
         stages.main()
+
+    for stage in (1, 2):
+        train(stage, "--code-prior 0.03 --row-growth 3 --average space")
     assert "wrote" in capsys.readouterr().out
     card = (folder / "style_modulation" / "card.md").read_text()
     assert "--stage 2" in card and "seed 0" in card and "identity (I) @ 2" in card
@@ -246,8 +249,11 @@ def test_command_trains_and_writes_a_loadable_folder(
     assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
     assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
     T = stages.load_part(folder, "style_modulation")
-    assert T.dtype == torch.float32 and (T.config.average, T.config.pooled) == ("space", 4)
+    assert T.dtype == torch.float32 and (T.config.average, T.config.pooled) == ("space", 2)
     assert loaded("a young woman", mask=face_mask(), exit_step=0).images[0].size == (128, 128)
+    train(3, "--pooled 4")
+    T = stages.load_part(folder, "style_modulation")
+    assert (T.config.average, T.config.pooled) == ("space", 4)
 
 
 def test_a_checkpoint_of_another_training_is_refused(pipe, cache, dataset, loss_net, tmp_path):

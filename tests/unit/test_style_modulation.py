@@ -78,6 +78,19 @@ def test_pooling_decides_how_much_layout_reaches_the_last_layer(pooled, same):
         assert equal is same
 
 
+@pytest.mark.parametrize("paths", ["both", "averaged"])
+@pytest.mark.parametrize(("edge", "finer"), [(1, 4), (2, 4), (2, 2)])
+def test_a_finer_layout_starts_with_the_same_codes(paths, edge, finer):
+    network = randomised(paths=paths, pooled=edge)
+    network.calibrate(*features(8))
+    kept = network.with_layout(finer)
+    assert kept.config.pooled == finer and network.config.pooled == edge
+    for code, expected in zip(kept(*features()), network(*features()), strict=True):
+        torch.testing.assert_close(code, expected)
+    with pytest.raises(ValueError, match="1 for a T of"):
+        randomised(pooled=2).with_layout(1)
+
+
 def test_mix_chooses_the_path():
     network = randomised()
     f, maps = features()
