@@ -7,6 +7,7 @@ LPIPS-VGG or ArcFace, so none may be printed under those names alone: write "FID
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -118,8 +119,9 @@ def ssim(image_a: Tensor, image_b: Tensor) -> Tensor:
     """Structural similarity per image: two (B, 3, H, W) in [-1, 1] → (B,)."""
     # Double precision: on flat areas the variances are differences of nearly equal numbers.
     a, b = ((image.clamp(-1, 1).double() + 1) / 2 for image in (image_a, image_b))
-    per_image = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
-    return torch.as_tensor(per_image).reshape(-1)
+    of = functools.partial(structural_similarity_index_measure, data_range=1.0)
+    pairs = zip(a.split(1), b.split(1), strict=True)  # one by one they stay in the CPU's cache
+    return torch.stack([torch.as_tensor(of(*pair)) for pair in pairs])
 
 
 def identity_cosine(identity_a: Tensor, identity_b: Tensor) -> Tensor:
