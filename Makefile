@@ -70,7 +70,7 @@ train: faces
 	for condition in mask scribble; do \
 		$(BIN)/python -m dmgi_lib.training.feature_cache --condition $$condition || exit 1; \
 		for stage in 1 2 3; do $(BIN)/python -m dmgi_lib.training.stages --stage $$stage \
-			--condition $$condition || exit 1; done; done
+			--condition $$condition --pooled 4 || exit 1; done; done
 	$(BIN)/python -m dmgi_lib.evaluation.baselines
 
 clean:
