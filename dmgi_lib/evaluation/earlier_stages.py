@@ -55,21 +55,24 @@ def earlier_models(
     """
     m_part, t_part = (part_name(p, condition) for p in ("mapping_network", "style_modulation"))
     try:
-        first, m_hash = _averaged(runs / f"{condition}_stage1", "mapping_network", pipe.generator)
+        first, m_hash, m_seen = _averaged(
+            runs / f"{condition}_stage1", "mapping_network", pipe.generator
+        )
     except LookupError as reason:
         alone = _with(pipe, {t_part: None})
         found = [EarlierModel("m_only", "DMGI, M only (T taken out)", alone, "")]
         return found, [f"no rows of the model after stages 1 and 2: {reason}"]
     m_only = _with(pipe, {m_part: first, t_part: None})
-    found = [EarlierModel("m_only", "DMGI, M only (stage 1)", m_only, m_hash)]
+    found = [EarlierModel("m_only", f"DMGI, M only (stage 1, {m_seen})", m_only, m_hash)]
     try:
-        second, t_hash = _averaged(
+        second, t_hash, t_seen = _averaged(
             runs / f"{condition}_stage2", "style_modulation", pipe.generator, first
         )
     except LookupError as reason:
         return found, [f"no row of the model after stage 2: {reason}"]
     both = _with(pipe, {m_part: first, t_part: second})
-    found.append(EarlierModel("m_and_t", "DMGI, M + T (stages 1, 2)", both, f"{m_hash} {t_hash}"))
+    name = f"DMGI, M + T (stage 2, {t_seen} more)"
+    found.append(EarlierModel("m_and_t", name, both, f"{m_hash} {t_hash}"))
     return found, []
 
 
@@ -82,8 +85,8 @@ def last_stage(folder: Path, condition: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _averaged(run_dir: Path, name: str, generator: Any, M: Any = None) -> tuple[Any, str]:
-    """The averaged network of a run's checkpoint, and the file's hash.
+def _averaged(run_dir: Path, name: str, generator: Any, M: Any = None) -> tuple[Any, str, str]:
+    """The averaged network of a run's checkpoint, the file's hash, and on how much it was trained.
 
     Raises:
         LookupError: there is none, or it was trained with another G or M than these.
@@ -100,7 +103,8 @@ def _averaged(run_dir: Path, name: str, generator: Any, M: Any = None) -> tuple[
             raise LookupError(f"{run_dir.name} was trained with another {frozen}")
     network = NETWORKS[name].from_config(made_from["networks"][name])
     network.load_state_dict(state["ema"][name])
-    return network.eval(), file_hash(path)
+    seen = f"{state['step'] * state['batch_size']:,} samples"
+    return network.eval(), file_hash(path), seen
 
 
 def _with(pipe: DMGIPipeline, parts: dict[str, Any]) -> DMGIPipeline:

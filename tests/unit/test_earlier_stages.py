@@ -34,6 +34,9 @@ def test_rows_of_earlier_stages_hold_their_networks(runs, pipe):  # noqa: F811
     folder, m, t = runs
     (m_only, m_and_t), notes = earlier_models(pipe, "mask", folder)
     assert notes == [] and (m_only.key, m_and_t.key) == ("m_only", "m_and_t")
+    seen = 2 * loop(folder, max_steps=2).batch_size
+    assert m_only.name == f"DMGI, M only (stage 1, {seen} samples)"
+    assert m_and_t.name == f"DMGI, M + T (stage 2, {seen} samples more)"
     assert m_only.pipe.style_modulation is None and m_only.pipe.unet is pipe.unet
     assert m_only.pipe.config.num_inference_steps == pipe.config.num_inference_steps
     for found, wanted in (
