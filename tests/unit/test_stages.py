@@ -1,14 +1,13 @@
 """Training stages on a tiny dataset and tiny random networks."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import controlnet, face_mask, generator, pipeline, unet
+from tiny_models import face_mask, generator, pipeline
 
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.evaluation.caption_attributes import claimed
@@ -226,102 +225,6 @@ def test_missing_parts_are_named(cache, dataset, loss_net, tmp_path):
         stages.required_part(tmp_path, "generator", "data_prep.priors.train_stylegan2")
 
 
-def test_command_trains_and_writes_a_loadable_folder(
-    pipe, cache, dataset, loss_net, tmp_path, monkeypatch, capsys
-):
-    folder = tmp_path / "weights"
-    pipe.save_pretrained(folder)
-    loss_net.save_pretrained(folder / "loss_net")
-    common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
-
-    def train(stage, more):
-        arguments = f"stages --stage {stage} {common} --minutes 0.03 --batch-size 4 {more}"
-        monkeypatch.setattr(sys, "argv", f"{arguments} --run-dir {tmp_path}/run{stage}".split())
-        stages.main()
-
-    for stage in (1, 2):
-        train(stage, "--code-prior 0.03 --row-growth 3 --average space")
-    assert "wrote" in capsys.readouterr().out
-    card = (folder / "style_modulation" / "card.md").read_text()
-    assert "--stage 2" in card and "seed 0" in card and "identity (I) @ 2" in card
-    assert "'row_growth': 3.0" in card and "code_prior @ 2" in card
-    loaded = DMGIPipeline.from_pretrained(folder)
-    assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
-    assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
-    T = stages.load_part(folder, "style_modulation")
-    assert T.dtype == torch.float32 and (T.config.average, T.config.pooled) == ("space", 2)
-    assert loaded("a young woman", mask=face_mask(), exit_step=0).images[0].size == (128, 128)
-    train(3, "--pooled 4")
-    T = stages.load_part(folder, "style_modulation")
-    assert (T.config.average, T.config.pooled) == ("space", 4)
-
-
-def test_a_checkpoint_of_another_training_is_refused(pipe, cache, dataset, loss_net, tmp_path):
-    def fit(made, **options):
-        return made.fit(loop(tmp_path / "run", **({"max_steps": 1} | options)))
-
-    fit(trainer(1, cache, dataset, loss_net))
-    assert fit(trainer(1, cache, dataset, loss_net), max_steps=2, minutes=9.0).step == 2
-    single, other_net = replace(MINI.mapping, origin="zero"), Recognizer(channels=(4, 8, 8, 8, 8))
-    more = build(CONFIG, pipe, dataset, tmp_path / "cache", limit=4)
-    changed = {
-        "config.weights.l2 was 1.0, is 0.15": trainer(
-            1, cache, dataset, loss_net, weights=LossWeights(l2=0.15)
-        ),
-        "config.held_out was 2, is 3": StageTrainer(
-            StageConfig(1, held_out=3), cache, dataset, generator(), loss_net
-        ),
-        "networks.mapping_network.origin was 'w_avg', is 'zero'": StageTrainer(
-            StageConfig(1, held_out=2), cache, dataset, generator(), loss_net, mapping=single
-        ),
-        "frozen.generator was ": StageTrainer(
-            StageConfig(1, held_out=2), cache, dataset, generator(seed=50), loss_net
-        ),
-        "frozen.loss_net was ": trainer(1, cache, dataset, other_net),
-        "features.entries was 20, is 4": trainer(1, more, dataset, loss_net),
-        "features.weights.unet was ": trainer(
-            1, OnlineFeatures(CONFIG, pipeline(unet=unet(seed=50)), dataset), dataset, loss_net
-        ),
-    }
-    for what, other in changed.items():
-        with pytest.raises(ValueError, match="was written by another run") as error:
-            fit(other, max_steps=3)
-        assert what in str(error.value)
-    with pytest.raises(ValueError, match="optimisation.learning_rate was 0.0002, is 0.001"):
-        fit(trainer(1, cache, dataset, loss_net), max_steps=3, learning_rate=1e-3)
-
-
-def test_a_checkpoint_of_t_belongs_to_its_m_and_stage(cache, dataset, loss_net, tmp_path):
-    m = trainer(1, cache, dataset, loss_net).networks["mapping_network"]
-    trainer(2, cache, dataset, loss_net, m).fit(loop(tmp_path, max_steps=1))
-    with pytest.raises(ValueError, match="config.stage was 2, is 1"):
-        trainer(1, cache, dataset, loss_net).fit(loop(tmp_path, max_steps=2))
-    torch.nn.init.normal_(m.fc.weight, std=0.05)
-    with pytest.raises(ValueError, match="frozen.mapping_network was "):
-        trainer(2, cache, dataset, loss_net, m).fit(loop(tmp_path, max_steps=2))
-
-
-def test_command_refuses_features_of_another_encoder(pipe, cache, dataset, tmp_path):
-    common = f"--stage 1 --data {dataset.root} --cache {cache.folder}"
-
-    def features(folder, more=""):
-        args = stages._parser().parse_args(f"{common} --weights {folder} {more}".split())
-        return stages._features(args, dataset, ())
-
-    own, other = tmp_path / "own", tmp_path / "other"
-    pipe.save_pretrained(own)
-    pipeline(unet=unet(seed=50)).save_pretrained(other)
-    assert len(features(own)) == len(cache)
-    with pytest.raises(ValueError, match=r"weights\.unet was "):
-        features(other)
-    with pytest.raises(ValueError, match="preset 'mini', but --preset came as 'paper'"):
-        features(own, "--preset paper")
-    online = features(other, "--online --seed 7")
-    assert online.steps == (0, 1, 2, 3) and online.config.seed == 7
-    assert online.manifest["weights"] != cache.manifest["weights"]
-    assert online.manifest["dataset"] == cache.manifest["dataset"]
-
-
 def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
     online = OnlineFeatures(CONFIG, pipe, dataset, views=1)
     t = trainer(1, online, dataset, loss_net)
@@ -350,34 +253,3 @@ def test_options_of_the_stages(cache, dataset, loss_net):
     for bad in ({"sampling": "x"}, {"targets": "x"}):
         with pytest.raises(ValueError, match="expected one of"):
             StageConfig(1, **bad)
-
-
-def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path, monkeypatch):
-    for record, mask in zip(dataset.records, dataset.masks, strict=True):
-        path = dataset.folder / "scribbles" / f"{record['id']}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(((mask == 13) * 255).numpy().astype(np.uint8)).save(path)
-    folder = tmp_path / "weights"
-    own = pipeline(controlnet_scribble=controlnet(seed=9))
-    own.save_pretrained(folder)
-    loss_net.save_pretrained(folder / "loss_net")
-    with pytest.raises(ValueError, match="no mapping_network_scribble"):
-        own("a woman", scribble=np.zeros((128, 128), np.uint8), exit_step=0)
-    drawings = FaceDataset(dataset.root)
-    config = CacheConfig((0, 2), num_inference_steps=3, shard_size=4, condition="scribble")
-    cache = build(config, own, drawings, tmp_path / "cache")
-    common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
-    arguments = f"stages --stage 1 {common} --minutes 0.03 --batch-size 4 --run-dir {tmp_path}/run"
-    monkeypatch.setattr(sys, "argv", arguments.split())
-    with pytest.raises(ValueError, match="condition 'scribble', but --condition came as 'mask'"):
-        stages.main()
-    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--condition", "scribble"])
-    stages.main()
-    shown = np.asarray(Image.open(tmp_path / "run" / "final.png"))[:128]  # x, above the faces
-    assert set(np.unique(shown)) == {0, 255} and (shown == shown[..., :1]).all()
-    loaded = DMGIPipeline.from_pretrained(folder)
-    assert loaded.mapping_network_scribble is not None
-    strokes = np.zeros((128, 128), np.uint8)
-    strokes[40:44, 30:90] = 255
-    drawn = loaded("a young woman", scribble=strokes, exit_step=0, output_type="pt").latents
-    assert torch.isfinite(drawn).all()
