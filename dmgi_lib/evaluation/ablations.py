@@ -28,11 +28,11 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
-from dmgi_lib.evaluation.exits import ExitFeatures, draw_exit, encode_exits
 from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.evaluation.protocol import GroundTruth, load_clip, read
 from dmgi_lib.evaluation.reading import COLUMNS, FID, Reading, ahead, interval, summary
 from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, file_hash, folder_hash, shared_hash
+from dmgi_lib.evaluation.step_study import StepStudy
 from dmgi_lib.evaluation.table_output import columns_of, header_lines, write_csv
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
@@ -97,10 +97,10 @@ class Ablation:
         self.exits = (0, caches["reverse"].num_inference_steps - 1)
 
     @functools.cached_property
-    def encoded(self) -> list[ExitFeatures]:
-        """E of the test samples, the same for all rows."""
+    def study(self) -> StepStudy:
+        """E of the test samples, which is frozen: one reverse process serves all rows."""
         pipe = DMGIPipeline.from_pretrained(self.weights)
-        return encode_exits(pipe, self.truth, self.exits, self.budget.seed)
+        return StepStudy(pipe, self.truth, self.exits, self.budget.seed)
 
     def networks(self, choice: Choice) -> dict[str, Any]:
         """M and T of a row."""
@@ -118,13 +118,9 @@ class Ablation:
             "caches": [[cache.manifest, len(cache)] for cache in caches],
         }
 
-        @functools.cache
-        def pipe() -> DMGIPipeline:
-            return DMGIPipeline.from_pretrained(self.weights, **self.networks(choice))
-
         def make(step: int) -> tuple[Tensor, Reading]:
-            images = draw_exit(pipe(), self.encoded, step)
-            seed, tokenizer = self.budget.seed, pipe().tokenizer
+            images = self.study.images(step, **self.networks(choice))
+            seed, tokenizer = self.budget.seed, self.study.pipe.tokenizer
             return images, read(images, self.truth, self.judges, seed, self.clip, tokenizer)
 
         return {

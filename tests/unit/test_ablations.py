@@ -66,9 +66,9 @@ def test_rows_are_drawn_as_the_pipeline_draws_them(ablation, weights):
         for network in (pipe.mapping_network.fc, *pipe.style_modulation.stacks.values()):
             for parameter in network.parameters():
                 parameter.normal_(std=0.1)  # T starts as the identity, and M at one face
-    images = {}
+    M, T, images = pipe.mapping_network, pipe.style_modulation, {}
     for step in ablation.exits:
-        images[step] = ablations.draw_exit(pipe, ablation.encoded, step)
+        images[step] = ablation.study.images(step, M, T)
         expected = draw(pipe, truth.prompts, truth.masks, step, ablation.budget.seed)[0]
         torch.testing.assert_close(images[step], expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(*images.values(), atol=1e-3)
@@ -219,7 +219,7 @@ def test_rows_are_trained_and_read_once_and_written_with_their_gains(
     assert local[f"{perceptual} gain"] == pytest.approx(gain, abs=1e-4)
 
     monkeypatch.setattr(ablations, "StageTrainer", lambda *a, **k: pytest.fail("trained again"))
-    monkeypatch.setattr(ablations, "draw_exit", lambda *a: pytest.fail("drawn again"))
+    monkeypatch.setattr(ablations.StepStudy, "images", lambda *a: pytest.fail("drawn again"))
     ablations.main(arguments)
     assert read_csv(tmp_path / "out")[1] == rows
     assert "default, exit 0" in capsys.readouterr().out
