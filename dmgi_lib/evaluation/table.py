@@ -81,8 +81,12 @@ def open_table(
         notes.append(f"T comes out of stage {stage or '?'}; stage 3 would train M and T together")
     loss_net = required_part(folder, "loss_net", "data_prep.priors.train_recognizers")
     data = file_hash(dataset.folder / "metadata.jsonl")
-    x = " ".join(folder_hash(folder / part_name(part, condition)) for part in OWN)
-    made_from = {"x": x, "mask_encoder": folder_hash(folder / "mask_encoder")}
+    own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
+    made_from = {
+        "x": " ".join(own.values()),
+        "controlnet": own["controlnet"],
+        "mask_encoder": folder_hash(folder / "mask_encoder"),
+    }
     table = Table(
         pipe,
         GroundTruth.read(dataset, n),

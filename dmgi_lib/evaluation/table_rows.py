@@ -90,7 +90,8 @@ class Table:
         perceptual:   distance that the W+ optimisation minimises beside L1; None: L1 alone.
         earlier:      the model after earlier stages, or other models to compare with.
         multi_step:   whether M and T come out of stage 3, for the rows' names.
-        made_from:    hashes of what only rows of "x" and of the "mask_encoder" depend on.
+        made_from:    hashes of what only rows of "x", the one of "controlnet" alone, and those of
+                      the "mask_encoder" depend on.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Table:
         """Every row, in the table's order."""
         config, n = self.config, len(self.truth.images)
         x, encoder = self.of_x, {"encoder": self.made_from.get("mask_encoder", "")}
+        controlnet = {"condition": config.condition, "networks": self.made_from.get("controlnet")}
         count, steps = min(config.n_inversion, n), config.inversion_steps
         yield Row("ground_truth", "ground truth (ceiling of the judges)", lambda: self.truth.images)
         yield Row(
@@ -140,7 +142,7 @@ class Table:
             "controlnet",
             f"ControlNet alone, {config.controlnet_steps} steps",
             self.controlnet_alone,
-            x | {"steps": config.controlnet_steps},
+            controlnet | {"steps": config.controlnet_steps},
         )
         if self.mask_encoder is not None and config.condition == "mask":
             yield Row(

@@ -117,6 +117,12 @@ def test_a_folder_is_opened_with_everything_it_holds(tiny_faces, tmp_path):
     assert rows["encoder"].made_from == {"encoder": again.made_from["mask_encoder"]}
     assert rows["exit_0"].made_from == again.of_x
     (folder / "mapping_network" / "settings.json").write_text("{}")
-    assert open_table(*parts, tmp_path / "no runs")[0].of_x != again.of_x
+    retrained = open_table(*parts, tmp_path / "no runs")[0]
+    assert retrained.of_x != again.of_x
+    kept = {row.key: row for row in retrained.rows()}["controlnet"]
+    assert kept.made_from == rows["controlnet"].made_from  # it needs no M
+    (folder / "controlnet" / "settings.json").write_text("{}")
+    other = {row.key: row for row in open_table(*parts, tmp_path / "no runs")[0].rows()}
+    assert other["controlnet"].made_from != kept.made_from
     facts = json.dumps(again.files.facts)
     assert str(tmp_path) not in facts
