@@ -135,7 +135,7 @@ def test_solutions_run_with_other_parameters(tmp_path):
 
 
 def test_evaluation_with_other_parameters(tmp_path):
-    parameters = {"test_samples": 8, "controlnet_steps": 5, "seed": 1}
+    parameters = {"condition": "scribble", "test_samples": 8, "controlnet_steps": 5, "seed": 1}
     parameters |= {"inversion_samples": 4, "inversion_steps": 20, "text_steps": 4}
     numbers = executed("10_evaluation", tmp_path, parameters)
     assert numbers["attribute_judge_balanced_accuracy"] > 0.75
