@@ -54,7 +54,8 @@ def show_grid(
     ):
         if titles and len(titles) != count:
             raise ValueError(f"{len(titles)} titles came for {count} {what}; expected one each.")
-    left = 1.5 if row_titles else 0.0
+    longest = max((len(line) for title in row_titles for line in title.split("\n")), default=0)
+    left = max(1.5, 0.065 * longest) if row_titles else 0.0  # inches of text
     figure, axes = plt.subplots(
         len(rows),
         columns,
