@@ -32,8 +32,9 @@ FREE_OF_MASKS = (
 def exchanged(truth: GroundTruth, seed: int) -> dict[str, GroundTruth]:
     """The samples with another's caption ("text"), another's mask ("mask"), and both ("both").
 
-    Pictures and attributes stay the own ones. Captions and masks are passed on among people of one
-    sex, so that text and mask do not contradict each other about beards and hairstyles.
+    Pictures and attributes stay the own ones; "giver" holds the others, whole. Captions and masks
+    are passed on among people of one sex, so that text and mask do not contradict each other about
+    beards and hairstyles.
     """
     order, rng = np.arange(len(truth.images)), np.random.default_rng(seed)
     male = np.array([bool(record["attributes"].get("Male")) for record in truth.records])
@@ -46,23 +47,28 @@ def exchanged(truth: GroundTruth, seed: int) -> dict[str, GroundTruth]:
         "text": replace(truth, prompts=other.prompts),
         "mask": replace(truth, **masks),
         "both": replace(truth, prompts=other.prompts, **masks),
+        "giver": other,
     }
 
 
-def findings(own: Reading, both: Reading, text: Reading, mask: Reading, seed: int) -> list[Finding]:
+def findings(
+    own: Reading, both: Reading, text: Reading, mask: Reading, giver: Tensor, seed: int
+) -> list[Finding]:
     """What the exchanges change and keep.
 
     Args:
-        own:  A, read against its own caption and mask.
-        both: A, read against the exchanged caption and mask: the floor.
-        text: B, read against the exchanged caption and the own mask.
-        mask: C, read against the own caption and the exchanged mask.
-        seed: of the bootstrap.
+        own:   A, read against its own caption and mask.
+        both:  A, read against the exchanged caption and mask: the floor.
+        text:  B, read against the exchanged caption and the own mask.
+        mask:  C, read against the own caption and the exchanged mask.
+        giver: (N, A) int8, attributes of the people whose masks C got.
+        seed:  of the bootstrap.
     """
     rng, n = np.random.default_rng(seed), len(own)
     changed = _only(text.claims, (text.known >= 0) & (text.claims != text.known))
     free = torch.tensor([name in FREE_OF_MASKS for name in ATTRIBUTES])
     kept = _only(own.claims, free.expand_as(own.claims))
+    shared = _only(own.claims, giver == own.claims)
 
     def read(reading: Reading, wanted: Tensor, rows: Any) -> float:
         return attribute_accuracy(reading.attributes[rows], wanted[rows])
@@ -101,6 +107,10 @@ def findings(own: Reading, both: Reading, text: Reading, mask: Reading, seed: in
         line(
             "another's mask: caption attributes that no mask shows drop by",
             lambda i: read(own, kept, i) - read(mask, kept, i),
+        ),
+        line(
+            "another's mask: caption attributes that its owner shares drop by",
+            lambda i: read(own, shared, i) - read(mask, shared, i),
         ),
         line("another's mask: mIoU with it", lambda i: mask.value(MIOU, i)),
         line(

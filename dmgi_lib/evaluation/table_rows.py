@@ -206,7 +206,8 @@ class Table:
 
             key = f"swap_{name}"
             readings[name] = self.files.row(key, key, make, **self.of_x).reading
-        return swaps.findings(own, seed=self.config.seed, **readings)
+        giver = mixed["giver"].attributes
+        return swaps.findings(own, giver=giver, seed=self.config.seed, **readings)
 
     def read(self, images: Tensor, truth: GroundTruth) -> Reading:
         """The judges' reading of pictures against samples."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from dmgi_lib.notebook_runner import run
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-SMALL = {"train_samples": 64, "held_out": 8, "test_samples": 8, "seed": 1}
+SMALL = {"train_samples": 32, "held_out": 6, "test_samples": 8, "seed": 1}
 SMALL |= {"batch_size": 4, "learning_rate": 2e-3}
 
 
@@ -87,7 +87,7 @@ def test_mapping_network_with_other_parameters(tmp_path):
     parameters = SMALL | {"train_minutes": 0.4, "steps": [0], "latent": "w"}
     parameters |= {"parsing_weight": 0, "attribute_weight": 0}
     numbers = executed("05_mapping_network", tmp_path, parameters)
-    assert numbers["cached_samples"] == 64
+    assert numbers["cached_samples"] == 32
     assert numbers["spread_before_training"] < 1e-2
     assert numbers["training_steps"] > 0
     assert numbers["unseen_perceptual_after"] < numbers["unseen_perceptual_before"]

@@ -19,9 +19,14 @@ def test_only_text_or_only_masks_are_exchanged_within_one_sex():
         j = truth.prompts.index(mixed["text"].prompts[i])
         assert j != i and j % 2 == i % 2
         assert torch.equal(mixed["mask"].masks[i], truth.masks[j])
-    for one in mixed.values():  # what is true of a sample stays
-        assert torch.equal(one.images, truth.images)
-        assert torch.equal(one.attributes, truth.attributes)
+    for name in ("text", "mask", "both"):  # what is true of a sample stays
+        assert torch.equal(mixed[name].images, truth.images)
+        assert torch.equal(mixed[name].attributes, truth.attributes)
+    assert mixed["giver"].prompts == mixed["text"].prompts
+    for i, name in enumerate(mixed["giver"].prompts):  # whose mask it is
+        assert torch.equal(
+            mixed["giver"].attributes[i], truth.attributes[truth.prompts.index(name)]
+        )
 
 
 def by_name(found, start):
@@ -46,7 +51,9 @@ def test_numbers_by_hand():
     both = reading(n, 0.5, attributes=seen, claims=asked, **same)
     text = reading(n, 0.8, attributes=blonde, claims=asked, **same)
     mask = reading(n, 0.7, attributes=hatted, claims=own_claims, **same)
-    found = swaps.findings(own, both, text, mask, seed=0)
+    giver = truth.clone()
+    giver[1:3, hat] = 1  # the second and third mask have hats, the first and last contradict nobody
+    found = swaps.findings(own, both, text, mask, giver, seed=0)
     drop = by_name(found, "another's caption: mIoU drops by")
     assert drop.value == pytest.approx(0.9 / 1.1 - 0.8 / 1.2) and drop.verdict == "MISSED"
     followed = by_name(found, "another's caption: share of what it changes, read as it says")
@@ -59,6 +66,8 @@ def test_numbers_by_hand():
     assert lost.value == pytest.approx(1 - 6 / 8) and lost.verdict == "MISSED"
     free = by_name(found, "another's mask: caption attributes that no mask shows drop")
     assert free.value == 0.0 and free.bound is None
+    shared = by_name(found, "another's mask: caption attributes that its owner shares drop")
+    assert shared.value == pytest.approx(1 - 5 / 6)  # a hat came to the first, who should have none
     assert by_name(found, "another's mask: mIoU with it").value == pytest.approx(0.7 / 1.3)
 
 
