@@ -119,7 +119,7 @@ def ssim(image_a: Tensor, image_b: Tensor) -> Tensor:
     """Structural similarity per image: two (B, 3, H, W) in [-1, 1] → (B,).
 
     Of single precision, within 5e-4 where all is flat and 5e-5 on portraits: torch convolves
-    doubles thirty times slower, and this is most of what reading a row costs.
+    doubles thirty times slower, which would be most of what reading a row costs.
     """
     a, b = ((image.clamp(-1, 1).float() + 1) / 2 for image in (image_a, image_b))
     of = functools.partial(structural_similarity_index_measure, data_range=1.0)

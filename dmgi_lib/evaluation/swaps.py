@@ -20,7 +20,7 @@ from dmgi_lib.evaluation.metrics import attribute_accuracy
 from dmgi_lib.evaluation.protocol import GroundTruth
 from dmgi_lib.evaluation.reading import CAPTION, MIOU, Reading
 
-# What no 19-class mask can contradict: colours, surfaces, age. Sex: see `exchanged`.
+# What no 19-class mask can contradict: colours, surfaces, age. Sex: see `givers`.
 FREE_OF_MASKS = (
     *("Black_Hair", "Blond_Hair", "Brown_Hair", "Red_Hair", "Gray_Hair", "Goatee", "Mustache"),
     *("No_Beard", "Full_Beard", "5_o_Clock_Shadow", "Male", "Young", "Wearing_Lipstick"),
@@ -29,25 +29,30 @@ FREE_OF_MASKS = (
 )
 
 
-def exchanged(truth: GroundTruth, seed: int) -> dict[str, GroundTruth]:
-    """The samples with another's caption ("text"), another's mask ("mask"), and both ("both").
+def givers(truth: GroundTruth, seed: int) -> np.ndarray:
+    """Whose caption and mask each sample gets, (N,): somebody else of the same sex.
 
-    Pictures and attributes stay the own ones; "giver" holds the others, whole. Captions and masks
-    are passed on among people of one sex, so that text and mask do not contradict each other about
-    beards and hairstyles.
+    So that text and mask do not contradict each other about beards and hairstyles.
     """
     order, rng = np.arange(len(truth.images)), np.random.default_rng(seed)
     male = np.array([bool(record["attributes"].get("Male")) for record in truth.records])
     for value in (True, False):
         rows = rng.permutation(np.flatnonzero(male == value))
         order[rows] = np.roll(rows, 1)
-    other = truth.taken(order)
+    return order
+
+
+def exchanged(truth: GroundTruth, seed: int) -> dict[str, GroundTruth]:
+    """The samples with another's caption ("text"), another's mask ("mask"), and both ("both").
+
+    Pictures and attributes stay the own ones.
+    """
+    other = truth.taken(givers(truth, seed))
     masks = {"masks": other.masks, "scribbles": other.scribbles}
     return {
         "text": replace(truth, prompts=other.prompts),
         "mask": replace(truth, **masks),
         "both": replace(truth, prompts=other.prompts, **masks),
-        "giver": other,
     }
 
 

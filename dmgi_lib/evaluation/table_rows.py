@@ -206,7 +206,7 @@ class Table:
 
             key = f"swap_{name}"
             readings[name] = self.files.row(key, key, make, **self.of_x).reading
-        giver = mixed["giver"].attributes
+        giver = self.truth.taken(swaps.givers(self.truth, self.config.seed)).attributes
         return swaps.findings(own, giver=giver, seed=self.config.seed, **readings)
 
     def read(self, images: Tensor, truth: GroundTruth) -> Reading:
