@@ -28,7 +28,12 @@ from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.masks import load_mask, load_scribble, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.presets import MINI, PAPER, load_paper_components, weights_folder
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize, word_maps
-from dmgi_lib.style_modulation import StyleModulationNetwork, modulate, pool_attention
+from dmgi_lib.style_modulation import (
+    StyleModulationNetwork,
+    modulate,
+    pool_attention,
+    truncate_detail,
+)
 from dmgi_lib.weight_folder import OPTIONAL, check_weights, part_name
 
 Condition = str | Path | Image.Image | np.ndarray | torch.Tensor
@@ -39,7 +44,7 @@ class DMGIPipelineOutput(BaseOutput):
     """Result of one call. B = prompts or conditions x num_images_per_prompt, in that order.
 
     images: I', B PIL images, or array (B, H, W, 3) in [0, 1], or tensor (B, 3, H, W) in [-1, 1]
-    latents: (B, num_ws, w_dim) codes w_t
+    latents: (B, num_ws, w_dim) codes w_t, which G draws
     diffusion_images: I_0^d in the same form; None at an early exit, where no image is reached
     attention: per image, word → (H, W) attention map of the last step made; None unless asked for
     """
@@ -60,7 +65,7 @@ class DMGIPipeline(DiffusionPipeline):
             G the pipeline only encodes, which is how their training starts
         controlnet_scribble, mapping_network_scribble, style_modulation_scribble: their
             counterparts for scribbles
-        num_inference_steps, guidance_scale: defaults of a call
+        num_inference_steps, guidance_scale, detail_psi: defaults of a call
     """
 
     _optional_components: ClassVar[list[str]] = list(OPTIONAL)
@@ -96,6 +101,7 @@ class DMGIPipeline(DiffusionPipeline):
         generator: Any = None,
         num_inference_steps: int = MINI.num_inference_steps,
         guidance_scale: float = MINI.guidance_scale,
+        detail_psi: float = MINI.detail_psi,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -113,7 +119,9 @@ class DMGIPipeline(DiffusionPipeline):
             generator=generator,
         )
         self.register_to_config(
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            detail_psi=detail_psi,
         )
         self.set_progress_bar_config(disable=None)  # bars only where somebody watches
         for name, component in self.components.items():
@@ -164,6 +172,7 @@ class DMGIPipeline(DiffusionPipeline):
             **(parts | components),
             num_inference_steps=PAPER.num_inference_steps,
             guidance_scale=PAPER.guidance_scale,
+            detail_psi=PAPER.detail_psi,
         )
 
     @property
@@ -192,6 +201,7 @@ class DMGIPipeline(DiffusionPipeline):
         exit_step: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        detail_psi: float | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -208,6 +218,8 @@ class DMGIPipeline(DiffusionPipeline):
                 (t = 0); None means S-1.
             num_inference_steps: S.
             guidance_scale: classifier-free guidance; at most 1 turns it off.
+            detail_psi: how far the codes of the finest detail are M's and T's, 0 (G's own, crisp)
+                … 1 (as predicted, soft); see `truncate_detail`.
             num_images_per_prompt: images with different noise for each prompt and condition.
             generator: noise source, one for all or one per image; None means seed 0, so that a
                 call is reproducible by default (our choice).
@@ -222,7 +234,8 @@ class DMGIPipeline(DiffusionPipeline):
         )
         last = check_exit_step(exit_step, steps)
         kind, condition = self._condition(mask, scribble)
-        self._check_call(output_type, num_images_per_prompt, kind)
+        psi = self.config.detail_psi if detail_psi is None else detail_psi
+        self._check_call(output_type, num_images_per_prompt, kind, psi)
         encoder = self.encoder(kind)
         prompts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
         rows, columns = paired(len(prompts), len(condition), num_images_per_prompt)
@@ -245,7 +258,8 @@ class DMGIPipeline(DiffusionPipeline):
                 final = state
         assert final.features is not None  # the last step made is always captured
         word_mask = tokens.word_mask[rows].to(text.device)
-        latents = self.latents_from_features(final.features, word_mask, kind)
+        predicted = self.latents_from_features(final.features, word_mask, kind)
+        latents = truncate_detail(predicted, self.generator.mean_latent, psi)
         images = self.generator.synthesis(latents, noise_mode="const")
         denoised = None if final.latents is None else self.decode_latents(final.latents)
         attention = None
@@ -264,7 +278,7 @@ class DMGIPipeline(DiffusionPipeline):
     def latents_from_features(
         self, features: DiffusionFeatures, word_mask: torch.Tensor, condition: str = "mask"
     ) -> torch.Tensor:
-        """M and T of a condition: features of one step → w_t (B, num_ws, w_dim).
+        """M and T of a condition: features of one step → w_t (B, num_ws, w_dim), as predicted.
 
         Args:
             word_mask: (B, L) bool, see `pool_attention`.
@@ -280,7 +294,9 @@ class DMGIPipeline(DiffusionPipeline):
         """Diffusion latents (B, 4, h, w) → images (B, 3, H, W), about [-1, 1]."""
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
-    def _check_call(self, output_type: str, num_images_per_prompt: int, condition: str) -> None:
+    def _check_call(
+        self, output_type: str, num_images_per_prompt: int, condition: str, detail_psi: float
+    ) -> None:
         if output_type not in OUTPUT_TYPES:
             raise ValueError(
                 f"output_type came as {output_type!r}; expected one of {OUTPUT_TYPES}."
@@ -289,6 +305,8 @@ class DMGIPipeline(DiffusionPipeline):
             raise ValueError(
                 f"num_images_per_prompt came as {num_images_per_prompt}; expected at least 1."
             )
+        if not 0.0 <= detail_psi <= 1.0:
+            raise ValueError(f"detail_psi came as {detail_psi}; expected a number from 0 to 1.")
         for name in (part_name("mapping_network", condition), "generator"):
             if getattr(self, name) is None:
                 raise ValueError(

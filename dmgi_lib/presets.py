@@ -23,6 +23,7 @@ class Preset:
     folder: diffusers-style weight folder; for "paper" only what DMGI itself trains (M, T)
     image_size, latent_size: pixels of x and I, edge of the latents
     num_inference_steps, guidance_scale: S and classifier-free guidance of the reverse process
+    detail_psi: see `style_modulation.truncate_detail`
     base_model, controlnet: hub ids (or folders) of the released diffusion prior; None if in
         `folder`
     """
@@ -33,6 +34,7 @@ class Preset:
     latent_size: int
     num_inference_steps: int
     guidance_scale: float
+    detail_psi: float
     mapping: MappingConfig
     modulation: ModulationConfig
     base_model: str | None = None
@@ -46,6 +48,7 @@ MINI = Preset(
     latent_size=16,
     num_inference_steps=10,
     guidance_scale=2.5,
+    detail_psi=0.5,
     mapping=MappingConfig(),
     modulation=ModulationConfig(),
 )
@@ -57,6 +60,7 @@ PAPER = Preset(
     latent_size=64,
     num_inference_steps=50,
     guidance_scale=7.5,
+    detail_psi=1.0,
     mapping=MappingConfig(in_channels=1280, in_resolution=8, num_ws=18, w_dim=512, width=512),
     modulation=ModulationConfig(
         in_channels=(1280, 640, 320), resolution=64, num_ws=18, w_dim=512, reduced_channels=64

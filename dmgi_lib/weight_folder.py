@@ -59,6 +59,8 @@ COMPONENTS: dict[str, Component] = {
 REQUIRED = ("tokenizer", "text_encoder", "vae", "unet", "controlnet", "scheduler")
 OPTIONAL = tuple(name for name in COMPONENTS if name not in REQUIRED)
 
+CALL_DEFAULTS = ("num_inference_steps", "guidance_scale", "detail_psi")  # kept in model_index.json
+
 
 def part_name(part: str, condition: str) -> str:
     """Component of "controlnet", "mapping_network" or "style_modulation" for a mask or scribble."""
@@ -151,20 +153,18 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
     """Writes model_index.json for the component folders that are present; returns its content.
 
     Args:
-        defaults: num_inference_steps and guidance_scale of a call; those not given stay as they are
-            in an existing index, else are those of the mini preset.
+        defaults: of a call, by the names of CALL_DEFAULTS; those not given stay as they are in an
+            existing index, else are those of the mini preset.
 
     Raises FileNotFoundError if a component that every pipeline needs is absent.
     """
     index: dict = {
         "_class_name": "DMGIPipeline",
         "_diffusers_version": diffusers.__version__,
-        "num_inference_steps": MINI.num_inference_steps,
-        "guidance_scale": MINI.guidance_scale,
-    }
+    } | {name: getattr(MINI, name) for name in CALL_DEFAULTS}
     if (folder / "model_index.json").is_file():
         old = _read_json(folder / "model_index.json")
-        index |= {k: old[k] for k in ("num_inference_steps", "guidance_scale") if k in old}
+        index |= {k: old[k] for k in CALL_DEFAULTS if k in old}
     index |= defaults
     for name, component in COMPONENTS.items():
         row: list[str | None] = [component.package, component.class_name]

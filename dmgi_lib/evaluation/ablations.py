@@ -98,8 +98,11 @@ class Ablation:
 
     @functools.cached_property
     def study(self) -> StepStudy:
-        """E of the test samples, which is frozen: one reverse process serves all rows."""
-        pipe = DMGIPipeline.from_pretrained(self.weights)
+        """E of the test samples, which is frozen: one reverse process serves all rows.
+
+        Codes are decoded as predicted, so rows differ by what was trained alone.
+        """
+        pipe = DMGIPipeline.from_pretrained(self.weights, detail_psi=1.0)
         return StepStudy(pipe, self.truth, self.exits, self.budget.seed)
 
     def networks(self, choice: Choice) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.style_modulation import StyleModulationNetwork
 from dmgi_lib.training.cache_manifest import state_hash
-from dmgi_lib.weight_folder import part_name
+from dmgi_lib.weight_folder import CALL_DEFAULTS, part_name
 
 RUNS = Path("~/.cache/dmgi/runs").expanduser()
 NETWORKS: dict[str, Any] = {
@@ -109,5 +109,5 @@ def _averaged(run_dir: Path, name: str, generator: Any, M: Any = None) -> tuple[
 
 def _with(pipe: DMGIPipeline, parts: dict[str, Any]) -> DMGIPipeline:
     """The same pipeline with other components; the rest is shared."""
-    defaults = {k: pipe.config[k] for k in ("num_inference_steps", "guidance_scale")}
+    defaults = {k: pipe.config[k] for k in CALL_DEFAULTS}
     return DMGIPipeline(**(pipe.components | parts), **defaults)

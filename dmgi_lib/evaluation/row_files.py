@@ -118,11 +118,11 @@ def folder_hash(folder: Path, without: Collection[str] = ()) -> str:
 def shared_hash(folder: Path) -> str:
     """Of a model's networks but those of one kind of x and the mask encoder.
 
-    So networks of scribbles, trained anew, leave finished rows of masks as they are.
+    So networks of scribbles, trained anew, leave finished rows of masks as they are, and defaults
+    of a call, in model_index.json, those that no call draws.
     """
-    return folder_hash(
-        folder, {part_name(p, x) for p in OWN for x in CONDITIONS} | {"mask_encoder"}
-    )
+    own = {part_name(p, x) for p in OWN for x in CONDITIONS}
+    return folder_hash(folder, own | {"mask_encoder", "model_index.json"})
 
 
 def file_hash(path: Path) -> str:

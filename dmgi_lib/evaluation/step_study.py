@@ -20,7 +20,7 @@ from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
-from dmgi_lib.style_modulation import modulate, pool_attention
+from dmgi_lib.style_modulation import modulate, pool_attention, truncate_detail
 
 
 class StepStudy:
@@ -93,8 +93,10 @@ class StepStudy:
 
     @torch.no_grad()
     def draw(self, w: Tensor) -> Tensor:
-        """G(w) for any codes (B, num_ws, w_dim), as the judges read it."""
-        parts = [self.pipe.generator.synthesis(p, noise_mode="const") for p in w.split(16)]
+        """G(w) for any codes (B, num_ws, w_dim), truncated as in a call, as the judges read it."""
+        G = self.pipe.generator
+        w = truncate_detail(w, G.mean_latent, self.pipe.config.detail_psi)
+        parts = [G.synthesis(part, noise_mode="const") for part in w.split(16)]
         return torch.cat([judged_size(part) for part in parts])
 
     def _visual(self, rows: Tensor) -> Tensor:

@@ -133,7 +133,8 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
         f"W+ optimisation: {table.config.inversion_steps} steps on L1 over scales and the loss"
         " network's perceptual distance; text optimisation:"
         f" {table.config.text_steps} steps; the method's process has {config.num_inference_steps}"
-        f" steps, guidance {config.guidance_scale:g}",
+        f" steps, guidance {config.guidance_scale:g}; codes of M, T and mask encoder truncated in"
+        f" their last row, detail_psi {config.detail_psi:g}",
         "seconds a face: medians at batch 1, measured in turns in the same run",
         *notes,
         *(finding.line() for finding in asked),

@@ -28,6 +28,8 @@ from dmgi_lib.evaluation.reading import Reading
 from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles
 from dmgi_lib.evaluation.speed import seconds_a_face
 from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.style_modulation import truncate_detail
+from dmgi_lib.weight_folder import CALL_DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,17 @@ class Table:
     def rows(self) -> Iterator[Row]:
         """Every row, in the table's order."""
         config, n = self.config, len(self.truth.images)
-        x, encoder = self.of_x, {"encoder": self.made_from.get("mask_encoder", "")}
-        controlnet = {"condition": config.condition, "networks": self.made_from.get("controlnet")}
+        defaults = self.defaults
+        x: dict[str, Any] = self.of_x | defaults
+        encoder: dict[str, Any] = {
+            "encoder": self.made_from.get("mask_encoder", ""),
+            "detail_psi": defaults["detail_psi"],
+        }
+        controlnet: dict[str, Any] = {
+            "condition": config.condition,
+            "networks": self.made_from.get("controlnet"),
+            "guidance_scale": defaults["guidance_scale"],
+        }
         count, steps = min(config.n_inversion, n), config.inversion_steps
         yield Row("ground_truth", "ground truth (ceiling of the judges)", lambda: self.truth.images)
         yield Row(
@@ -166,6 +177,11 @@ class Table:
         """What rows drawn from x are made from."""
         return {"condition": self.config.condition, "networks": self.made_from.get("x", "")}
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Settings that rows drawn from x are made with."""
+        return {name: self.pipe.config[name] for name in CALL_DEFAULTS}
+
     def finished(self, row: Row) -> FinishedRow:
         """The row, drawn and read, or as its file holds it."""
 
@@ -205,7 +221,7 @@ class Table:
                 return images, self.read(images, b)
 
             key = f"swap_{name}"
-            readings[name] = self.files.row(key, key, make, **self.of_x).reading
+            readings[name] = self.files.row(key, key, make, **self.of_x, **self.defaults).reading
         giver = self.truth.taken(swaps.givers(self.truth, self.config.seed)).attributes
         return swaps.findings(own, giver=giver, seed=self.config.seed, **readings)
 
@@ -238,14 +254,18 @@ class Table:
         return torch.cat([judged_size(one.images) for one in found])
 
     def drawn_by_encoder(self, text_steps: int) -> Tensor:
-        """G of the mask encoder's codes, moved towards the captions for `text_steps`."""
+        """G of the mask encoder's codes, moved towards the captions for `text_steps`.
+
+        They are truncated before that, as those of M and T are: `detail_psi`.
+        """
         assert self.mask_encoder is not None
-        G, images = self.pipe.generator, []
+        G, psi, images = self.pipe.generator, self.pipe.config.detail_psi, []
         starts = range(0, len(self.truth.prompts), self.config.batch_size)
         for start in tqdm(starts, desc="mask encoder", disable=None, leave=False):
             part = slice(start, start + self.config.batch_size)
             with torch.no_grad():
                 codes = self.mask_encoder(self.truth.masks[part])
+                codes = truncate_detail(codes, G.mean_latent, psi)
             if text_steps:
                 likes = text_similarity(self.clip, self.pipe.tokenizer, self.truth.prompts[part])
                 codes = optimise_for_text(G, codes, likes, text_steps)
