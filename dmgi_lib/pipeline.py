@@ -7,16 +7,13 @@ out.images[0]
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import diffusers
 import numpy as np
 import torch
-import transformers
 from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import BaseOutput
 from PIL import Image
@@ -34,7 +31,7 @@ from dmgi_lib.style_modulation import (
     pool_attention,
     truncate_detail,
 )
-from dmgi_lib.weight_folder import OPTIONAL, check_weights, part_name
+from dmgi_lib.weight_folder import OPTIONAL, check_weights, part_name, quiet_loading
 
 Condition = str | Path | Image.Image | np.ndarray | torch.Tensor
 
@@ -148,7 +145,7 @@ class DMGIPipeline(DiffusionPipeline):
         folder = weights_folder(name)
         check_weights(folder)
         components = {"dtype": torch.float32, "local_files_only": True} | components
-        with _quiet_loading():
+        with quiet_loading():
             pipe = super().from_pretrained(str(folder), **components)
         for network in (pipe.unet, pipe.vae, pipe.controlnet, pipe.controlnet_scribble):
             if network is not None:
@@ -331,18 +328,3 @@ class DMGIPipeline(DiffusionPipeline):
             return kind, mask_to_rgb(torch.stack([load_mask(m, self.image_size) for m in items]))
         strokes = torch.stack([load_scribble(s, self.image_size) for s in items])
         return kind, scribble_to_rgb(strokes)
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Loading takes about a second; the libraries' bars for each part only fill notebooks."""
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, was_shown in zip(libraries, shown, strict=True):
-            if was_shown:
-                library.enable_progress_bar()

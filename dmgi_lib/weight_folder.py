@@ -12,10 +12,13 @@ import copy
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
+import transformers
 from diffusers import ModelMixin
 
 from dmgi_lib.presets import MINI
@@ -184,6 +187,21 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
     temporary.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, folder / "model_index.json")
     return index
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Loading takes about a second; the libraries' bars for each part only fill notebooks."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, was_shown in zip(libraries, shown, strict=True):
+            if was_shown:
+                library.enable_progress_bar()
 
 
 def _read_json(path: Path) -> dict:

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
-from transformers.utils import logging
 
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.evaluation import metrics
@@ -21,6 +20,7 @@ from dmgi_lib.evaluation.caption_attributes import claimed
 from dmgi_lib.evaluation.judges import Judges
 from dmgi_lib.evaluation.reading import Reading, summary
 from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.weight_folder import quiet_loading
 
 JUDGED_SIZE = 128  # pixels at which the judges read; larger outputs are reduced to it
 READ_AT_ONCE = 50
@@ -130,13 +130,8 @@ def judged_size(images: Tensor) -> Tensor:
 
 def load_clip(folder: Path) -> CLIPModel:
     """The text-image encoder of a weights folder, in fp32, without the library's progress bar."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with quiet_loading():
         return CLIPModel.from_pretrained(folder / "image_encoder", dtype=torch.float32).eval()
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 @torch.no_grad()

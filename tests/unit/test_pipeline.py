@@ -10,6 +10,7 @@ from tiny_models import controlnet, face_mask, generator, mapping_network, pipel
 
 from dmgi_lib import DMGIPipeline
 from dmgi_lib.masks import flip_mask
+from dmgi_lib.presets import MINI
 from dmgi_lib.weight_folder import check_safetensors, check_weights, write_model_index
 
 PROMPT = "a smiling young woman with blond hair"
@@ -48,6 +49,26 @@ def test_latents_are_m_times_gamma_plus_beta_through_g(pipe):
     m_only = pipeline(style_modulation=None)
     other = m_only(PROMPT, mask=face_mask(), generator=seeded(), output_type="pt")
     assert not torch.allclose(out.latents, other.latents)
+
+
+def test_detail_psi_truncates_the_last_row_and_is_kept_with_the_model(pipe, tmp_path):
+    def drawn(model, **options):
+        return model(PROMPT, mask=face_mask(), exit_step=0, output_type="pt", **options)
+
+    default, predicted = drawn(pipe), drawn(pipe, detail_psi=1.0)
+    assert pipe.config.detail_psi == MINI.detail_psi == 0.5
+    w_avg = pipe.generator.mean_latent
+    assert torch.equal(default.latents[:, :-1], predicted.latents[:, :-1])
+    half_way = (predicted.latents[:, -1] + w_avg) / 2
+    torch.testing.assert_close(default.latents[:, -1], half_way)
+    assert not torch.allclose(default.images, predicted.images, atol=1e-4)
+    own = drawn(pipe, detail_psi=0)
+    assert torch.equal(own.latents[:, -1], w_avg.expand_as(half_way))
+    pipeline(detail_psi=0.25).save_pretrained(tmp_path)
+    index = write_model_index(tmp_path)
+    assert index["detail_psi"] == 0.25
+    again = drawn(DMGIPipeline.from_pretrained(tmp_path))
+    torch.testing.assert_close(again.latents, drawn(pipe, detail_psi=0.25).latents)
 
 
 def test_same_seed_same_image(pipe):
@@ -206,6 +227,8 @@ def test_bad_prompts(pipe, prompt):
         ({"mask": face_mask(), "num_inference_steps": 0}, "num_inference_steps"),
         ({"mask": face_mask(), "num_images_per_prompt": 0}, "num_images_per_prompt"),
         ({"mask": face_mask(), "output_type": "jpg"}, "'jpg'"),
+        ({"mask": face_mask(), "detail_psi": 1.5}, "detail_psi came as 1.5; .* 0 to 1"),
+        ({"mask": face_mask(), "detail_psi": float("nan")}, "detail_psi came as nan"),
         ({"mask": face_mask(), "generator": [seeded()] * 2}, "2 generators"),
     ],
 )

@@ -44,7 +44,7 @@ def test_m_alone_and_modulation(pipe, study):
     assert torch.equal(w_m, pipe.mapping_network(study.features[1].h))
     gamma, beta = study.modulation(1, pipe.style_modulation)
     both = study.codes(1, pipe.mapping_network, pipe.style_modulation)
-    assert torch.equal(both, w_m * gamma + beta)
+    assert torch.equal(both, w_m * gamma + beta)  # as predicted: drawing truncates them
 
 
 def test_early_and_leaking_studies(pipe, truth):

@@ -8,6 +8,7 @@ from dmgi_lib.style_modulation import (
     StyleModulationNetwork,
     modulate,
     pool_attention,
+    truncate_detail,
 )
 
 
@@ -39,6 +40,16 @@ def test_starts_as_the_identity(paths, average):
 def test_modulate_by_hand():
     w, gamma, beta = (torch.full((1, 1, 2), v) for v in (3.0, 2.0, -1.0))
     assert modulate(w, gamma, beta).tolist() == [[[5.0, 5.0]]]
+
+
+def test_truncation_of_detail_moves_the_last_row_alone():
+    w = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]])
+    w_avg = torch.tensor([1.0, -2.0])
+    assert truncate_detail(w, w_avg, 1.0) is w
+    half = truncate_detail(w, w_avg, 0.5)
+    assert torch.equal(half[:, 0], w[:, 0])
+    assert half[:, 1].tolist() == [[2.0, 1.0], [4.0, 3.0]]
+    assert truncate_detail(w, w_avg, 0.0)[:, 1].tolist() == [[1.0, -2.0]] * 2
 
 
 @pytest.mark.parametrize("paths", ["both", "local", "averaged"])

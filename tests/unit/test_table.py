@@ -17,6 +17,7 @@ from dmgi_lib.evaluation.protocol import read
 from dmgi_lib.evaluation.reading import COLUMNS
 from dmgi_lib.evaluation.table_output import read_csv
 from dmgi_lib.evaluation.table_rows import TableConfig
+from dmgi_lib.style_modulation import truncate_detail
 
 KEYS = [
     *("ground_truth", "inversion", "random", "shuffled", "controlnet", "encoder", "encoder_text"),
@@ -170,6 +171,31 @@ def test_each_row_gets_the_inputs_that_it_says(tmp_path, monkeypatch):
     for i in range(4):  # caption and mask of one and the same other person
         j = truth.prompts.index(prompts[i])
         assert j != i and torch.equal(inputs[i], truth.masks[j])
+
+
+def test_defaults_of_a_call_make_anew_only_the_rows_that_they_change(tmp_path):
+    def files(**changes):
+        made = tiny_table(tmp_path)
+        made.pipe.register_to_config(**changes)
+        return {row.key: made.files._path(row.key, "", row.made_from) for row in made.rows()}
+
+    before, after = files(), files(detail_psi=1.0)
+    kept = {key for key in before if before[key] == after[key]}
+    assert kept == {"ground_truth", "inversion", "random", "controlnet"}
+    guided = files(guidance_scale=4.0)
+    changed = {key for key in before if before[key] != guided[key]}
+    assert changed == {"shuffled", "controlnet", "exit_0", "exit_1", "exit_3"}
+
+
+def test_codes_of_the_mask_encoder_are_truncated_too(tmp_path):
+    made, drawn = tiny_table(tmp_path), {}
+    G, w = made.pipe.generator, made.mask_encoder(made.truth.masks)
+    for psi in (1.0, 0.5):
+        made.pipe.register_to_config(detail_psi=psi)
+        drawn[psi] = made.drawn_by_encoder(0)
+        expected = G.synthesis(truncate_detail(w, G.mean_latent, psi), noise_mode="const")
+        torch.testing.assert_close(drawn[psi], expected.clamp(-1, 1))
+    assert not torch.allclose(drawn[1.0], drawn[0.5], atol=1e-4)
 
 
 def test_exits_are_first_middle_and_last_unless_asked_otherwise(tmp_path):
