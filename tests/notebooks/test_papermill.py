@@ -108,6 +108,7 @@ def test_style_modulation_with_other_parameters(tmp_path):
     assert numbers["gamma_rms_shipped"] > 1e-3 and numbers["beta_rms_shipped"] > 1e-3
     assert numbers["word_moves_M"] > 0 and numbers["word_moves_gamma"] > 0
     assert numbers["spread_in_hair"] > numbers["spread_elsewhere"]
+    assert numbers["last_row_shift"] > 3 * numbers["last_row_spread"]  # nearly alike for all
 
 
 def test_multi_step_training_with_other_parameters(tmp_path):
