@@ -99,8 +99,8 @@ def truncate_detail(w: torch.Tensor, w_avg: torch.Tensor, psi: float) -> torch.T
     """Draws the last row of w (B, num_ws, w_dim) towards w_avg, as StyleGAN truncates codes.
 
     The last row styles only G's last toRGB, which adds the detail of the full resolution. Networks
-    trained to come near a picture learn to fade it, since a wrong detail costs more than a missing
-    one; codes of G's own faces lie about w_avg there too. Our choice (not in the paper).
+    trained to come near a picture learn to fade it, presumably since a wrong detail costs more than
+    a missing one; codes of G's own faces lie about w_avg there too. Our choice (not in the paper).
 
     Args:
         psi: 1 leaves w as it is, 0 puts w_avg (w_dim,) into its last row.
