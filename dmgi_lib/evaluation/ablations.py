@@ -121,15 +121,19 @@ class Ablation:
             "caches": [[cache.manifest, len(cache)] for cache in caches],
         }
 
-        def make(step: int) -> tuple[Tensor, Reading]:
-            images = self.study.images(step, **self.networks(choice))
-            seed, tokenizer = self.budget.seed, self.study.pipe.tokenizer
-            return images, read(images, self.truth, self.judges, seed, self.clip, tokenizer)
+        def draw(part: slice, step: int) -> Tensor:
+            return self.study.images(step, **self.networks(choice))[part]
 
-        return {
-            step: self.files.row(f"{key}_{step}", name, functools.partial(make, step), **facts)
-            for step in self.exits
-        }
+        def read_all(images: Tensor) -> Reading:
+            seed, tokenizer = self.budget.seed, self.study.pipe.tokenizer
+            return read(images, self.truth, self.judges, seed, self.clip, tokenizer)
+
+        n = len(self.truth.images)
+        found = {}
+        for step in self.exits:
+            of = functools.partial(draw, step=step)
+            found[step] = self.files.row(f"{key}_{step}", name, of, read_all, n, n, **facts)
+        return found
 
     def _stage(self, stage: int, choice: Choice, before: dict[str, Any]) -> dict[str, Any]:
         """The averaged networks that a stage trains, from those of the stages before."""

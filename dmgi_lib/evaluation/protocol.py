@@ -100,7 +100,8 @@ def draw(
     steps = num_inference_steps or pipe.config.num_inference_steps
     results: list[tuple[Tensor, Tensor | None]] = []
     starts = range(0, len(prompts), batch_size)
-    for start in tqdm(starts, desc=f"exit_step {exit_step % steps}", disable=None, leave=False):
+    hidden = None if len(starts) > 1 else True
+    for start in tqdm(starts, desc=f"exit_step {exit_step % steps}", disable=hidden, leave=False):
         part = slice(start, start + batch_size)
         seeds = range(seed + start, seed + start + len(prompts[part]))
         visual: dict[str, Any] = {condition: list(inputs[part])}
@@ -209,10 +210,10 @@ def score(
 
 
 @torch.no_grad()
-def random_faces(pipe: DMGIPipeline, n: int, seed: int) -> Tensor:
-    """Floor: n faces of G that know neither mask nor text, (n, 3, 128, 128)."""
+def random_faces(pipe: DMGIPipeline, n: int, seed: int, part: slice = slice(None)) -> Tensor:
+    """Floor: n faces of G that know neither mask nor text, (n, 3, 128, 128), or a part of them."""
     rng = torch.Generator().manual_seed(seed)
-    z = torch.randn(n, pipe.generator.config.z_dim, generator=rng)
+    z = torch.randn(n, pipe.generator.config.z_dim, generator=rng)[part]
     faces = [
         pipe.generator.synthesis(pipe.generator.mapping(part, None), noise_mode="const")
         for part in z.split(25)

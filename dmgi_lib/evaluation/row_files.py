@@ -1,10 +1,11 @@
 """Rows of a table, each drawn and read once and kept in a file of its own: a killed run goes on.
 
     files = RowFiles(Path("runs/table"), weights=folder_hash(folder), n=500)
-    row = files.row("exit_0", "DMGI, exit step 0", draw_and_read, condition="mask")
+    row = files.row("exit_0", "DMGI, exit step 0", draw, read, 500, condition="mask")
 
-A file's name holds a hash of all that the row was made from, so other weights, samples or options
-never meet an old file. To make a row anew under equal ones, delete its file.
+Pictures are drawn in parts, which are kept until their row is read. A file's name holds a hash of
+all that the row was made from, so other weights, samples or options never meet an old file. To make
+a row anew under equal ones, delete its file.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.evaluation.reading import Reading
@@ -61,23 +64,39 @@ class RowFiles:
         sweep(folder, "*")
 
     def row(
-        self, key: str, name: str, make: Callable[[], tuple[Tensor, Reading]], **made_from: Any
+        self,
+        key: str,
+        name: str,
+        draw: Callable[[slice], Tensor],
+        read: Callable[[Tensor], Reading],
+        n: int,
+        at_once: int = 25,
+        **made_from: Any,
     ) -> FinishedRow:
-        """The row of that key: from its file, else by `make`, and then its file is written.
+        """The row of that key: from its file, else drawn and read, and then its file is written.
 
         Args:
             key:       of letters, digits and underscores.
-            make:      returns the pictures (N, 3, 128, 128) in [-1, 1] and their reading.
+            draw:      makes some of the row's pictures (n, 3, 128, 128) in [-1, 1].
+            read:      reads all of them.
+            n:         of pictures.
+            at_once:   asked of `draw`; what it returned is kept if the run is killed.
             made_from: what this row depends on besides the facts of all rows.
         """
         path = self._path(key, "safetensors", made_from)
         if not path.exists():
+            starts = tqdm(range(0, n, at_once), desc=name, disable=None, leave=False)
+            parts = [_part(path, slice(start, min(start + at_once, n)), draw) for start in starts]
             begin = time.perf_counter()
-            pictures, reading = make()
+            pictures = torch.cat([part for part, _ in parts])
+            reading = read(pictures)
+            minutes = sum(took for _, took in parts) + (time.perf_counter() - begin) / 60
             tensors = {name: value.clone().contiguous() for name, value in vars(reading).items()}
             tensors["pictures"] = to_uint8(pictures[:SHOWN]).contiguous()
-            note = {"minutes": f"{(time.perf_counter() - begin) / 60:.3f}"}
+            note = {"minutes": f"{minutes:.3f}"}
             write_whole(path, lambda target: save_file(tensors, target, note))
+        for part in self.folder.glob(f"{path.stem}.*{path.suffix}"):
+            part.unlink()
         with safe_open(path, framework="pt") as file:
             held = {field: file.get_tensor(field) for field in file.keys()}
             minutes = float(file.metadata()["minutes"])
@@ -98,6 +117,18 @@ class RowFiles:
         facts = json.dumps(self.facts | made_from, sort_keys=True)
         digest = hashlib.sha256(facts.encode()).hexdigest()[:10]
         return self.folder / f"{key}-{digest}.{suffix}"
+
+
+def _part(row: Path, part: slice, draw: Callable[[slice], Tensor]) -> tuple[Tensor, float]:
+    """Some pictures of a row, from their file or drawn now, and the minutes that they took."""
+    path = row.with_suffix(f".{part.start}-{part.stop}{row.suffix}")
+    if not path.exists():
+        begin = time.perf_counter()
+        tensors = {"pictures": draw(part).contiguous()}
+        note = {"minutes": f"{(time.perf_counter() - begin) / 60:.3f}"}
+        write_whole(path, lambda target: save_file(tensors, target, note))
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("pictures"), float(file.metadata()["minutes"])
 
 
 def folder_hash(folder: Path, without: Collection[str] = ()) -> str:

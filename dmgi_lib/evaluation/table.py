@@ -4,8 +4,9 @@
 
 One table for each kind of x that the model has networks for: runs/table1.csv for masks,
 runs/table1_scribble.csv for scribbles, each with a figure. Every row is kept in a file of its own
-under --rows, so a run that was killed goes on after its last finished row. The columns are the
-paper's, computed with the kit's own extractors, so no number compares with the paper's.
+under --rows, and a row's pictures while it is drawn, so a run that was killed goes on where it was.
+The columns are the paper's, computed with the kit's own extractors, so no number compares with the
+paper's.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import CLIPModel
 
 from dmgi_lib.evaluation import swaps
@@ -70,13 +69,15 @@ class Row:
     Attributes:
         key:       short name, of letters, digits and underscores.
         name:      as printed.
-        draw:      makes its pictures (K, 3, 128, 128): all N, or the first K where they are dear.
+        draw:      makes some of its pictures (n, 3, 128, 128).
+        count:     of its pictures: all N, or fewer where they are dear.
         made_from: what they depend on besides weights, test samples and seed.
     """
 
     key: str
     name: str
-    draw: Callable[[], Tensor]
+    draw: Callable[[slice], Tensor]
+    count: int
     made_from: dict[str, Any] = field(default_factory=dict)
 
 
@@ -138,39 +139,43 @@ class Table:
             "guidance_scale": defaults["guidance_scale"],
         }
         count, steps = min(config.n_inversion, n), config.inversion_steps
-        yield Row("ground_truth", "ground truth (ceiling of the judges)", lambda: self.truth.images)
+        truth = "ground truth (ceiling of the judges)"
+        yield Row("ground_truth", truth, self.truth.images.__getitem__, n)
         yield Row(
             "inversion",
             "W+ optimisation (ceiling of G)",
-            lambda: self.inverted(count),
+            self.inverted,
+            count,
             {"count": count, "steps": steps, "perceptual": self.perceptual is not None},
         )
-        yield Row("random", "random face (floor)", lambda: random_faces(self.pipe, n, config.seed))
+        floor = functools.partial(random_faces, self.pipe, n, config.seed)
+        yield Row("random", "random face (floor)", floor, n)
         order = np.random.default_rng(config.seed).permutation(n)
         moved = self.truth.taken(np.roll(order, 1)[np.argsort(order)])
-        yield Row("shuffled", "others' inputs (floor)", lambda: self.drawn(truth=moved), x)
+        others = functools.partial(self.drawn, truth=moved)
+        yield Row("shuffled", "others' inputs (floor)", others, n, x)
         yield Row(
             "controlnet",
             f"ControlNet alone, {config.controlnet_steps} steps",
             self.controlnet_alone,
+            n,
             controlnet | {"steps": config.controlnet_steps},
         )
         if self.mask_encoder is not None and config.condition == "mask":
-            yield Row(
-                "encoder", "mask encoder (pSp style)", lambda: self.drawn_by_encoder(0), encoder
-            )
+            yield Row("encoder", "mask encoder (pSp style)", self.drawn_by_encoder, n, encoder)
             yield Row(
                 "encoder_text",
                 "mask encoder + text optimisation (TediGAN style)",
-                lambda: self.drawn_by_encoder(config.text_steps),
+                functools.partial(self.drawn_by_encoder, text_steps=config.text_steps),
+                n,
                 encoder | {"steps": config.text_steps},
             )
         for model in self.earlier:
             of = functools.partial(self.drawn, pipe=model.pipe)
-            yield Row(model.key, model.name, of, x | {"model": model.made_from})
+            yield Row(model.key, model.name, of, n, x | {"model": model.made_from})
         for step in self.exits:
             name = f"DMGI{', multi-step' * self.multi_step}, exit step {step} of {self.last}"
-            yield Row(f"exit_{step}", name, functools.partial(self.drawn, exit_step=step), x)
+            yield Row(f"exit_{step}", name, functools.partial(self.drawn, exit_step=step), n, x)
 
     @property
     def of_x(self) -> dict[str, Any]:
@@ -182,14 +187,13 @@ class Table:
         """Settings that rows drawn from x are made with."""
         return {name: self.pipe.config[name] for name in CALL_DEFAULTS}
 
-    def finished(self, row: Row) -> FinishedRow:
-        """The row, drawn and read, or as its file holds it."""
-
-        def make() -> tuple[Tensor, Reading]:
-            images = row.draw()
-            return images, self.read(images, self.truth.taken(np.arange(len(images))))
-
-        return self.files.row(row.key, row.name, make, **row.made_from)
+    def finished(self, row: Row, against: GroundTruth | None = None) -> FinishedRow:
+        """The row, drawn and read against samples (its own ones), or as its file holds it."""
+        truth = against or self.truth.taken(np.arange(row.count))
+        read, at_once = functools.partial(self.read, truth=truth), self.config.batch_size
+        return self.files.row(
+            row.key, row.name, row.draw, read, row.count, at_once, **row.made_from
+        )
 
     def seconds(self) -> dict[str, float]:
         """Of one face at batch 1: each exit, and ControlNet alone. See `seconds_a_face`."""
@@ -213,15 +217,11 @@ class Table:
             "text": (mixed["text"], mixed["text"]),
             "mask": (mixed["mask"], mixed["mask"]),
         }
-        readings = {}
+        readings, count = {}, len(self.truth.images)
         for name, (drawn_for, against) in plan.items():
-
-            def make(a: GroundTruth = drawn_for, b: GroundTruth = against) -> Any:
-                images = self.drawn(truth=a)
-                return images, self.read(images, b)
-
-            key = f"swap_{name}"
-            readings[name] = self.files.row(key, key, make, **self.of_x, **self.defaults).reading
+            of = functools.partial(self.drawn, truth=drawn_for)
+            row = Row(f"swap_{name}", f"swap_{name}", of, count, self.of_x | self.defaults)
+            readings[name] = self.finished(row, against).reading
         giver = self.truth.taken(swaps.givers(self.truth, self.config.seed)).attributes
         return swaps.findings(own, giver=giver, seed=self.config.seed, **readings)
 
@@ -231,55 +231,56 @@ class Table:
 
     def drawn(
         self,
+        part: slice,
         exit_step: int = -1,
         truth: GroundTruth | None = None,
         pipe: DMGIPipeline | None = None,
     ) -> Tensor:
-        """I' of a model, by default this one, for samples, by default all."""
-        return self._draw(pipe or self.pipe, truth or self.truth, exit_step)[0]
+        """I' of a model, by default this one, for some samples, by default the own ones."""
+        return self._draw(part, exit_step, truth, pipe)[0]
 
-    def controlnet_alone(self) -> Tensor:
+    def controlnet_alone(self, part: slice) -> Tensor:
         """The diffusion model's own I_0^d, of as many steps as the config says."""
-        denoised = self._draw(self.pipe, self.truth, -1, self.config.controlnet_steps)[1]
+        denoised = self._draw(part, -1, steps=self.config.controlnet_steps)[1]
         assert denoised is not None  # the process ran to its end
         return denoised
 
-    def inverted(self, count: int) -> Tensor:
-        """W+ optimisation on the first `count` images themselves."""
+    def inverted(self, part: slice) -> Tensor:
+        """W+ optimisation on images themselves."""
         config = InversionConfig(steps=self.config.inversion_steps)
-        parts = self.truth.images[:count].split(20)
-        bar = tqdm(parts, desc="W+ optimisation", disable=None, leave=False)
-        options: Any = {"perceptual": self.perceptual, "progress": False}
-        found = (invert(self.pipe.generator, part, config, **options) for part in bar)
-        return torch.cat([judged_size(one.images) for one in found])
+        images = self.truth.images[part]
+        found = invert(self.pipe.generator, images, config, perceptual=self.perceptual)
+        return judged_size(found.images)
 
-    def drawn_by_encoder(self, text_steps: int) -> Tensor:
+    def drawn_by_encoder(self, part: slice, text_steps: int = 0) -> Tensor:
         """G of the mask encoder's codes, moved towards the captions for `text_steps`.
 
         They are truncated before that, as those of M and T are: `detail_psi`.
         """
         assert self.mask_encoder is not None
-        G, psi, images = self.pipe.generator, self.pipe.config.detail_psi, []
-        starts = range(0, len(self.truth.prompts), self.config.batch_size)
-        for start in tqdm(starts, desc="mask encoder", disable=None, leave=False):
-            part = slice(start, start + self.config.batch_size)
-            with torch.no_grad():
-                codes = self.mask_encoder(self.truth.masks[part])
-                codes = truncate_detail(codes, G.mean_latent, psi)
-            if text_steps:
-                likes = text_similarity(self.clip, self.pipe.tokenizer, self.truth.prompts[part])
-                codes = optimise_for_text(G, codes, likes, text_steps)
-            with torch.no_grad():
-                images.append(judged_size(G.synthesis(codes, noise_mode="const")))
-        return torch.cat(images)
+        G = self.pipe.generator
+        with torch.no_grad():
+            codes = self.mask_encoder(self.truth.masks[part])
+            codes = truncate_detail(codes, G.mean_latent, self.pipe.config.detail_psi)
+        if text_steps:
+            likes = text_similarity(self.clip, self.pipe.tokenizer, self.truth.prompts[part])
+            codes = optimise_for_text(G, codes, likes, text_steps)
+        with torch.no_grad():
+            return judged_size(G.synthesis(codes, noise_mode="const"))
 
     def inputs(self, truth: GroundTruth) -> Tensor:
         """x of samples, (N, 128, 128) class ids or strokes."""
         return truth.masks if self.config.condition == "mask" else truth.scribbles
 
     def _draw(
-        self, pipe: DMGIPipeline, truth: GroundTruth, exit_step: int, steps: int | None = None
+        self,
+        part: slice,
+        exit_step: int,
+        truth: GroundTruth | None = None,
+        pipe: DMGIPipeline | None = None,
+        steps: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        config = self.config
-        batch = (config.seed, config.batch_size, config.condition)
-        return draw(pipe, truth.prompts, self.inputs(truth), exit_step, *batch, steps)
+        pipe, truth, config = pipe or self.pipe, truth or self.truth, self.config
+        prompts, inputs = truth.prompts[part], self.inputs(truth)[part]
+        batch = (config.seed + part.start, config.batch_size, config.condition)
+        return draw(pipe, prompts, inputs, exit_step, *batch, steps)

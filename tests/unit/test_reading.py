@@ -80,20 +80,43 @@ def test_a_row_is_made_once_and_comes_back_equal(tmp_path):
     files, made = RowFiles(tmp_path, weights="a", n=10), []
     pictures, read = torch.rand(10, 3, 128, 128) * 2 - 1, reading(10)
 
-    def make():
+    def draw(part):
         made.append(1)
-        return pictures, read
+        return pictures[part]
 
-    first = files.row("exit_0", "exit 0", make, condition="mask")
-    again = RowFiles(tmp_path, n=10, weights="a").row("exit_0", "exit 0", make, condition="mask")
+    row = ("exit_0", "exit 0", draw, lambda images: read, 10)
+    first = files.row(*row, condition="mask")
+    again = RowFiles(tmp_path, n=10, weights="a").row(*row, condition="mask")
     assert made == [1] and len(first.pictures) == SHOWN
     assert torch.equal(first.pictures[0], ((pictures[0] + 1) * 127.5).round().to(torch.uint8))
     for name, value in vars(read).items():
         assert torch.equal(getattr(again.reading, name), value), name
     # anything else that it is made from makes another file
-    files.row("exit_0", "exit 0", make, condition="scribble")
-    RowFiles(tmp_path, weights="b", n=10).row("exit_0", "exit 0", make, condition="mask")
+    files.row(*row, condition="scribble")
+    RowFiles(tmp_path, weights="b", n=10).row(*row, condition="mask")
     assert made == [1] * 3 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_killed_row_goes_on_after_its_last_part(tmp_path):
+    pictures, asked = torch.rand(5, 3, 128, 128) * 2 - 1, []
+
+    def draw(part):
+        asked.append((part.start, part.stop))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return pictures[part]
+
+    def read(images):
+        assert torch.equal(images, pictures)  # parts come back bitwise
+        return reading(5)
+
+    row = ("exit_0", "exit 0", draw, read, 5, 2)
+    with pytest.raises(KeyboardInterrupt):
+        RowFiles(tmp_path).row(*row)
+    assert len(list(tmp_path.iterdir())) == 2
+    RowFiles(tmp_path).row(*row)
+    assert asked == [(0, 2), (2, 4), (4, 5), (4, 5)]
+    assert len(list(tmp_path.iterdir())) == 1  # parts go when the row is there
 
 
 def test_numbers_are_kept_too_and_a_failure_leaves_nothing(tmp_path):
@@ -101,11 +124,11 @@ def test_numbers_are_kept_too_and_a_failure_leaves_nothing(tmp_path):
     assert files.numbers("seconds", lambda: {"exit_0": 0.5}) == {"exit_0": 0.5}
     assert files.numbers("seconds", lambda: pytest.fail("made again")) == {"exit_0": 0.5}
 
-    def broken():
+    def broken(part):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
-        files.row("exit_0", "exit 0", broken)
+        files.row("exit_0", "exit 0", broken, lambda images: reading(4), 4)
     assert len(list((tmp_path / "deep").iterdir())) == 1
 
 

@@ -127,11 +127,11 @@ def test_a_killed_run_keeps_its_finished_rows(tmp_path, monkeypatch):
     made = tiny_table(tmp_path)
     drawn = []
 
-    def faces(pipe, n, seed):
+    def faces(pipe, n, seed, part):
         drawn.append("random")
         if len(drawn) == 1:
             raise KeyboardInterrupt
-        return torch.zeros(n, 3, 128, 128)
+        return torch.zeros(n, 3, 128, 128)[part]
 
     monkeypatch.setattr(table_rows, "random_faces", faces)
     rows = {row.key: row for row in made.rows()}
@@ -159,7 +159,7 @@ def test_each_row_gets_the_inputs_that_it_says(tmp_path, monkeypatch):
     for row in made.rows():
         key = row.key
         if key in ("shuffled", "controlnet", "m_only") or key.startswith("exit"):
-            row.draw()
+            row.draw(slice(0, 4))
     truth = made.truth
     for key, (prompts, inputs, exit_step, steps, condition, pipe) in calls.items():
         assert condition == "mask" and steps == (6 if key == "controlnet" else None)
@@ -171,6 +171,15 @@ def test_each_row_gets_the_inputs_that_it_says(tmp_path, monkeypatch):
     for i in range(4):  # caption and mask of one and the same other person
         j = truth.prompts.index(prompts[i])
         assert j != i and torch.equal(inputs[i], truth.masks[j])
+
+
+def test_parts_of_a_row_are_parts_of_what_is_drawn_at_once(tmp_path):
+    made = tiny_table(tmp_path)
+    for row in made.rows():
+        if row.key in ("ground_truth", "random", "shuffled", "controlnet", "encoder", "exit_3"):
+            whole = row.draw(slice(0, 4))
+            parts = [row.draw(slice(0, 3)), row.draw(slice(3, 4))]
+            torch.testing.assert_close(torch.cat(parts), whole, msg=row.key)
 
 
 def test_defaults_of_a_call_make_anew_only_the_rows_that_they_change(tmp_path):
@@ -192,7 +201,7 @@ def test_codes_of_the_mask_encoder_are_truncated_too(tmp_path):
     G, w = made.pipe.generator, made.mask_encoder(made.truth.masks)
     for psi in (1.0, 0.5):
         made.pipe.register_to_config(detail_psi=psi)
-        drawn[psi] = made.drawn_by_encoder(0)
+        drawn[psi] = made.drawn_by_encoder(slice(0, 4))
         expected = G.synthesis(truncate_detail(w, G.mean_latent, psi), noise_mode="const")
         torch.testing.assert_close(drawn[psi], expected.clamp(-1, 1))
     assert not torch.allclose(drawn[1.0], drawn[0.5], atol=1e-4)
