@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,10 @@ def show_tables(
 
 
 def show_scores(
-    rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], height: float = 0.3
+    rows: Mapping[str, Mapping[str, Any]],
+    columns: Sequence[str],
+    height: float = 0.3,
+    lower_is_better: Collection[str] = (),
 ) -> Any:
     """Bars with 95 % intervals, a panel a column and a bar a row, in the order given.
 
@@ -208,6 +211,7 @@ def show_scores(
         rows: name → one row as `evaluation.protocol.score` returns it.
         columns: of the rows; "<column> low" and "<column> high" are drawn where they are known.
         height: inches a bar.
+        lower_is_better: columns whose titles say so.
     """
     import matplotlib.pyplot as plt
 
@@ -227,7 +231,8 @@ def show_scores(
         for i, row in enumerate(rows.values()):
             if f"{column} low" in row:
                 axis.plot([row[f"{column} low"], row[f"{column} high"]], [i, i], "k", lw=1.5)
-        axis.set_title(column, fontsize=9)
+        note = "\nlower is better" if column in lower_is_better else ""
+        axis.set_title(column + note, fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3, axis="x")
     axes[0, 0].set_yticks(places, list(rows), fontsize=8)

@@ -41,6 +41,10 @@ def test_scores_are_bars_with_intervals():
     assert [bar.get_width() for bar in axis.patches] == [0.6, 0.2]
     assert [line.get_xdata().tolist() for line in axis.lines] == [[0.5, 0.7]]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["ours", "floor"]
+    assert axis.get_title() == "mIoU"
+    rows = {"ours": {"mIoU": 0.6, "FID": 1.0}}
+    axes = show_scores(rows, ["mIoU", "FID"], lower_is_better=("FID",)).axes
+    assert [axis.get_title() for axis in axes] == ["mIoU", "FID\nlower is better"]
 
 
 def test_explorer_redraws_for_every_choice():
