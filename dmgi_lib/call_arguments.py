@@ -1,4 +1,4 @@
-"""How a pipeline call pairs its prompts, conditions and noise, and hands images back."""
+"""How a pipeline call reads its x, pairs it with prompts and noise, and hands images back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,25 @@ import torch
 from PIL import Image
 
 from dmgi_lib.dataset import to_uint8
+from dmgi_lib.masks import load_mask, load_scribble, mask_to_rgb, scribble_to_rgb
 
 OUTPUT_TYPES = ("pil", "np", "pt")
+
+
+def visual_input(mask: Any, scribble: Any, size: int) -> tuple[str, torch.Tensor]:
+    """("mask" | "scribble", pictures (C, 3, size, size) in [0, 1]) of what a call was given."""
+    if (mask is None) == (scribble is None):
+        raise ValueError(
+            f"{'neither' if mask is None else 'both'} mask and scribble came; expected exactly"
+            " one: pipe(prompt, mask=...) or pipe(prompt, scribble=...)."
+        )
+    kind, given = ("mask", mask) if mask is not None else ("scribble", scribble)
+    items = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not items:
+        raise ValueError(f"an empty list of {kind}s came; expected at least one.")
+    if kind == "mask":
+        return kind, mask_to_rgb(torch.stack([load_mask(item, size) for item in items]))
+    return kind, scribble_to_rgb(torch.stack([load_scribble(item, size) for item in items]))
 
 
 def paired(prompts: int, conditions: int, copies: int) -> tuple[list[int], list[int]]:

@@ -18,11 +18,10 @@ from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DC
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from dmgi_lib.call_arguments import OUTPUT_TYPES, formatted, noise_sources, paired
+from dmgi_lib.call_arguments import OUTPUT_TYPES, formatted, noise_sources, paired, visual_input
 from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.mapping_network import MappingNetwork
-from dmgi_lib.masks import load_mask, load_scribble, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.presets import MINI, PAPER, load_paper_components, weights_folder
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize, word_maps
 from dmgi_lib.style_modulation import (
@@ -230,7 +229,7 @@ class DMGIPipeline(DiffusionPipeline):
             self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         )
         last = check_exit_step(exit_step, steps)
-        kind, condition = self._condition(mask, scribble)
+        kind, condition = visual_input(mask, scribble, self.image_size)
         psi = self.config.detail_psi if detail_psi is None else detail_psi
         self._check_call(output_type, num_images_per_prompt, kind, psi)
         encoder = self.encoder(kind)
@@ -312,19 +311,3 @@ class DMGIPipeline(DiffusionPipeline):
                     " data_prep.priors.train_stylegan2 for generator) or pass it:"
                     f" from_pretrained(..., {name}=...)."
                 )
-
-    def _condition(self, mask: Any, scribble: Any) -> tuple[str, torch.Tensor]:
-        """("mask" | "scribble", pictures (C, 3, H, W) in [0, 1])."""
-        if (mask is None) == (scribble is None):
-            raise ValueError(
-                f"{'neither' if mask is None else 'both'} mask and scribble came; expected exactly"
-                " one: pipe(prompt, mask=...) or pipe(prompt, scribble=...)."
-            )
-        kind, given = ("mask", mask) if mask is not None else ("scribble", scribble)
-        items = list(given) if isinstance(given, (list, tuple)) else [given]
-        if not items:
-            raise ValueError(f"an empty list of {kind}s came; expected at least one.")
-        if kind == "mask":
-            return kind, mask_to_rgb(torch.stack([load_mask(m, self.image_size) for m in items]))
-        strokes = torch.stack([load_scribble(s, self.image_size) for s in items])
-        return kind, scribble_to_rgb(strokes)
