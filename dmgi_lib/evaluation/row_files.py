@@ -96,7 +96,7 @@ class RowFiles:
             note = {"minutes": f"{minutes:.3f}"}
             write_whole(path, lambda target: save_file(tensors, target, note))
         for part in self.folder.glob(f"{path.stem}.*{path.suffix}"):
-            part.unlink()
+            part.unlink(missing_ok=True)
         with safe_open(path, framework="pt") as file:
             held = {field: file.get_tensor(field) for field in file.keys()}
             minutes = float(file.metadata()["minutes"])

@@ -85,7 +85,7 @@ def test_the_table_draws_for_one_and_reads_against_the_other(tmp_path, monkeypat
     monkeypatch.setattr(table_rows, "draw", draw)
     read = []
     original = made.read
-    monkeypatch.setattr(made, "read", lambda i, t: read.append(t) or original(i, t))
+    monkeypatch.setattr(made, "read", lambda i, truth: read.append(truth) or original(i, truth))
     found = made.swaps(reading(4))
     mixed = swaps.exchanged(made.truth, 0)
     truth = made.truth
