@@ -39,10 +39,10 @@ class TableConfig:
         condition:        "mask" or "scribble", the kind of x.
         exit_steps:       of the full method, besides the first and the last; empty: the middle.
         controlnet_steps: of the row that is ControlNet alone.
-        n_inversion:      test identities of the W+ ceiling, which costs minutes.
+        n_inversion:      test identities of the W+ ceiling, the dearest row.
         inversion_steps:  of its optimiser.
         text_steps:       of the text optimisation after the mask encoder.
-        batch_size:       images drawn at once.
+        batch_size:       images drawn at once; the noise of W+ optimisation depends on it.
         seed:             image i starts from noise of seed + i in every row.
     """
 
@@ -139,14 +139,19 @@ class Table:
             "guidance_scale": defaults["guidance_scale"],
         }
         count, steps = min(config.n_inversion, n), config.inversion_steps
-        truth = "ground truth (ceiling of the judges)"
-        yield Row("ground_truth", truth, self.truth.images.__getitem__, n)
+        own = self.truth.images.__getitem__
+        yield Row("ground_truth", "ground truth (ceiling of the judges)", own, n)
         yield Row(
             "inversion",
             "W+ optimisation (ceiling of G)",
             self.inverted,
             count,
-            {"count": count, "steps": steps, "perceptual": self.perceptual is not None},
+            {
+                "count": count,
+                "steps": steps,
+                "perceptual": self.perceptual is not None,
+                "batch_size": config.batch_size,
+            },
         )
         floor = functools.partial(random_faces, self.pipe, n, config.seed)
         yield Row("random", "random face (floor)", floor, n)

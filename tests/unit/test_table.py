@@ -183,8 +183,9 @@ def test_parts_of_a_row_are_parts_of_what_is_drawn_at_once(tmp_path):
 
 
 def test_defaults_of_a_call_make_anew_only_the_rows_that_they_change(tmp_path):
-    def files(**changes):
-        made = tiny_table(tmp_path)
+    def files(batch_size=25, **changes):
+        sizes = {"n_inversion": 2, "inversion_steps": 2, "batch_size": batch_size}
+        made = tiny_table(tmp_path, config=TableConfig(**sizes))
         made.pipe.register_to_config(**changes)
         return {row.key: made.files._path(row.key, "", row.made_from) for row in made.rows()}
 
@@ -194,6 +195,8 @@ def test_defaults_of_a_call_make_anew_only_the_rows_that_they_change(tmp_path):
     guided = files(guidance_scale=4.0)
     changed = {key for key in before if before[key] != guided[key]}
     assert changed == {"shuffled", "controlnet", "exit_0", "exit_1", "exit_3"}
+    parted = files(batch_size=2)
+    assert {key for key in before if before[key] != parted[key]} == {"inversion"}
 
 
 def test_codes_of_the_mask_encoder_are_truncated_too(tmp_path):
