@@ -88,9 +88,9 @@ def method(pipe: DMGIPipeline, faces: FaceDataset) -> None:
     out = pipe(text, mask=mask, generator=noise(1), return_attention=True)
     maps = out.attention[0]
 
-    figure, axis = plt.subplots(figsize=(12, 4.2))
-    axis.set_xlim(0, 12)
-    axis.set_ylim(0, 4.2)
+    figure, axis = plt.subplots(figsize=(14.5, 4.8))
+    axis.set_xlim(0, 12.1)
+    axis.set_ylim(0, 3.7)
     axis.set_axis_off()
 
     def picture(image: Any, x: float, y: float, size: float, title: str, **kwargs: Any) -> None:
@@ -113,7 +113,7 @@ def method(pipe: DMGIPipeline, faces: FaceDataset) -> None:
             )
         )
         if text:
-            middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.12)
+            middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.2)
             axis.text(*middle, text, ha="center", fontsize=9.5, color="#22303f")
 
     picture(colors(mask), 0.1, 0.75, 1.15, "mask x", interpolation="nearest")
@@ -124,7 +124,7 @@ def method(pipe: DMGIPipeline, faces: FaceDataset) -> None:
     arrow((1.3, 1.35), (2.05, 1.6))
     box(5.75, 2.75, 1.55, 0.75, "M\nmapping network", TRAINED)
     box(5.75, 0.65, 1.55, 0.9, "T\nstyle modulation\nnetwork", TRAINED)
-    arrow((3.9, 2.6), (5.7, 3.15), "$h_t$ middle features")
+    arrow((3.9, 2.6), (5.7, 3.15), "$h_t$")
     arrow((3.9, 1.5), (4.35, 1.2))
     for k, word in enumerate(list(maps)[-2:]):
         weight = maps[word].float().numpy()
