@@ -10,8 +10,8 @@ import torch
 
 from dmgi_lib import DMGIPipeline
 from dmgi_lib.dataset import FaceDataset, shipped_root, to_float
-from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.presets import MINI
+from dmgi_lib.recognizers import load_judges
 
 PROMPT = "a smiling young woman with {} hair"
 

@@ -1,25 +1,22 @@
 """Training stages on a tiny dataset and tiny random networks."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny_models import face_mask, generator, pipeline
+from tiny_models import generator
+from tiny_training import CONFIG, loop, trainer
 
-from dmgi_lib.dataset import FaceDataset, to_float
-from dmgi_lib.evaluation.caption_attributes import claimed
-from dmgi_lib.evaluation.judges import Recognizer
-from dmgi_lib.masks import flip_mask, mask_to_image
-from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.captions import claimed
+from dmgi_lib.dataset import to_float
+from dmgi_lib.devices import autocast
+from dmgi_lib.masks import flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training import stages
-from dmgi_lib.training.feature_cache import FeatureCache, build
+from dmgi_lib.training.feature_cache import build
 from dmgi_lib.training.features import CacheConfig
-from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import (
     AttributeLoss,
     CodePrior,
@@ -28,60 +25,9 @@ from dmgi_lib.training.losses import (
     step_probabilities,
 )
 from dmgi_lib.training.online_features import OnlineFeatures
-from dmgi_lib.training.precision import autocast
 from dmgi_lib.training.run_files import read_log
 from dmgi_lib.training.stage_terms import mirrored
 from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
-
-CONFIG = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> FaceDataset:
-    root = tmp_path_factory.mktemp("faces")
-    for name in ("images", "masks"):
-        (root / "train" / name).mkdir(parents=True)
-    lines = []
-    for i in range(10):
-        pixels = np.zeros((128, 128, 3), np.uint8)
-        pixels[:, : 12 * i + 6] = (25 * i, 90, 200)
-        Image.fromarray(pixels).save(root / f"train/images/{i:06d}.webp", lossless=True)
-        mask = face_mask()
-        mask[:20, : 10 * i] = 13
-        mask_to_image(mask).save(root / f"train/masks/{i:06d}.png")
-        captions = ["a young woman", "an old man with gray hair"]
-        record = {"id": f"{i:06d}", "identity": i, "captions": captions, "attributes": {}}
-        lines.append(json.dumps(record))
-    (root / "train/metadata.jsonl").write_text("\n".join(lines))
-    return FaceDataset(root)
-
-
-@pytest.fixture(scope="module")
-def pipe() -> DMGIPipeline:
-    torch.set_num_threads(1)
-    return pipeline()
-
-
-@pytest.fixture(scope="module")
-def cache(pipe, dataset, tmp_path_factory) -> FeatureCache:
-    return build(CONFIG, pipe, dataset, tmp_path_factory.mktemp("cache"), views=2, batch_size=3)
-
-
-@pytest.fixture(scope="module")
-def loss_net() -> Recognizer:
-    torch.manual_seed(0)
-    return Recognizer(channels=(4, 8, 8, 8, 8))
-
-
-def loop(run_dir, **options) -> LoopConfig:
-    sizes = {"minutes": 5.0, "batch_size": 4, "log_every": 1} | options
-    return LoopConfig(run_dir=run_dir, **sizes)
-
-
-def trainer(stage, cache, dataset, loss_net, *networks, **options) -> StageTrainer:
-    torch.manual_seed(0)
-    config = StageConfig(stage, held_out=2, **options)
-    return StageTrainer(config, cache, dataset, generator(), loss_net, *networks)
 
 
 def test_early_cache_costs_one_pass_and_cannot_feed_stage_2(pipe, dataset, tmp_path, loss_net):

@@ -7,8 +7,9 @@ import pytest
 import tiny_models
 import torch
 
+from dmgi_lib import recognizers
 from dmgi_lib.dataset import ATTRIBUTES
-from dmgi_lib.evaluation import judges, measure, protocol
+from dmgi_lib.evaluation import measure, protocol
 from dmgi_lib.evaluation.metrics import HairColorReference
 from dmgi_lib.evaluation.word_swap import (
     score_hair_colors,
@@ -101,10 +102,10 @@ def test_a_row_separates_the_own_mask_from_the_masks_of_others():
     truth = ground_truth(4)
     truth.images[:, 0, 0, 0] = torch.arange(4).float()
     torch.manual_seed(0)
-    judged = judges.Judges(
+    judged = recognizers.Judges(
         Oracle(truth.masks),
-        judges.AttributeJudge(channels=(4, 4, 4, 4)).eval(),
-        judges.IdentityJudge(channels=(4, 4, 4, 4)).eval(),
+        recognizers.AttributeJudge(channels=(4, 4, 4, 4)).eval(),
+        recognizers.IdentityJudge(channels=(4, 4, 4, 4)).eval(),
     )
     row = protocol.score(truth.images, truth, judged, seed=0)
     assert row["mIoU"] == row["ACC"] == 1.0
@@ -131,10 +132,10 @@ def test_noise_of_an_image_does_not_depend_on_the_batch_size():
 def test_the_report_says_which_goals_are_missed(tmp_path, monkeypatch):
     truth = ground_truth(3)
     torch.manual_seed(0)
-    judged = judges.Judges(
-        judges.ParserJudge(channels=(4, 4, 4, 4)).eval(),
-        judges.AttributeJudge(channels=(4, 4, 4, 4)).eval(),
-        judges.IdentityJudge(channels=(4, 4, 4, 4)).eval(),
+    judged = recognizers.Judges(
+        recognizers.ParserJudge(channels=(4, 4, 4, 4)).eval(),
+        recognizers.AttributeJudge(channels=(4, 4, 4, 4)).eval(),
+        recognizers.IdentityJudge(channels=(4, 4, 4, 4)).eval(),
     )
     means = torch.tensor([[11.0, 0, 0], [82.0, 0, 0]], dtype=torch.float64)
     covariances = 25 * torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)

@@ -14,7 +14,7 @@ from dmgi_lib.generators.cameras import camera_rays
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.volume_rendering import RenderingConfig
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "parity"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "parity"
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from dmgi_lib.generators.checkpoints import WEIGHTS_NAME
 from dmgi_lib.generators.stylegan2_layers import SynthesisLayer, _ChannelAffine
 
 torch.set_num_threads(1)
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "parity"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "parity"
 
 
 @pytest.fixture(scope="module")

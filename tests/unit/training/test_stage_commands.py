@@ -1,5 +1,4 @@
 """Training stages as commands: what they write, and which checkpoints and features they refuse."""
-# ruff: noqa: F811 (fixtures)
 
 import sys
 from dataclasses import replace
@@ -8,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_stages import CONFIG, cache, dataset, loop, loss_net, pipe, trainer  # noqa: F401
 from tiny_models import controlnet, face_mask, generator, pipeline, unet
+from tiny_training import CONFIG, loop, trainer
 
 from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import stages
 from dmgi_lib.training.feature_cache import build
 from dmgi_lib.training.features import CacheConfig

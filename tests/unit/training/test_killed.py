@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny_models import generator, pipeline
 
 from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import feature_cache
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
@@ -68,7 +68,9 @@ def main() -> None:
 def start(job: str, *folders: Path) -> subprocess.Popen:
     here = Path(__file__).parent
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])]),
+        "PYTHONPATH": os.pathsep.join(
+            str(folder) for folder in (here, here.parent, here.parents[2])
+        ),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-c", "import test_killed; test_killed.main()", job]

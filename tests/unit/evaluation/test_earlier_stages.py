@@ -8,19 +8,19 @@ import json
 import pytest
 import torch
 from table_samples import tiny_clip, tiny_judges
-from test_stages import cache, dataset, loop, loss_net, pipe, trainer  # noqa: F401 (fixtures)
 from tiny_models import generator, pipeline
+from tiny_training import loop, trainer
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation.baselines import MaskEncoder
 from dmgi_lib.evaluation.earlier_stages import earlier_models, last_stage
-from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.evaluation.table import open_table
 from dmgi_lib.evaluation.table_rows import TableConfig
+from dmgi_lib.recognizers import Recognizer
 
 
 @pytest.fixture(scope="module")
-def runs(cache, dataset, loss_net, tmp_path_factory):  # noqa: F811
+def runs(cache, dataset, loss_net, tmp_path_factory):
     """Runs of stages 1 and 2, and the networks that came out."""
     folder = tmp_path_factory.mktemp("runs")
     first = trainer(1, cache, dataset, loss_net)
@@ -30,7 +30,7 @@ def runs(cache, dataset, loss_net, tmp_path_factory):  # noqa: F811
     return folder, m, t
 
 
-def test_rows_of_earlier_stages_hold_their_networks(runs, pipe):  # noqa: F811
+def test_rows_of_earlier_stages_hold_their_networks(runs, pipe):
     folder, m, t = runs
     (m_only, m_and_t), notes = earlier_models(pipe, "mask", folder)
     assert notes == [] and (m_only.key, m_and_t.key) == ("m_only", "m_and_t")
@@ -50,7 +50,7 @@ def test_rows_of_earlier_stages_hold_their_networks(runs, pipe):  # noqa: F811
     assert pipe.style_modulation is not None  # the model itself is left alone
 
 
-def test_without_runs_t_is_taken_out_and_the_table_says_so(pipe, tmp_path):  # noqa: F811
+def test_without_runs_t_is_taken_out_and_the_table_says_so(pipe, tmp_path):
     (alone,), (note,) = earlier_models(pipe, "mask", tmp_path)
     assert alone.name == "DMGI, M only (T taken out)"
     assert alone.pipe.mapping_network is pipe.mapping_network
@@ -58,7 +58,7 @@ def test_without_runs_t_is_taken_out_and_the_table_says_so(pipe, tmp_path):  # n
     assert "mask_stage1 of the training runs holds no checkpoint" in note
 
 
-def test_runs_of_another_generator_or_m_are_refused(runs, cache, dataset, loss_net, tmp_path):  # noqa: F811
+def test_runs_of_another_generator_or_m_are_refused(runs, cache, dataset, loss_net, tmp_path):
     folder, m, _ = runs
     other = pipeline(generator=generator(seed=9))
     _, (note,) = earlier_models(other, "mask", folder)

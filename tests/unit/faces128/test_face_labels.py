@@ -11,8 +11,8 @@ from data_prep.faces128 import captions, styles
 from data_prep.faces128.attributes import FADED, attributes, brow_contrast, brow_rise
 from data_prep.faces128.person import sample_identity, sample_view
 from data_prep.faces128.regions import CLASS
+from dmgi_lib.captions import claimed_attributes
 from dmgi_lib.dataset import ATTRIBUTES
-from dmgi_lib.evaluation.caption_attributes import claimed_attributes
 
 TABLES = (captions.HAVE, captions.WEAR, captions.BE)
 FALSE_TABLES = (captions.FALSE_HAVE, captions.FALSE_BE)

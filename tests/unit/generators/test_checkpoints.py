@@ -19,7 +19,7 @@ from dmgi_lib.generators.official_networks import official_config
 from dmgi_lib.generators.official_pickle import OfficialModule
 
 torch.set_num_threads(1)
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "parity"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "parity"
 
 
 @pytest.mark.parametrize("protocol", [3, 4])

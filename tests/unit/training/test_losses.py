@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_models import generator
 
-from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.masks import CLASSES
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import losses
 
 

@@ -9,9 +9,9 @@ from tiny_models import controlnet, mapping_network, pipeline, style_modulation
 from data_prep.faces128.attributes import attributes
 from data_prep.faces128.captions import captions
 from data_prep.faces128.person import sample_identity, sample_view
+from dmgi_lib.captions import claimed, claimed_attributes
 from dmgi_lib.dataset import ATTRIBUTES
 from dmgi_lib.evaluation import table, table_rows
-from dmgi_lib.evaluation.caption_attributes import claimed, claimed_attributes
 from dmgi_lib.evaluation.earlier_stages import EarlierModel
 from dmgi_lib.evaluation.protocol import read
 from dmgi_lib.evaluation.reading import COLUMNS

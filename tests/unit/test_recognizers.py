@@ -6,14 +6,14 @@ import torch
 from data_prep.priors import train_recognizers
 from data_prep.priors.recognizer_augmentation import augment, degrade, mirror_and_shift
 from data_prep.priors.recognizer_measurements import MEASURE, identity_measurements, true_codes
+from dmgi_lib import recognizers
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset
-from dmgi_lib.evaluation import judges
 from dmgi_lib.training.loop import LoopConfig
 
 
 def test_shapes_of_all_readings():
     image = torch.rand(2, 3, 128, 128) * 2 - 1
-    loss_net = judges.Recognizer().eval()
+    loss_net = recognizers.Recognizer().eval()
     assert [tuple(f.shape[1:]) for f in loss_net.features(image)] == [
         (16, 128, 128),
         (32, 64, 64),
@@ -24,14 +24,14 @@ def test_shapes_of_all_readings():
     read = loss_net(image)
     assert read.parsing.shape == (2, 19, 64, 64) and read.attributes.shape == (2, len(ATTRIBUTES))
     assert read.hair_color.shape == (2, 6) and read.code.shape == (2, 49)
-    parser = judges.ParserJudge().eval()
+    parser = recognizers.ParserJudge().eval()
     maps = parser.parse(image)
     assert maps.shape == (2, 128, 128) and maps.dtype == torch.int64
     assert parser.embedding(image).shape == (2, 128)
-    attributes, colors = judges.AttributeJudge().eval().read(image)
+    attributes, colors = recognizers.AttributeJudge().eval().read(image)
     assert attributes.shape == (2, len(ATTRIBUTES)) and attributes.dtype == torch.bool
-    assert len(colors) == 2 and set(colors) <= set(judges.HAIR_COLORS)
-    for network in (loss_net, judges.IdentityJudge().eval()):
+    assert len(colors) == 2 and set(colors) <= set(recognizers.HAIR_COLORS)
+    for network in (loss_net, recognizers.IdentityJudge().eval()):
         unit = network.identity(image)
         assert unit.shape == (2, 49)
         torch.testing.assert_close(unit.norm(dim=1), torch.ones(2))
@@ -40,13 +40,13 @@ def test_shapes_of_all_readings():
 def test_loss_network_passes_gradients_to_the_image():
     image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     image.requires_grad_(True)
-    loss_net = judges.Recognizer().eval().requires_grad_(False)
+    loss_net = recognizers.Recognizer().eval().requires_grad_(False)
     (loss_net.features(image)[-1].square().mean() + loss_net.identity(image)[0, 0]).backward()
     assert torch.isfinite(image.grad).all() and (image.grad != 0).float().mean() > 0.5
 
 
 def test_other_sizes_are_resampled_and_bad_input_is_named():
-    parser = judges.ParserJudge().eval()
+    parser = recognizers.ParserJudge().eval()
     assert parser.parse(torch.zeros(1, 3, 256, 256)).shape == (1, 128, 128)
     with pytest.raises(ValueError, match=r"\(3, 128, 128\)"):
         parser.parse(torch.zeros(3, 128, 128))
@@ -56,18 +56,18 @@ def test_other_sizes_are_resampled_and_bad_input_is_named():
 
 def test_half_precision_folder_loads_in_full_precision(tmp_path):
     with pytest.raises(FileNotFoundError, match="judge_parser, judge_attributes, judge_identity"):
-        judges.load_judges(tmp_path)
+        recognizers.load_judges(tmp_path)
     torch.manual_seed(0)
-    parser = judges.ParserJudge(channels=(8, 8, 16, 16)).eval()
+    parser = recognizers.ParserJudge(channels=(8, 8, 16, 16)).eval()
     image = torch.rand(1, 3, 128, 128) * 2 - 1
     expected = parser(image)
     for name, network in (
         ("judge_parser", parser),
-        ("judge_attributes", judges.AttributeJudge(channels=(8, 8, 8, 8))),
-        ("judge_identity", judges.IdentityJudge(channels=(8, 8, 8, 8))),
+        ("judge_attributes", recognizers.AttributeJudge(channels=(8, 8, 8, 8))),
+        ("judge_identity", recognizers.IdentityJudge(channels=(8, 8, 8, 8))),
     ):
         network.half().save_pretrained(tmp_path / name)
-    loaded = judges.load_judges(tmp_path)
+    loaded = recognizers.load_judges(tmp_path)
     for network in (loaded.parser, loaded.attributes, loaded.identity):
         assert not network.training
         assert {p.dtype for p in network.parameters()} == {torch.float32}
@@ -75,9 +75,11 @@ def test_half_precision_folder_loads_in_full_precision(tmp_path):
 
 
 def test_hair_colour_names_and_the_identity_code():
-    named = [judges.hair_color_name(n) for n in ("black", "white", "gray", "none", "purple", None)]
+    named = [
+        recognizers.hair_color_name(n) for n in ("black", "white", "gray", "none", "purple", None)
+    ]
     assert named == ["black", "gray", "gray", "none", None, None]
-    code = judges.identity_code(torch.ones(1, 48), torch.tensor([0.79]))
+    code = recognizers.identity_code(torch.ones(1, 48), torch.tensor([0.79]))
     assert code.shape == (1, 49) and code[0, -1].item() == pytest.approx(1.0)
 
 

@@ -7,8 +7,8 @@ from test_measure import ground_truth
 from tiny_models import pipeline
 from transformers import CLIPConfig, CLIPModel
 
+from dmgi_lib import recognizers
 from dmgi_lib.dataset import ATTRIBUTES
-from dmgi_lib.evaluation import judges
 from dmgi_lib.evaluation.baselines import MaskEncoder
 from dmgi_lib.evaluation.protocol import GroundTruth
 from dmgi_lib.evaluation.reading import Reading
@@ -43,13 +43,13 @@ def reading(n: int = 6, right: float = 1.0, seed: int = 0, **fields: torch.Tenso
     return Reading(**(values | fields))
 
 
-def tiny_judges() -> judges.Judges:
+def tiny_judges() -> recognizers.Judges:
     """Untrained, the same every time."""
     torch.manual_seed(0)
-    return judges.Judges(
-        judges.ParserJudge(channels=(4, 4, 4, 4)).eval(),
-        judges.AttributeJudge(channels=(4, 4, 4, 4)).eval(),
-        judges.IdentityJudge(channels=(4, 4, 4, 4)).eval(),
+    return recognizers.Judges(
+        recognizers.ParserJudge(channels=(4, 4, 4, 4)).eval(),
+        recognizers.AttributeJudge(channels=(4, 4, 4, 4)).eval(),
+        recognizers.IdentityJudge(channels=(4, 4, 4, 4)).eval(),
     )
 
 

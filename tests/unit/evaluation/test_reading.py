@@ -11,7 +11,8 @@ from table_samples import reading
 from dmgi_lib.evaluation.goals import Finding, found, mask_goals, scribble_goals
 from dmgi_lib.evaluation.intervals import bootstrap_interval
 from dmgi_lib.evaluation.reading import CAPTION, CLIP, COLUMNS, FID, MIOU, ahead, summary
-from dmgi_lib.evaluation.row_files import SHOWN, RowFiles, folder_hash, shared_hash
+from dmgi_lib.evaluation.row_files import SHOWN, RowFiles, shared_hash
+from dmgi_lib.files import folder_hash
 
 
 def test_bootstrap_interval_of_a_mean():

@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from dmgi_lib.training.precision import autocast, has_fast_bf16
+from dmgi_lib.devices import autocast, has_fast_bf16
 
 
 @pytest.mark.parametrize("able", ["avx512_bf16", "amx_bf16"])
 def test_bf16_where_the_processor_has_it(monkeypatch, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True}, raising=False)
     assert has_fast_bf16()
-    with autocast():
+    with autocast("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    with autocast(enabled=False):
+    with autocast("cpu", enabled=False):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_fp32_elsewhere(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
-    with autocast():
+    with autocast("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # older than that
     assert not has_fast_bf16()

@@ -6,7 +6,7 @@ from tiny_models import generator
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation.baselines import BaselineTrainer, MaskEncoder, optimise_for_text
-from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights
 

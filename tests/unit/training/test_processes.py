@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tiny_models import generator, pipeline
 from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
@@ -51,9 +51,9 @@ def test_two_processes_agree_with_one(tiny_faces, tmp_path, port):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     arguments = [str(tiny_faces), str(tmp_path / "cache")]
-    here = str(Path(__file__).parent)
+    here = Path(__file__).parents[1]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([here, str(Path(here).parents[1])]),
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])]),
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }

@@ -17,9 +17,9 @@ from data_prep.priors.sliced_wasserstein import sliced_wasserstein
 from data_prep.priors.stylegan2_measurements import grid_sampler, measure, set_typical_latent
 from data_prep.priors.stylegan2_recipe import Recipe
 from data_prep.priors.stylegan2_step import StyleGAN2Step
-from dmgi_lib.evaluation.judges import Recognizer
 from dmgi_lib.generators import StyleGAN2Generator
 from dmgi_lib.generators.stylegan2 import StyleMapping
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopConfig
 
 

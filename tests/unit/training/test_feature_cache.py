@@ -1,13 +1,12 @@
 """Feature cache on a tiny dataset and tiny random networks: content, refusals, repairs, online."""
-# ruff: noqa: F811 (fixtures come by import)
 
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from test_stages import CONFIG, cache, dataset, loss_net, pipe, trainer  # noqa: F401 (fixtures)
 from tiny_models import controlnet, pipeline, scheduler, text_encoder, tokenizer, unet, vae
+from tiny_training import CONFIG, trainer
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import flip_mask, mask_to_rgb

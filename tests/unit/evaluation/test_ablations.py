@@ -1,12 +1,11 @@
 """Ablations on tiny networks: each row changes what it says, and rows share what they can."""
-# ruff: noqa: F811 (fixtures come by import)
 
 from dataclasses import replace
 
 import pytest
 import torch
 from table_samples import samples, tiny_clip, tiny_judges
-from test_stages import CONFIG, cache, dataset, loss_net, pipe  # noqa: F401 (fixtures)
+from tiny_training import CONFIG
 
 from dmgi_lib.evaluation import ablations
 from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI
