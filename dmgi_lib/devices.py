@@ -1,34 +1,97 @@
-"""bf16 where the processor has instructions for it, fp32 everywhere else.
+"""Where a computation runs and in which precision: `--device auto|cpu|cuda|mps` of all commands.
 
-A processor without them emulates bf16, and one step takes ten to eighty times as long as in fp32.
+device = pick_device("auto")
+with autocast(device):
+    loss = network(batch.to(device)).mean()
+synchronize(device)  # before a clock is read
 """
 
 from __future__ import annotations
 
+import os
+import platform
+
 import torch
 
+DEVICES = ("auto", "cpu", "cuda", "mps")  # "cuda:1" is taken too
 
-def has_fast_bf16(device_type: str = "cpu") -> bool:
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of that name; "auto" takes a CUDA GPU, else Apple's, else the CPU.
+
+    Raises:
+        ValueError: unknown, or this machine has none.
+    """
+    if str(name) == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device came as {name!r}; expected one of {DEVICES}.") from error
+    if device.type not in DEVICES:
+        raise ValueError(f"device came as {name!r}; expected one of {DEVICES}.")
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not here[device.type]:
+        raise ValueError(
+            f"device came as {name!r}, but torch {torch.__version__} sees none on this machine;"
+            ' take "auto" or "cpu", or install a build of torch for that device.'
+        )
+    return device
+
+
+def has_fast_bf16(device: str | torch.device = "cpu") -> bool:
     """Whether matrix products and convolutions in bf16 are computed as such.
 
-    Args:
-        device_type: as in `torch.device.type`; "cuda" asks the current GPU.
+    A processor without instructions for them emulates bf16, and one step takes ten to eighty times
+    as long as in fp32.
     """
-    if device_type == "cuda":
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device_type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+    if kind != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False  # nobody tells, and fp32 is never wrong
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def autocast(device_type: str = "cpu", enabled: bool = True) -> torch.autocast:
+def autocast(device: str | torch.device, enabled: bool = True) -> torch.autocast:
     """`torch.autocast` to bf16 that does nothing where bf16 would be slow.
 
     Args:
-        device_type: of the tensors.
+        device: of the tensors.
         enabled: False computes in fp32 everywhere.
     """
-    return torch.autocast(
-        device_type, torch.bfloat16, enabled=enabled and has_fast_bf16(device_type)
-    )
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled and has_fast_bf16(kind))
+
+
+def synchronize(device: str | torch.device) -> None:
+    """Waits until the device has done all that it was given, so that a clock tells the truth."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
+
+
+def peak_gb(device: str | torch.device) -> float | None:
+    """GB (10^9 bytes) that tensors took at most on a CUDA GPU so far; None elsewhere."""
+    if torch.device(device).type != "cuda":
+        return None
+    return torch.cuda.max_memory_allocated(device) / 1e9
+
+
+def machine(device: str | torch.device = "cpu") -> str:
+    """What a card or table says it was made on: "NVIDIA H200", or "2 CPU cores (x86_64), fp32"."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if torch.device(device).type == "mps":
+        return f"Apple GPU ({platform.machine()})"
+    precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {precision}"

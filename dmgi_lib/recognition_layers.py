@@ -1,4 +1,4 @@
-"""Layers of the recognition networks in `judges.py`; the choice is ours, none is in the paper."""
+"""Layers of the networks in `recognizers.py`; the choice is ours, none is in the paper."""
 
 from __future__ import annotations
 

@@ -23,13 +23,13 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from dmgi_lib.dataset import ATTRIBUTES
-from dmgi_lib.evaluation.recognition_layers import (
+from dmgi_lib.masks import CLASSES
+from dmgi_lib.recognition_layers import (
     PlacedHead,
     ResidualBody,
     conv_norm_relu,
     pooled_head,
 )
-from dmgi_lib.masks import CLASSES
 
 HAIR_COLORS: tuple[str, ...] = ("black", "brown", "blond", "red", "gray", "none")
 IMAGE_SIZE = 128  # every network here reads 128 x 128; other sizes are resampled

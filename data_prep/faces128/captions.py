@@ -4,82 +4,18 @@ import re
 
 import numpy as np
 
-# What a caption may say of an attribute that is true, after "has", "wears" and "is". Nobody names
-# bushy brows, which are too small at 128 px to be told for sure (see the data card).
-HAVE: dict[str, tuple[str, ...]] = {
-    "Bald": ("no hair", "a bald head", "a shaved head"),
-    "Bangs": ("bangs", "a fringe"),
-    "Black_Hair": ("black hair", "dark black hair", "raven hair"),
-    "Blond_Hair": ("blond hair", "blonde hair", "golden hair", "fair hair"),
-    "Brown_Hair": ("brown hair", "brunette hair", "chestnut hair"),
-    "Red_Hair": ("red hair", "ginger hair", "auburn hair"),
-    "Gray_Hair": ("gray hair", "grey hair", "silver hair"),
-    "Wavy_Hair": ("wavy hair", "curly hair"),
-    "Straight_Hair": ("straight hair", "sleek hair"),
-    "Long_Hair": ("long hair",),
-    "Receding_Hairline": ("a receding hairline", "thinning hair"),
-    "Goatee": ("a goatee", "a chin beard"),
-    "Mustache": ("a mustache", "a moustache"),
-    "No_Beard": ("no beard",),
-    "Full_Beard": ("a beard", "a full beard", "facial hair"),
-    "Arched_Eyebrows": ("arched eyebrows", "high brows"),
-    "Pale_Skin": ("pale skin", "fair skin", "light skin"),
-    "Dark_Skin": ("dark skin", "black skin"),
-    "Rosy_Cheeks": ("rosy cheeks", "red cheeks"),
-    "Freckles": ("freckles", "a freckled face"),
-    "Blue_Eyes": ("blue eyes",),
-    "Brown_Eyes": ("brown eyes", "dark eyes"),
-    "Green_Eyes": ("green eyes",),
-    "5_o_Clock_Shadow": ("stubble", "dark stubble", "a stubbly chin"),
-    "Bags_Under_Eyes": ("bags under the eyes", "tired eyes"),
-    "Double_Chin": ("a double chin",),
-    "Narrow_Eyes": ("narrow eyes", "narrowed eyes"),
-    "Sideburns": ("sideburns", "side whiskers"),
-    "Mouth_Slightly_Open": ("a mouth slightly open", "an open mouth", "parted lips"),
-    "Eyes_Closed": ("closed eyes", "shut eyes"),
-}
-WEAR: dict[str, tuple[str, ...]] = {
-    "Eyeglasses": ("eyeglasses", "glasses", "spectacles"),
-    "Sunglasses": ("sunglasses", "dark glasses", "shades"),
-    "Wearing_Lipstick": ("lipstick",),
-    "Heavy_Makeup": ("heavy makeup", "makeup", "eye shadow"),
-    "Wearing_Earrings": ("earrings",),
-    "Wearing_Hat": ("a hat", "a cap"),
-    "Wearing_Necklace": ("a necklace", "a chain"),
-    "Wearing_Necktie": ("a necktie", "a tie"),
-}
-BE: dict[str, tuple[str, ...]] = {
-    "Chubby": ("chubby", "heavy"),
-    "Smiling": ("smiling", "happy", "cheerful"),
-}
-# What people say of an attribute that is false. Most that is false goes without saying.
-FALSE_HAVE: dict[str, tuple[str, ...]] = {
-    "Long_Hair": ("short hair", "cropped hair"),
-    "Mouth_Slightly_Open": ("closed lips",),
-}
-FALSE_BE: dict[str, tuple[str, ...]] = {"Smiling": ("serious", "unsmiling")}
-COLORS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Red_Hair", "Gray_Hair")
-NOUNS = {
-    (True, True): ("young man", "guy", "young male"),
-    (True, False): ("man", "old man", "elderly man"),
-    (True, None): ("man", "male"),
-    (False, True): ("young woman", "girl", "young lady"),
-    (False, False): ("woman", "old woman", "elderly woman"),
-    (False, None): ("woman", "lady"),
-}
-# How a style is named: before the person ("… of a woman"), or as what the person is.
-STYLE_OF: dict[str, tuple[str, ...]] = {
-    "marble": ("a marble statue", "a greek statue", "a marble sculpture", "a stone statue"),
-    "bronze": ("a bronze statue", "a bronze sculpture", "a metal statue"),
-    "cartoon": ("a cartoon", "a comic drawing", "a cartoon style picture"),
-    "oil": ("an oil painting", "a painting", "an oil portrait"),
-    "watercolor": ("a watercolor painting", "a watercolour", "a watercolor portrait"),
-    "pencil": ("a pencil sketch", "a pencil drawing", "a graphite drawing"),
-}
-BEINGS: dict[str, tuple[str, ...]] = {
-    "elf": ("elf", "silver hair elf", "elf with pointed ears"),
-    "alien": ("alien", "blue alien", "blue creature with pointed ears"),
-}
+from dmgi_lib.captions import (
+    BE,
+    BEINGS,
+    COLORS,
+    FALSE_BE,
+    FALSE_HAVE,
+    HAVE,
+    NOUNS,
+    STYLE_OF,
+    WEAR,
+)
+
 STARTS = ("", "a photo of ", "a portrait of ", "a close up of ", "a picture of ", "a headshot of ")
 MOST_WORDS = 38  # and marks: what the text encoder of the mini preset reads
 

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from dmgi_lib.devices import has_fast_bf16
+from dmgi_lib.files import write_whole
 from dmgi_lib.training.loop import LoopResult
-from dmgi_lib.training.precision import has_fast_bf16
-from dmgi_lib.training.run_files import write_whole
 
 
 def command_line(module: str, arguments: list[str] | None = None) -> str:

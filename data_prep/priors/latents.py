@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from dmgi_lib.dataset import FaceDataset, to_float
+from dmgi_lib.devices import autocast
 from dmgi_lib.prompts import encode_empty
-from dmgi_lib.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class LatentSet:
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: Tensor, batch: int = 32) -> Tensor:
     """uint8 (N, 3, H, W) -> scaled latents (N, 4, h, w), the posterior means."""
-    with autocast():
+    with autocast("cpu"):
         parts = [vae.encode(to_float(x)).latent_dist.mean.float() for x in images.split(batch)]
     return torch.cat(parts) * vae.config.scaling_factor
 

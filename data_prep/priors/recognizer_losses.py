@@ -13,14 +13,14 @@ from torch import Tensor
 
 from data_prep.priors.recognizer_measurements import hair_color_labels, true_codes
 from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.evaluation.judges import (
+from dmgi_lib.masks import CLASSES
+from dmgi_lib.recognizers import (
     HAIR_COLORS,
     AttributeJudge,
     IdentityJudge,
     ParserJudge,
     Recognizer,
 )
-from dmgi_lib.masks import CLASSES
 
 
 class Targets:

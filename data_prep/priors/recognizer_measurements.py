@@ -13,15 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
-from dmgi_lib.evaluation.judges import (
-    HAIR_COLORS,
-    AttributeJudge,
-    IdentityJudge,
-    ParserJudge,
-    Recognizer,
-    hair_color_name,
-    identity_code,
-)
 from dmgi_lib.evaluation.metrics import (
     HairColorReference,
     attribute_accuracy,
@@ -33,6 +24,15 @@ from dmgi_lib.evaluation.metrics import (
     verification_auc,
 )
 from dmgi_lib.masks import CLASSES
+from dmgi_lib.recognizers import (
+    HAIR_COLORS,
+    AttributeJudge,
+    IdentityJudge,
+    ParserJudge,
+    Recognizer,
+    hair_color_name,
+    identity_code,
+)
 
 Measurements = dict[str, float]
 

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DCondi
 from torch import Tensor
 
 from dmgi_lib.dataset import to_uint8
-from dmgi_lib.training.precision import autocast
+from dmgi_lib.devices import autocast
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def sample_images(
     states = torch.cat([empty.expand_as(text), text])
     scheduler = DDIMScheduler.from_config(scheduler.config)
     scheduler.set_timesteps(steps)
-    with autocast():
+    with autocast("cpu"):
         for t in scheduler.timesteps:
             x, residuals = torch.cat([latents, latents]), {}
             if controlnet is not None and condition is not None:

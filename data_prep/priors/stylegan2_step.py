@@ -17,12 +17,12 @@ from data_prep.priors.latent_prior import fit_prior
 from data_prep.priors.stylegan2_measurements import set_mean_latent
 from data_prep.priors.stylegan2_recipe import Recipe
 from dmgi_lib.dataset import to_float
-from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.devices import autocast
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.masks import flip_mask
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopConfig, batch_indices
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
-from dmgi_lib.training.precision import autocast
 
 Modules = dict[str, nn.Module]
 
@@ -107,7 +107,7 @@ class StyleGAN2Step:
         return 1.0 + (self.recipe.part_weight - 1.0) * region(mask, FEATURES)
 
     def autocast(self) -> torch.autocast:
-        return autocast(enabled=self.recipe.bf16)
+        return autocast("cpu", enabled=self.recipe.bf16)
 
     def encode(self, real: Tensor, sigma: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images → ws (from z with noise σ) and the W+ offsets that some of them carry."""

@@ -29,9 +29,9 @@ from data_prep.priors.group_norm import use_fast_group_norm
 from data_prep.priors.sampling import picture_grid
 from data_prep.priors.start import add_start, start_from
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
-from dmgi_lib.evaluation.judges import Recognizer
+from dmgi_lib.devices import autocast
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
-from dmgi_lib.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def make_step(
         mask = torch.where(mirrored[:, None, None], mask.flip(-1), mask)  # sides do not matter here
         weight = 1.0 + (recipe.feature_weight - 1.0) * region(mask, FEATURES)
         image = image.contiguous(memory_format=torch.channels_last)
-        with autocast():
+        with autocast("cpu"):
             posterior = model.encode(image).latent_dist
             mean, std = posterior.mean.float(), posterior.std.float()
             latent = mean + std * torch.randn(mean.shape, generator=rng)

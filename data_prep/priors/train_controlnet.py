@@ -34,9 +34,9 @@ from data_prep.priors.sampling import picture_grid, sample_images
 from data_prep.priors.start import add_start, start_from
 from data_prep.priors.train_unet import quick_on_cpu
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.devices import autocast
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
-from dmgi_lib.training.precision import autocast
 
 CONDITIONS = ("mask", "scribble")
 
@@ -88,7 +88,7 @@ def predict(
     """Velocity (B, 4, h, w) float32 of the controlled U-Net, in bf16 where that is fast."""
     noisy = noisy.contiguous(memory_format=torch.channels_last)
     condition = condition.contiguous(memory_format=torch.channels_last)
-    with autocast():
+    with autocast("cpu"):
         down, mid = controlnet(noisy, t, text, condition, return_dict=False)
         output = unet(
             noisy,

@@ -30,10 +30,10 @@ from data_prep.priors.recognizer_losses import (
 from data_prep.priors.recognizer_measurements import MEASURE, hair_color_names, measure_hair_pixels
 from data_prep.priors.start import add_start, start_from
 from dmgi_lib.dataset import FaceDataset, to_float
-from dmgi_lib.evaluation.judges import AttributeJudge, IdentityJudge, ParserJudge, Recognizer
+from dmgi_lib.devices import autocast
 from dmgi_lib.evaluation.metrics import HairColorReference
+from dmgi_lib.recognizers import AttributeJudge, IdentityJudge, ParserJudge, Recognizer
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
-from dmgi_lib.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def make_step(
         rows = batch_indices(len(images), batch_size, step, seed)
         x, m = augment(images[rows], masks[rows], rng, recipe.color_jitter)
         network.train()
-        with autocast():
+        with autocast("cpu"):
             losses = recipe.losses(
                 network, x.contiguous(memory_format=torch.channels_last), m, rows, targets
             )

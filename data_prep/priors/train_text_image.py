@@ -28,8 +28,8 @@ from data_prep.priors.command_line import loop_config, parser
 from data_prep.priors.recognizer_augmentation import mirror_and_shift
 from data_prep.priors.text_image_measurements import measure
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
+from dmgi_lib.devices import autocast
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
-from dmgi_lib.training.precision import autocast
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")  # <eos> is 3: CLIP treats id 2 in an old, odd way
 MAX_LENGTH = 40  # tokens, <bos> and <eos> included
@@ -204,7 +204,7 @@ def make_step(
         shown = torch.where(unknown, tokenizer.unk_token_id, picked)
         images, _ = mirror_and_shift(dataset.images[rows], dataset.masks[rows], rng)
         clip.train()
-        with autocast():
+        with autocast("cpu"):
             text = clip.text_model(shown)
             image = clip.vision_model(to_float(images))
             text_embedding = F.normalize(clip.text_projection(text.pooler_output).float(), dim=1)

@@ -36,8 +36,8 @@ from data_prep.priors.latents import (
 from data_prep.priors.sampling import picture_grid, sample_images
 from data_prep.priors.start import add_start, start_from
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.devices import autocast
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
-from dmgi_lib.training.precision import autocast
 
 PROMPTS = (
     "a smiling young woman with blond hair",
@@ -123,7 +123,7 @@ def make_step(
         t = stratified_timesteps(len(rows), steps, rng)
         noisy, velocity = noised(scheduler, data.latents[rows], t, rng)
         text = data.captions(rows, rng, recipe.text_dropout)
-        with autocast():
+        with autocast("cpu"):
             predicted = unet(noisy.contiguous(memory_format=torch.channels_last), t, text).sample
         per_sample = (predicted.float() - velocity).square().mean((1, 2, 3))
         loss = per_sample.mean()
@@ -149,7 +149,7 @@ def validation_loss(
         t = stratified_timesteps(len(rows), scheduler.config.num_train_timesteps, rng)
         noisy, velocity = noised(scheduler, data.latents[rows], t, rng)
         text = data.captions(rows, rng, 0.0 if with_text else 1.0)
-        with autocast():
+        with autocast("cpu"):
             predicted = unet(noisy, t, text).sample.float()
         total += F.mse_loss(predicted, velocity).item() * len(rows)
     return total / len(data)

@@ -28,15 +28,15 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
-from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.evaluation.protocol import GroundTruth, load_clip, read
 from dmgi_lib.evaluation.reading import COLUMNS, FID, Reading, ahead, interval, summary
-from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, file_hash, folder_hash, shared_hash
+from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, shared_hash
 from dmgi_lib.evaluation.step_study import StepStudy
 from dmgi_lib.evaluation.table_output import columns_of, header_lines, write_csv
+from dmgi_lib.files import file_hash, folder_hash, state_hash
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
-from dmgi_lib.training.cache_manifest import state_hash
+from dmgi_lib.recognizers import load_judges
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights

@@ -27,14 +27,13 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from dmgi_lib.dataset import FaceDataset, default_root, to_float, to_uint8
-from dmgi_lib.evaluation.row_files import file_hash
+from dmgi_lib.devices import autocast
+from dmgi_lib.files import file_hash, state_hash
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask, mask_to_rgb
 from dmgi_lib.presets import MINI
 from dmgi_lib.training import losses
-from dmgi_lib.training.cache_manifest import state_hash
 from dmgi_lib.training.loop import LoopConfig, batch_indices, run
-from dmgi_lib.training.precision import autocast
 from dmgi_lib.weight_folder import save_component
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from dmgi_lib.evaluation.row_files import file_hash
+from dmgi_lib.files import file_hash, state_hash
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.style_modulation import StyleModulationNetwork
-from dmgi_lib.training.cache_manifest import state_hash
 from dmgi_lib.weight_folder import CALL_DEFAULTS, part_name
 
 RUNS = Path("~/.cache/dmgi/runs").expanduser()

@@ -22,7 +22,6 @@ import torch
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.goals import Finding
-from dmgi_lib.evaluation.judges import Judges, hair_color_name, load_judges
 from dmgi_lib.evaluation.metrics import HairColorReference
 from dmgi_lib.evaluation.protocol import GroundTruth, draw, random_faces, score
 from dmgi_lib.evaluation.speed import machine, measure_in_fresh_process
@@ -34,6 +33,7 @@ from dmgi_lib.evaluation.word_swap import (
 )
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
+from dmgi_lib.recognizers import Judges, hair_color_name, load_judges
 
 
 @dataclass(frozen=True)

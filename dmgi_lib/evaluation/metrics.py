@@ -1,6 +1,6 @@
 """Metrics of the paper's Table 1 (FID, LPIPS, SSIM, ID, ACC, mIoU) and two text columns.
 
-Each takes what the judges of `judges.py` read, or plain pixels. None of them uses Inception,
+Each takes what the judges of `recognizers.py` read, or plain pixels. None of them uses Inception,
 LPIPS-VGG or ArcFace, so none may be printed under those names alone: write "FID (parser features)",
 "perceptual distance (parser features)", "identity cosine (shape judge)".
 """
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from dmgi_lib.evaluation.judges import HAIR_COLORS
 from dmgi_lib.masks import CLASSES
+from dmgi_lib.recognizers import HAIR_COLORS
 
 HAIR = CLASSES.index("hair")
 

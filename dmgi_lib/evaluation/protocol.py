@@ -13,13 +13,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
 
+from dmgi_lib.captions import claimed
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.baselines import text_similarity
-from dmgi_lib.evaluation.caption_attributes import claimed
-from dmgi_lib.evaluation.judges import Judges
 from dmgi_lib.evaluation.reading import Reading, summary
 from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.recognizers import Judges
 from dmgi_lib.weight_folder import quiet_loading
 
 JUDGED_SIZE = 128  # pixels at which the judges read; larger outputs are reduced to it

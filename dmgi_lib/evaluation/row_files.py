@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.evaluation.reading import Reading
-from dmgi_lib.training.run_files import sweep, write_whole
+from dmgi_lib.files import folder_hash, sweep, write_whole
 from dmgi_lib.weight_folder import part_name
 
 SHOWN = 8  # pictures that a file keeps
@@ -131,21 +131,6 @@ def _part(row: Path, part: slice, draw: Callable[[slice], Tensor]) -> tuple[Tens
         return file.get_tensor("pictures"), float(file.metadata()["minutes"])
 
 
-def folder_hash(folder: Path, without: Collection[str] = ()) -> str:
-    """16 hex digits of SHA-256 over names and bytes of all weights and configs in a folder.
-
-    Args:
-        without: subfolders that do not count.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(p for s in ("safetensors", "json") for p in folder.rglob(f"*.{s}")):
-        name = path.relative_to(folder)
-        if name.parts[0] not in without:
-            digest.update(name.as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def shared_hash(folder: Path) -> str:
     """Of a model's networks but those of one kind of x and the mask encoder.
 
@@ -154,8 +139,3 @@ def shared_hash(folder: Path) -> str:
     """
     own = {part_name(p, x) for p in OWN for x in CONDITIONS}
     return folder_hash(folder, own | {"mask_encoder", "model_index.json"})
-
-
-def file_hash(path: Path) -> str:
-    """16 hex digits of SHA-256 over a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -22,22 +22,15 @@ from tqdm.auto import tqdm
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.evaluation.earlier_stages import RUNS, EarlierModel, earlier_models, last_stage
 from dmgi_lib.evaluation.goals import Finding, mask_goals, scribble_goals
-from dmgi_lib.evaluation.judges import load_judges
 from dmgi_lib.evaluation.protocol import GroundTruth, load_clip
 from dmgi_lib.evaluation.reading import COLUMNS, summary
-from dmgi_lib.evaluation.row_files import (
-    CONDITIONS,
-    OWN,
-    FinishedRow,
-    RowFiles,
-    file_hash,
-    folder_hash,
-    shared_hash,
-)
+from dmgi_lib.evaluation.row_files import CONDITIONS, OWN, FinishedRow, RowFiles, shared_hash
 from dmgi_lib.evaluation.table_output import columns_of, draw_figure, header_lines, write_csv
 from dmgi_lib.evaluation.table_rows import Table, TableConfig
+from dmgi_lib.files import file_hash, folder_hash
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
+from dmgi_lib.recognizers import load_judges
 from dmgi_lib.training.losses import PerceptualLoss
 from dmgi_lib.training.stages import load_part, required_part
 from dmgi_lib.weight_folder import part_name

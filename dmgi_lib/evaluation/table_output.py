@@ -16,8 +16,8 @@ from dmgi_lib.evaluation.protocol import GroundTruth
 from dmgi_lib.evaluation.reading import COLUMNS, LOWER_IS_BETTER
 from dmgi_lib.evaluation.row_files import FinishedRow
 from dmgi_lib.evaluation.speed import machine
+from dmgi_lib.files import write_whole
 from dmgi_lib.masks import PALETTE
-from dmgi_lib.training.run_files import write_whole
 
 
 def header_lines(truth: GroundTruth, condition: str, dataset: str) -> list[str]:

@@ -21,12 +21,12 @@ from dmgi_lib.evaluation.baselines import MaskEncoder, optimise_for_text, text_s
 from dmgi_lib.evaluation.earlier_stages import EarlierModel
 from dmgi_lib.evaluation.goals import Finding
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
-from dmgi_lib.evaluation.judges import Judges
 from dmgi_lib.evaluation.protocol import GroundTruth, draw, judged_size, random_faces, read
 from dmgi_lib.evaluation.reading import Reading
 from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles
 from dmgi_lib.evaluation.speed import seconds_a_face
 from dmgi_lib.pipeline import DMGIPipeline
+from dmgi_lib.recognizers import Judges
 from dmgi_lib.style_modulation import truncate_detail
 from dmgi_lib.weight_folder import CALL_DEFAULTS
 

@@ -14,8 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from dmgi_lib.evaluation.intervals import bootstrap_interval
-from dmgi_lib.evaluation.judges import AttributeJudge
 from dmgi_lib.evaluation.metrics import HairColorReference, hair_color_by_pixels
+from dmgi_lib.recognizers import AttributeJudge
 
 SWAP_COLORS: tuple[str, ...] = ("black", "brown", "blond", "red", "gray")
 

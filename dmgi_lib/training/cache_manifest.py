@@ -12,12 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.files import differences, plain, state_hash, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.training.features import STORED, CacheConfig
-from dmgi_lib.training.run_files import differences, plain, write_whole
 from dmgi_lib.weight_folder import part_name
 
 FROZEN = ("text_encoder", "unet", "vae")
@@ -91,15 +89,6 @@ def settle_manifest(folder: Path, now: dict[str, Any], has_shards: bool) -> None
         return
     text = json.dumps(now, indent=2) + "\n"
     write_whole(folder / NAME, lambda target: target.write_text(text, encoding="utf-8"))
-
-
-def state_hash(module: torch.nn.Module) -> str:
-    """16 hex digits of SHA-256 over a module's weights as fp16, the precision they ship in."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _digest(content: bytes) -> str:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
+from dmgi_lib.files import sweep, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.training.cache_manifest import (
@@ -41,7 +42,6 @@ from dmgi_lib.training.features import (
     as_batch,
     encode_samples,
 )
-from dmgi_lib.training.run_files import sweep, write_whole
 from dmgi_lib.weight_folder import check_safetensors
 
 SHARDS = "view*.safetensors"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.devices import autocast
 from dmgi_lib.diffusion_encoder import check_exit_step
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
@@ -22,7 +23,6 @@ from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import POOLS, pool_attention
-from dmgi_lib.training.precision import autocast
 
 CONDITIONS = ("mask", "scribble")
 SOURCES = ("reverse", "noised")

@@ -33,7 +33,8 @@ from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
-from dmgi_lib.training.run_files import RunLog, load_checkpoint, plain, sweep, write_whole
+from dmgi_lib.files import plain, sweep, write_whole
+from dmgi_lib.training.run_files import RunLog, load_checkpoint
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

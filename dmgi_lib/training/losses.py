@@ -2,7 +2,7 @@
 
 Every loss is a callable that returns one number per sample, (B,), because stage 3 weighs each
 sample by its own step. The frozen network behind them is the loss net
-(`evaluation.judges.Recognizer`); the judges of the evaluation are other networks. Which losses are
+(`recognizers.Recognizer`); the judges of the evaluation are other networks. Which losses are
 used, and their weights, are our choice (not specified in the paper's available sources), as options
 of `LossWeights`.
 """

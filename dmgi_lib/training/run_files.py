@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import os
 import pickle
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary_path)`, then renames, so that `path` is never half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path, name: str) -> None:
-    """Removes what killed `write_whole`s of `name` (a pattern) left in a folder.
-
-    Only files older than an hour: a younger one may belong to a writer at work.
-    """
-    for path in folder.glob(f".[0-9]*.{name}"):
-        if time.time() - path.stat().st_mtime > 3600.0:
-            path.unlink(missing_ok=True)
-
-
-def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts as they come back from a file: tuples become lists, keys text."""
-    return json.loads(json.dumps(facts))
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """What differs between two nested dicts: ["weights.unet was '1f0c', is '93ab'", ...]."""
-    found = []
-    for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old or new, Mapping) and isinstance(new or old, Mapping):
-            found += differences(old or {}, new or {}, f"{where}{key}.")
-        elif old != new:
-            was, is_now = ("nothing" if value is None else repr(value) for value in (old, new))
-            found.append(f"{where}{key} was {was}, is {is_now}")
-    return found
+from dmgi_lib.files import differences, write_whole
 
 
 class RunLog:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from dmgi_lib.captions import claimed
 from dmgi_lib.dataset import FaceDataset, to_float
-from dmgi_lib.evaluation.caption_attributes import claimed
+from dmgi_lib.devices import autocast
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.training import losses
 from dmgi_lib.training.features import CachedBatch
-from dmgi_lib.training.precision import autocast
 from dmgi_lib.training.stage_config import StageConfig
 
 

@@ -16,17 +16,17 @@ from accelerate import Accelerator
 from torch import nn
 
 from dmgi_lib.dataset import FaceDataset, to_uint8
+from dmgi_lib.devices import autocast
+from dmgi_lib.files import state_hash
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import ModulationConfig, StyleModulationNetwork, modulate
 from dmgi_lib.training import losses
-from dmgi_lib.training.cache_manifest import state_hash
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.features import CachedBatch
 from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
 from dmgi_lib.training.online_features import OnlineFeatures
-from dmgi_lib.training.precision import autocast
 from dmgi_lib.training.stage_config import STAGES, StageConfig
 from dmgi_lib.training.stage_terms import StageTerms, mirrored
 

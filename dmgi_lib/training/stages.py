@@ -55,7 +55,7 @@ def load_part(folder: Path, name: str) -> Any:
     check_safetensors(folder / name / "diffusion_pytorch_model.safetensors")
     class_name = json.loads((folder / name / "config.json").read_text())["_class_name"]
     if class_name == "Recognizer":
-        from dmgi_lib.evaluation.judges import Recognizer
+        from dmgi_lib.recognizers import Recognizer
 
         return Recognizer.from_pretrained(folder / name, dtype=torch.float32)
     return getattr(dmgi_lib, class_name).from_pretrained(folder / name, dtype=torch.float32)
