@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dmgi_lib.files import file_hash
+
 ATTRIBUTES: tuple[str, ...] = (
     "Bald",
     "Bangs",
@@ -147,6 +149,15 @@ class FaceDataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that differ where the labels of the split do: what runs were made from."""
+        return file_hash(self.folder / "metadata.jsonl")
+
+    def has(self, kind: str) -> bool:
+        """Whether the split holds "images", "masks", "scribbles" or "depth"."""
+        return (self.folder / kind).is_dir()
 
     @cached_property
     def images(self) -> Any:

@@ -33,7 +33,7 @@ from dmgi_lib.evaluation.reading import COLUMNS, FID, Reading, ahead, interval, 
 from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, shared_hash
 from dmgi_lib.evaluation.step_study import StepStudy
 from dmgi_lib.evaluation.table_output import columns_of, header_lines, write_csv
-from dmgi_lib.files import file_hash, folder_hash, state_hash
+from dmgi_lib.files import folder_hash, state_hash
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
 from dmgi_lib.recognizers import load_judges
@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
         given.rows,
         weights=shared_hash(given.weights),
         controlnet=folder_hash(given.weights / "controlnet"),
-        data=file_hash(test.folder / "metadata.jsonl"),
+        data=test.digest,
         n=given.n,
         budget=vars(budget),
     )

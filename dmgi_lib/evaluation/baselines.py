@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from dmgi_lib.dataset import FaceDataset, default_root, to_float, to_uint8
 from dmgi_lib.devices import autocast
-from dmgi_lib.files import file_hash, state_hash
+from dmgi_lib.files import state_hash
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask, mask_to_rgb
 from dmgi_lib.presets import MINI
@@ -210,7 +210,7 @@ class BaselineTrainer:
         made_from = {
             "losses": asdict(self.weights),
             "frozen": [state_hash(network) for network in (self.G, self.loss_net)],
-            "dataset": file_hash(self.dataset.folder / "metadata.jsonl"),
+            "dataset": self.dataset.digest,
             "training samples": len(self.train_rows),
             "learning_rate": rate,
         }

@@ -51,7 +51,7 @@ class GroundTruth:
         """The first n identities in file order, or all if there are fewer; their first captions."""
         rows = dataset.first_views()[:n]
         records = [dataset.records[i] for i in rows.tolist()]
-        drawn = (dataset.folder / "scribbles").is_dir()
+        drawn = dataset.has("scribbles")
         return cls(
             to_float(dataset.images[rows]),
             dataset.masks[rows],

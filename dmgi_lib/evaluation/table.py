@@ -27,7 +27,7 @@ from dmgi_lib.evaluation.reading import COLUMNS, summary
 from dmgi_lib.evaluation.row_files import CONDITIONS, OWN, FinishedRow, RowFiles, shared_hash
 from dmgi_lib.evaluation.table_output import columns_of, draw_figure, header_lines, write_csv
 from dmgi_lib.evaluation.table_rows import Table, TableConfig
-from dmgi_lib.files import file_hash, folder_hash
+from dmgi_lib.files import folder_hash
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
 from dmgi_lib.recognizers import load_judges
@@ -74,7 +74,7 @@ def open_table(
     if stage != 3:
         notes.append(f"T comes out of stage {stage or '?'}; stage 3 would train M and T together")
     loss_net = required_part(folder, "loss_net", "data_prep.priors.train_recognizers")
-    data = file_hash(dataset.folder / "metadata.jsonl")
+    data = dataset.digest
     own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
     made_from = {
         "x": " ".join(own.values()),
