@@ -18,7 +18,8 @@ import dmgi_lib
 from dmgi_lib.masks import load_mask
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def plain(name: str) -> str:
@@ -92,6 +93,17 @@ def test_constraints_cover_what_is_declared():
     pinned = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pinned)
     assert {plain(line) for line in pinned} >= DECLARED - EXTRAS["paper"]
+
+
+@pytest.mark.parametrize("package", ["dmgi_lib", "data_prep"])
+def test_the_wheel_holds_the_data(package):
+    """Weights and people are found where the package is, so an installed wheel needs them too."""
+    folder = ROOT / package
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"][package]
+    packed = {path for pattern in patterns for path in folder.glob(pattern)}
+    left_out = {".py", ".pyc"}
+    held = {p for p in folder.rglob("*") if p.is_file() and p.suffix not in left_out}
+    assert held - packed <= {folder / "faces128" / "contact_sheet.png"}  # README's picture
 
 
 def recipe(target: str) -> list[str]:
