@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit notebooks lint lab measure table ablations bench figures faces train clean
+.PHONY: demo test unit notebooks lint lab measure table ablations bench figures docs faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,12 +20,15 @@ demo: $(VENV)/.notebooks
 
 test: lint unit notebooks
 
+# Two processes of one thread each, where each would else start a thread a core.
+unit notebooks: export OMP_NUM_THREADS = 1
+
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 tests/unit tests/integration
 
 notebooks: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/notebooks
-	$(BIN)/python -m pytest --nbval-lax notebooks
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax notebooks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -52,6 +55,10 @@ ablations: $(VENV)/.notebooks
 figures: $(VENV)/.notebooks
 	$(BIN)/python docs/draw_figures.py
 
+# API pages, site/api/index.html.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/build_api.py
+
 faces: $(VENV)/.dev
 	$(BIN)/python -m data_prep.faces128.build
 
@@ -74,4 +81,4 @@ train: faces
 	$(BIN)/python -m dmgi_lib.evaluation.baselines
 
 clean:
-	rm -rf $(VENV) $(RUNS)
+	rm -rf $(VENV) $(RUNS) site

@@ -1,9 +1,69 @@
-"""bf16 only where a processor computes in it."""
+"""A device by its name, bf16 only where a processor computes in it, and what a card says."""
+
+import os
 
 import pytest
 import torch
 
-from dmgi_lib.devices import autocast, has_fast_bf16
+from dmgi_lib.devices import autocast, has_fast_bf16, machine, peak_gb, pick_device, synchronize
+
+
+@pytest.fixture
+def cpu_only(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def test_auto_takes_the_best_there_is(monkeypatch, cpu_only):
+    assert pick_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:x"])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(ValueError, match=rf"device came as '{name}'; expected one of .*'auto'"):
+        pick_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
+def test_a_device_that_is_not_here_is_refused(cpu_only, name):
+    with pytest.raises(ValueError, match=rf"device came as '{name}', but torch .* take \"auto\""):
+        pick_device(name)
+
+
+def test_machine_names_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    assert machine("cpu").startswith("7 CPU cores (")
+    assert machine("cpu").endswith("), fp32")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert machine("cpu").endswith("), bf16")
+
+
+def test_machine_names_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
+    assert machine("cuda:1") == "GPU of cuda:1"
+    assert machine("mps").startswith("Apple GPU (")
+
+
+def test_clocks_wait_for_the_device_that_is_timed(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(str(device)))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for device in ("cpu", "cuda:1", torch.device("mps")):
+        synchronize(device)
+    assert waited == ["cuda:1", "mps"]
+
+
+def test_peak_memory_is_known_of_cuda_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2_500_000_000)
+    assert peak_gb("cuda") == 2.5
+    assert peak_gb("cpu") is None and peak_gb("mps") is None
 
 
 @pytest.mark.parametrize("able", ["avx512_bf16", "amx_bf16"])
