@@ -42,7 +42,7 @@ from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.stage_config import STAGES, StageConfig
 from dmgi_lib.training.stage_trainer import StageTrainer
-from dmgi_lib.training.stages import required_part
+from dmgi_lib.weight_folder import required_part
 
 
 @dataclass(frozen=True)

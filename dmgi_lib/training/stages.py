@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import shlex
 import sys
 from dataclasses import asdict, replace
@@ -27,7 +26,6 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-import dmgi_lib
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.mapping_network import LATENTS, ORIGINS
 from dmgi_lib.pipeline import DMGIPipeline
@@ -41,32 +39,12 @@ from dmgi_lib.training.online_features import OnlineFeatures
 from dmgi_lib.training.stage_config import STAGES, TARGETS, StageConfig
 from dmgi_lib.training.stage_trainer import StageTrainer
 from dmgi_lib.weight_folder import (
-    check_safetensors,
+    load_part,
     part_name,
+    required_part,
     save_component,
     write_model_index,
 )
-
-
-def load_part(folder: Path, name: str) -> Any:
-    """A trained component of a pipeline folder in fp32; None if it is not there yet."""
-    if not (folder / name / "config.json").is_file():
-        return None
-    check_safetensors(folder / name / "diffusion_pytorch_model.safetensors")
-    class_name = json.loads((folder / name / "config.json").read_text())["_class_name"]
-    if class_name == "Recognizer":
-        from dmgi_lib.recognizers import Recognizer
-
-        return Recognizer.from_pretrained(folder / name, dtype=torch.float32)
-    return getattr(dmgi_lib, class_name).from_pretrained(folder / name, dtype=torch.float32)
-
-
-def required_part(folder: Path, name: str, script: str) -> Any:
-    """`load_part`, or FileNotFoundError naming the script that makes it."""
-    part = load_part(folder, name)
-    if part is None:
-        raise FileNotFoundError(f"{folder / name} is missing; train it first: python -m {script}")
-    return part
 
 
 def card(

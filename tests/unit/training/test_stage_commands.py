@@ -20,6 +20,7 @@ from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.online_features import OnlineFeatures
 from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.weight_folder import load_part
 
 
 def test_command_trains_and_writes_a_loadable_folder(
@@ -44,11 +45,11 @@ def test_command_trains_and_writes_a_loadable_folder(
     loaded = DMGIPipeline.from_pretrained(folder)
     assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
     assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
-    T = stages.load_part(folder, "style_modulation")
+    T = load_part(folder, "style_modulation")
     assert T.dtype == torch.float32 and (T.config.average, T.config.pooled) == ("space", 2)
     assert loaded("a young woman", mask=face_mask(), exit_step=0).images[0].size == (128, 128)
     train(3, "--pooled 4")
-    T = stages.load_part(folder, "style_modulation")
+    T = load_part(folder, "style_modulation")
     assert (T.config.average, T.config.pooled) == ("space", 4)
 
 

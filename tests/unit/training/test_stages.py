@@ -14,7 +14,6 @@ from dmgi_lib.devices import autocast
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
-from dmgi_lib.training import stages
 from dmgi_lib.training.feature_cache import build
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.losses import (
@@ -28,6 +27,7 @@ from dmgi_lib.training.online_features import OnlineFeatures
 from dmgi_lib.training.run_files import read_log
 from dmgi_lib.training.stage_terms import mirrored
 from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.weight_folder import required_part
 
 
 def test_early_cache_costs_one_pass_and_cannot_feed_stage_2(pipe, dataset, tmp_path, loss_net):
@@ -168,7 +168,7 @@ def test_missing_parts_are_named(cache, dataset, loss_net, tmp_path):
     with pytest.raises(ValueError, match="4"):
         StageConfig(4)
     with pytest.raises(FileNotFoundError, match="train_stylegan2"):
-        stages.required_part(tmp_path, "generator", "data_prep.priors.train_stylegan2")
+        required_part(tmp_path, "generator", "data_prep.priors.train_stylegan2")
 
 
 def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
