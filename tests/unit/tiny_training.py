@@ -5,7 +5,7 @@ from tiny_models import generator
 
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.training.trainer import StageConfig, StageTrainer
 
 CONFIG = CacheConfig(steps=(0, 2), num_inference_steps=3, shard_size=4)
 

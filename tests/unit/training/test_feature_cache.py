@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dmgi_lib.training.cache_manifest import encoder_facts
 from tiny_models import controlnet, pipeline, scheduler, text_encoder, tokenizer, unet, vae
 from tiny_training import CONFIG, trainer
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import flip_mask, mask_to_rgb
-from dmgi_lib.training.cache_manifest import encoder_facts
 from dmgi_lib.training.feature_cache import FeatureCache, build, cache_name, spread_steps
-from dmgi_lib.training.features import CacheConfig, encode_samples
-from dmgi_lib.training.online_features import OnlineFeatures
+from dmgi_lib.training.features import CacheConfig, OnlineFeatures, encode_samples
 
 
 def test_cache_holds_every_view_and_step(cache):

@@ -19,7 +19,7 @@ from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.training.trainer import StageConfig, StageTrainer
 
 root, cache, out = map(Path, sys.argv[2:])
 torch.set_num_threads(1)

@@ -16,10 +16,9 @@ from dmgi_lib.presets import MINI
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import stages
 from dmgi_lib.training.feature_cache import build
-from dmgi_lib.training.features import CacheConfig
+from dmgi_lib.training.features import CacheConfig, OnlineFeatures
 from dmgi_lib.training.losses import LossWeights
-from dmgi_lib.training.online_features import OnlineFeatures
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.training.trainer import StageConfig, StageTrainer
 from dmgi_lib.weight_folder import load_part
 
 

@@ -15,7 +15,7 @@ from dmgi_lib.masks import flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training.feature_cache import build
-from dmgi_lib.training.features import CacheConfig
+from dmgi_lib.training.features import CacheConfig, OnlineFeatures
 from dmgi_lib.training.losses import (
     AttributeLoss,
     CodePrior,
@@ -23,10 +23,8 @@ from dmgi_lib.training.losses import (
     parts_loss,
     step_probabilities,
 )
-from dmgi_lib.training.online_features import OnlineFeatures
 from dmgi_lib.training.run_files import read_log
-from dmgi_lib.training.stage_terms import mirrored
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.training.trainer import StageConfig, StageTrainer, mirrored
 from dmgi_lib.weight_folder import required_part
 
 
