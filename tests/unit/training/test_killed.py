@@ -22,7 +22,10 @@ from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.trainer import StageConfig, StageTrainer
 
 INTERVAL = 1.0  # seconds between checkpoints
-pytestmark = pytest.mark.filterwarnings("ignore:unknown to this text encoder")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:unknown to this text encoder"),
+]
 
 
 def make_cache(root: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmgi_lib.training import loop, run_files
+from dmgi_lib.training import loop
 
 CONFIG = loop.LoopConfig(Path("unset"), minutes=10.0, batch_size=4, log_every=5, max_steps=40)
 
@@ -200,13 +200,6 @@ def test_a_truncated_checkpoint_is_named(tmp_path, share):
         train(config)
 
 
-def test_a_log_row_that_was_cut_off_is_dropped(tmp_path):
-    path = tmp_path / "log.csv"
-    path.write_text("step,seconds,loss\n5,0.1,0.75\n10,0.2,0.62")  # was to become 0.625
-    log = run_files.RunLog(path, 10, {})
-    assert log.last() == {"step": 5, "seconds": 0.1, "loss": 0.75}
-
-
 def test_leftovers_of_killed_writes_are_swept_once_they_are_old(tmp_path):
     old, young, other = (tmp_path / f".{n}.checkpoint.pt" for n in ("17", "18", "x"))
     for path in (old, young, other):
@@ -253,20 +246,6 @@ def test_sample_images_are_drawn_from_the_average(tmp_path):
     assert [p.name for p in (tmp_path / "samples").iterdir()] == ["0000003.png"]
 
 
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
-    target = tmp_path / "weights.bin"
-    target.write_bytes(b"old")
-
-    def write(path):
-        path.write_bytes(b"ne")
-        raise Killed
-
-    with pytest.raises(Killed):
-        run_files.write_whole(target, write)
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_batches_are_permutations_and_pure():
     n, size = 10, 4
     rows = [loop.batch_indices(n, size, step, seed=3) for step in range(10)]
@@ -278,14 +257,3 @@ def test_batches_are_permutations_and_pure():
     assert len(loop.batch_indices(3, 8, 0, seed=0)) == 8
     with pytest.raises(ValueError, match="n=0"):
         loop.batch_indices(0, 4, 0, 0)
-
-
-def test_log_is_read_back_with_gaps(tmp_path):
-    log = run_files.RunLog(tmp_path / "log.csv", 0, {})
-    log.add({"l2 (I)": 2.0}, 1)
-    log.write_row(1, 0.5)
-    log.add({"l2 (I)": 1.0, "D": 3.0}, 2)
-    log.write_row(2, 1.0)
-    read = run_files.read_log(tmp_path / "log.csv")
-    assert read["step"] == [1, 2] and read["l2 (I)"] == [2, 1] and read["seconds"] == [0.5, 1.0]
-    assert read["D"][0] != read["D"][0] and read["D"][1] == 3  # NaN where there was none
