@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler
 from tiny_devices import fake_cuda, on_cuda
 from tiny_models import pipeline, scheduler
-from tiny_training import CONFIG
+from tiny_training import CONFIG, with_numbers
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from dmgi_lib.masks import flip_mask, mask_to_rgb
@@ -91,16 +91,6 @@ class KnownNoise(KnownSteps):
     """The same where no step is taken, but noise is added for it."""
 
     numbers = False
-
-
-def with_numbers(function):
-    """The function outside the mode, for what is read as numbers: tokens, draws of captions."""
-
-    def known(*args, **kwargs):
-        with unset_fake_temporarily():
-            return function(*args, **kwargs)
-
-    return known
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

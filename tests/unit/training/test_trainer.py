@@ -1,30 +1,26 @@
-"""Training stages on a tiny dataset and tiny random networks."""
+"""Training stages on a tiny dataset and tiny random networks, and on fake CUDA tensors."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import generator
+from accelerate.state import AcceleratorState
+from tiny_devices import fake_cuda, on_cuda
+from tiny_models import generator, mapping_network, style_modulation
 from tiny_training import CONFIG, loop, trainer
 
-from dmgi_lib.captions import claimed
-from dmgi_lib.dataset import to_float
-from dmgi_lib.devices import autocast
-from dmgi_lib.masks import flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training.feature_cache import build
 from dmgi_lib.training.features import CacheConfig, OnlineFeatures
 from dmgi_lib.training.losses import (
-    AttributeLoss,
-    CodePrior,
-    LossWeights,
-    parts_loss,
     step_probabilities,
 )
 from dmgi_lib.training.run_files import read_log
-from dmgi_lib.training.trainer import StageConfig, StageTrainer, mirrored
+from dmgi_lib.training.supervision import StageConfig, StageTerms
+from dmgi_lib.training.trainer import StageTrainer
 from dmgi_lib.weight_folder import required_part
 
 
@@ -107,57 +103,6 @@ def test_same_seed_same_curve(cache, dataset, loss_net, tmp_path):
     assert curves[0] == curves[1] and len(curves[0]) == 3
 
 
-def test_the_code_prior_pulls_only_where_it_is_asked_to(cache, dataset, loss_net, tmp_path):
-    batch = cache.batch(torch.arange(4), torch.zeros(4, dtype=torch.long))
-    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.0))
-    w = plain.generator.mean_latent.expand(4, 12, -1).clone() + 0.3
-    assert "code_prior" not in plain.terms(batch, w, plain.draw(w))
-    t = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.1, row_growth=4.0))
-    terms = t.terms(batch, w, t.draw(w))
-    expected = CodePrior.of(t.generator, row_growth=4.0)(w)
-    assert torch.equal(terms["code_prior"], expected)
-    without = {name: value for name, value in terms.items() if name != "code_prior"}
-    added = t.terms.total(terms) - t.terms.total(without)
-    assert added.item() == pytest.approx(0.1 * expected.mean().item(), rel=1e-3)
-    t.fit(loop(tmp_path, max_steps=1))
-    assert "code_prior" in read_log(tmp_path / "log.csv")
-
-
-def test_the_caption_of_each_entry_says_which_attributes_it_asks_for(cache, dataset, loss_net):
-    t = trainer(1, cache, dataset, loss_net)
-    entries = torch.arange(8)
-    batch = cache.batch(entries, torch.zeros(8, dtype=torch.long))
-    assert set(batch.caption.tolist()) == {0, 1}  # both captions were drawn
-    w = t.codes(batch, t.networks)
-    image = t.draw(w)
-    says = [dataset.captions[i][k] for i, k in zip(batch.sample, batch.caption, strict=True)]
-    with autocast(image.device.type):  # as the terms are computed
-        expected = AttributeLoss(loss_net.eval())(image, claimed(says))
-    torch.testing.assert_close(t.terms(batch, w, image)["attributes"], expected)
-    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(attributes=0.0))
-    assert "attributes" not in plain.terms(batch, w, image)
-
-
-def test_parts_are_those_of_the_mask_and_can_be_left_out(cache, dataset, loss_net):
-    t = trainer(1, cache, dataset, loss_net)
-    batch = cache.batch(torch.arange(8), torch.zeros(8, dtype=torch.long))
-    w = t.codes(batch, t.networks)
-    image = t.draw(w)
-    target = to_float(mirrored(dataset.images, batch))
-    expected = parts_loss(image, target, mirrored(dataset.masks, batch, flip_mask))
-    assert expected.max() > 0
-    torch.testing.assert_close(t.terms(batch, w, image)["parts"], expected)
-    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(parts=0.0))
-    assert "parts" not in plain.terms(batch, w, image)
-
-
-def test_mirrored_entries_get_mirrored_targets(cache, dataset):
-    batch = cache.batch(torch.tensor([3, 13]), torch.tensor([0, 0]))
-    images = mirrored(dataset.images, batch)
-    assert torch.equal(images[0], dataset.images[3])
-    assert torch.equal(images[1], dataset.images[3].flip(-1))
-
-
 def test_missing_parts_are_named(cache, dataset, loss_net, tmp_path):
     with pytest.raises(ValueError, match="run stage 1"):
         trainer(2, cache, dataset, loss_net)
@@ -197,3 +142,47 @@ def test_options_of_the_stages(cache, dataset, loss_net):
     for bad in ({"sampling": "x"}, {"targets": "x"}):
         with pytest.raises(ValueError, match="expected one of"):
             StageConfig(1, **bad)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_a_step_stays_on_the_device(cache, dataset, loss_net, monkeypatch, stage, precision):
+    monkeypatch.setattr(torch, "cov", lambda x: x @ x.T)  # it looks at numbers
+    first, second = mapping_network(), style_modulation()
+    networks = [[], [first], [first, second]][stage - 1]
+    t = trainer(stage, cache, dataset, loss_net, *networks, precision=precision)
+    batch = cache.batch(torch.tensor([0, 13]), torch.tensor([0, 1]))
+    assert len(dataset.images) == len(dataset.masks)  # decoded before tensors are fake
+    loss_net, t.device = copy.deepcopy(loss_net), torch.device("cuda:0")
+    with fake_cuda() as mode:
+        batch = replace(
+            batch,  # samples and captions are looked up by number
+            step=mode.from_tensor(batch.step),
+            h=mode.from_tensor(batch.h),
+            f=tuple(map(mode.from_tensor, batch.f)),
+            maps=tuple(map(mode.from_tensor, batch.maps)),
+            diffusion_images=mode.from_tensor(batch.diffusion_images),
+        )
+        for network in (*t.networks.values(), t.generator, loss_net):
+            on_cuda(network)
+        terms = StageTerms(t.config, dataset, t.generator, loss_net, cache.num_inference_steps)
+        w = t.codes(batch, t.networks)
+        image = t.draw(w)
+        found = terms(batch, w, image)
+        total = terms.total(found)
+    assert {x.device.type for x in (w, image, total, *found.values())} == {"cuda"}
+    assert image.dtype == torch.float32 and {x.dtype for x in found.values()} == {torch.float32}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_learns_what_a_cpu_learns(cache, dataset, loss_net, tmp_path):
+    curves = []
+    for device in ("cpu", "cuda"):
+        AcceleratorState._reset_state(reset_partial_state=True)  # one process has one device
+        G = generator().to(device)
+        t = StageTrainer(StageConfig(1, held_out=2, precision="fp32"), cache, dataset, G, loss_net)
+        result = t.fit(loop(tmp_path / device, max_steps=3))
+        assert next(result.ema["mapping_network"].parameters()).device.type == device
+        curves.append(read_log(result.log_path)["loss"])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-2)
