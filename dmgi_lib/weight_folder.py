@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import json
 import os
 import tempfile
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
+import torch
 import transformers
 from diffusers import ModelMixin
 
@@ -211,6 +213,29 @@ def _read_json(path: Path) -> dict:
         raise FileNotFoundError(f"{path} is missing; fetch the weights anew.") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is truncated or no JSON ({error}); fetch it anew.") from error
+
+
+def load_part(folder: Path, name: str) -> ModelMixin | None:
+    """A trained component of a pipeline folder in fp32; None if it is not there yet.
+
+    Raises:
+        ValueError: its weights are truncated.
+    """
+    if not (folder / name / "config.json").is_file():
+        return None
+    check_safetensors(folder / name / "diffusion_pytorch_model.safetensors")
+    class_name = _read_json(folder / name / "config.json")["_class_name"]
+    home = "dmgi_lib.recognizers" if class_name == "Recognizer" else "dmgi_lib"
+    network = getattr(importlib.import_module(home), class_name)
+    return network.from_pretrained(folder / name, dtype=torch.float32)
+
+
+def required_part(folder: Path, name: str, script: str) -> ModelMixin:
+    """`load_part`, or FileNotFoundError naming the script that makes it."""
+    part = load_part(folder, name)
+    if part is None:
+        raise FileNotFoundError(f"{folder / name} is missing; train it first: python -m {script}")
+    return part
 
 
 def main() -> None:

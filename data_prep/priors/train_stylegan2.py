@@ -31,7 +31,7 @@ from data_prep.priors.stylegan2_step import Modules, StyleGAN2Step
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.training.loop import LoopConfig, LoopResult, run
-from dmgi_lib.training.stages import required_part
+from dmgi_lib.weight_folder import required_part
 
 
 def build(recipe: Recipe, config: LoopConfig) -> tuple[Modules, dict[str, torch.optim.Optimizer]]:

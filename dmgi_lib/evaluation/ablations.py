@@ -40,9 +40,8 @@ from dmgi_lib.recognizers import load_judges
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights
-from dmgi_lib.training.stage_config import STAGES, StageConfig
-from dmgi_lib.training.stage_trainer import StageTrainer
-from dmgi_lib.training.stages import required_part
+from dmgi_lib.training.trainer import STAGES, StageConfig, StageTrainer
+from dmgi_lib.weight_folder import required_part
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class BaselineTrainer:
 
 
 def main() -> None:
-    from dmgi_lib.training.stages import required_part
+    from dmgi_lib.weight_folder import required_part
 
     parser = argparse.ArgumentParser(
         description="Train the mask encoder, a baseline without diffusion.",

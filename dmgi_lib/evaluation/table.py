@@ -32,8 +32,7 @@ from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
 from dmgi_lib.recognizers import load_judges
 from dmgi_lib.training.losses import PerceptualLoss
-from dmgi_lib.training.stages import load_part, required_part
-from dmgi_lib.weight_folder import part_name
+from dmgi_lib.weight_folder import load_part, part_name, required_part
 
 
 def missing_parts(pipe: DMGIPipeline, condition: str) -> list[str]:

@@ -2,49 +2,45 @@
 
     python -m dmgi_lib.training.feature_cache --data ROOT --steps 0,2,4,7,9 --views 2
 
-Shards of `features.encode_samples`, and a manifest that says what made them (`cache_manifest`).
-A build that is killed goes on where it was: shards are written whole, and only missing or broken
-ones are made.
+Shards of `features.encode_samples`, and manifest.json that says what made them: features of another
+encoder or data set look like any others, so it is compared with what would be made now before
+anything is read. A build that is killed goes on where it was: shards are written whole, and only
+missing or broken ones are made.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import tyro
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from dmgi_lib.dataset import FaceDataset, default_root
-from dmgi_lib.files import sweep, write_whole
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.devices import pick_device
+from dmgi_lib.files import differences, sweep, write_text, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import MINI, PRESETS
-from dmgi_lib.training.cache_manifest import (
-    check_facts,
-    dataset_facts,
-    encoder_facts,
-    read_manifest,
-    settle_manifest,
-)
+from dmgi_lib.presets import PRESETS
 from dmgi_lib.training.features import (
-    CONDITIONS,
-    SOURCES,
     WHOLE,
     CacheConfig,
     CachedBatch,
+    Steps,
     as_batch,
+    dataset_facts,
     encode_samples,
+    encoder_facts,
 )
 from dmgi_lib.weight_folder import check_safetensors
 
-SHARDS = "view*.safetensors"
+SHARDS, MANIFEST = "view*.safetensors", "manifest.json"
 
 
 class FeatureCache:
@@ -69,7 +65,7 @@ class FeatureCache:
                 f"truncated or unreadable shards: {', '.join(broken)}. Build the cache again with"
                 " the command that made it; whole shards are kept."
             )
-        self.manifest = read_manifest(self.folder)
+        self.manifest = _read_manifest(self.folder)
         made_with = self.manifest["config"]
         self.config = CacheConfig(**(made_with | {"steps": tuple(made_with["steps"])}))
         self.steps, self.num_inference_steps = self.config.steps, self.config.num_inference_steps
@@ -94,10 +90,9 @@ class FeatureCache:
         Raises:
             ValueError: naming all that differs.
         """
-        now = {"dataset": dataset_facts(self.config, dataset)}
-        check_facts(
-            self.folder, self.manifest, now | (encoder_facts(self.config, pipe) if pipe else {})
-        )
+        now = {"dataset": dataset_facts(dataset)}
+        now |= encoder_facts(self.config, pipe) if pipe else {}
+        _compare(self.folder, self.manifest, now)
 
     def batch(
         self, entries: torch.Tensor, slots: torch.Tensor, pool: str = "tokens"
@@ -147,8 +142,11 @@ def build(
             f" {PRESETS[config.preset].image_size} px, but this pipeline's have {pipe.image_size};"
             " name the preset that the weights belong to."
         )
-    now = encoder_facts(config, pipe) | {"dataset": dataset_facts(config, dataset)}
-    settle_manifest(folder, now, has_shards=any(folder.glob(SHARDS)))
+    now = encoder_facts(config, pipe) | {"dataset": dataset_facts(dataset)}
+    if any(folder.glob(SHARDS)) or (folder / MANIFEST).exists():
+        _compare(folder, _read_manifest(folder), now)
+    else:
+        write_text(folder / MANIFEST, json.dumps(now, indent=2) + "\n")
     sweep(folder, SHARDS)
     size = config.shard_size
     count = min(len(dataset), -(-(limit or len(dataset)) // size) * size)
@@ -183,7 +181,7 @@ def cache_name(config: CacheConfig, pipe: DMGIPipeline, dataset: FaceDataset, **
     Args:
         more: what else decides the content, such as the number of samples.
     """
-    made_from = [encoder_facts(config, pipe), dataset_facts(config, dataset), sorted(more.items())]
+    made_from = [encoder_facts(config, pipe), dataset_facts(dataset), sorted(more.items())]
     facts = json.dumps(made_from, sort_keys=True)
     return f"{config.condition}-{hashlib.sha256(facts.encode()).hexdigest()[:10]}"
 
@@ -194,6 +192,31 @@ def spread_steps(num_inference_steps: int, count: int = 5) -> tuple[int, ...]:
     return tuple(sorted({round(last * k / (count - 1)) for k in range(count)}))
 
 
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a cache.
+
+    Raises:
+        ValueError: it is missing or unreadable, so nobody knows what made the shards beside it.
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"feature cache {folder} has no readable {MANIFEST} ({error}), so nothing says what"
+            " made its shards. Delete the folder and build it anew."
+        ) from error
+
+
+def _compare(folder: Path, made_from: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ValueError naming all that differs. Parts that `now` lacks are not compared."""
+    found = differences({part: made_from.get(part, {}) for part in now}, now)
+    if found:
+        raise ValueError(
+            f"feature cache {folder} was made from something else: {'; '.join(found)}."
+            " Delete it and build it anew, or give another --cache folder."
+        )
+
+
 def _is_whole(path: Path) -> bool:
     try:
         check_safetensors(path)
@@ -202,54 +225,69 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Run the frozen diffusion encoder over a dataset and store its features.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--preset", default=MINI.name, choices=sorted(PRESETS), help="scale of E")
-    parser.add_argument("--weights", help="pipeline folder; default: the preset's")
-    parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
-    parser.add_argument("--split", default="train", help="train or test")
-    parser.add_argument(
-        "--cache", type=Path, help="cache folder; default: ~/.cache/dmgi/features/<condition>"
-    )
-    parser.add_argument("--steps", help="steps to keep, by commas; default: five, evenly spread")
-    parser.add_argument("--num-inference-steps", type=int, help="S; default: the preset's")
-    parser.add_argument("--guidance-scale", type=float, help="default: the preset's")
-    parser.add_argument("--condition", default="mask", choices=CONDITIONS)
-    parser.add_argument("--source", default="reverse", choices=SOURCES, help="noised: leaks I")
-    parser.add_argument("--views", type=int, default=2, help="passes; odd ones are mirrored")
-    parser.add_argument("--batch-size", type=int, default=16, help="samples per reverse process")
-    parser.add_argument("--minutes", type=float, default=None, help="time budget of this call")
-    parser.add_argument(
-        "--limit", type=int, default=None, help="use only the first samples, rounded up to a shard"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of captions and noise")
-    args = parser.parse_args()
-    preset = PRESETS[args.preset]
-    total = args.num_inference_steps or preset.num_inference_steps
-    scale = preset.guidance_scale if args.guidance_scale is None else args.guidance_scale
+def main(
+    preset: Literal["mini", "paper"] = "mini",
+    weights: Path | None = None,
+    data: Path | None = None,
+    split: str = "train",
+    cache: Path = Path("~/.cache/dmgi/features/{condition}"),
+    steps: Steps = (),
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    condition: Literal["mask", "scribble"] = "mask",
+    source: Literal["reverse", "noised"] = "reverse",
+    views: int = 2,
+    batch_size: int = 16,
+    minutes: float | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> None:
+    """Run the frozen diffusion encoder over a dataset and store its features.
+
+    Args:
+        preset: scale of E
+        weights: pipeline folder; None: the preset's
+        data: face dataset; None: the full one if it is built, else what ships
+        split: train or test
+        cache: cache folder
+        steps: steps to keep, by commas; none: five, evenly spread
+        num_inference_steps: S; None: the preset's
+        guidance_scale: None: the preset's
+        condition: kind of x
+        source: noised leaks I
+        views: passes over the dataset; odd ones are mirrored
+        batch_size: samples per reverse process
+        minutes: time budget of this call
+        limit: use only the first samples, rounded up to a shard
+        seed: of captions and noise
+        device: auto, cpu, cuda or mps
+        dtype: of E's weights
+    """
+    sizes = PRESETS[preset]
+    total = num_inference_steps or sizes.num_inference_steps
     config = CacheConfig(
-        steps=tuple(map(int, args.steps.split(","))) if args.steps else spread_steps(total),
+        steps=steps or spread_steps(total),
         num_inference_steps=total,
-        guidance_scale=scale,
-        seed=args.seed,
-        condition=args.condition,
-        source=args.source,
-        preset=preset.name,
+        guidance_scale=sizes.guidance_scale if guidance_scale is None else guidance_scale,
+        seed=seed,
+        condition=condition,
+        source=source,
+        preset=preset,
     )
+    pipe = DMGIPipeline.from_pretrained(weights or preset, dtype=getattr(torch, dtype))
     build(
         config,
-        DMGIPipeline.from_pretrained(args.weights or preset.name),
-        FaceDataset(args.data, args.split),
-        args.cache or Path(f"~/.cache/dmgi/features/{args.condition}"),
-        views=args.views,
-        batch_size=args.batch_size,
-        minutes=args.minutes,
-        limit=args.limit,
+        pipe.to(pick_device(device)),
+        FaceDataset(data, split),
+        str(cache).replace("{condition}", condition),
+        views=views,
+        batch_size=batch_size,
+        minutes=minutes,
+        limit=limit,
     )
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -9,7 +9,9 @@ optimizers, as adversarial training does) and returns what is to be logged:
         optimizer.zero_grad(); loss.backward(); optimizer.step()
         return {"loss": float(loss)}
 
-    result = run(config, {"model": model}, {"model": optimizer}, step_fn, ema=("model",))
+    accelerator = accelerator_for("auto")   # model and batches go to accelerator.device
+    result = run(config, {"model": model}, {"model": optimizer}, step_fn, ema=("model",),
+                 accelerator=accelerator)
     result.ema["model"].save_pretrained(folder)
 
 Every random number of step k is a function of (seed, k), so a resumed run repeats the curve that
@@ -25,19 +27,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
 from PIL import Image
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from dmgi_lib.devices import pick_device
 from dmgi_lib.files import plain, sweep, write_whole
 from dmgi_lib.training.run_files import RunLog, load_checkpoint
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 StepFn = Callable[[int, torch.Generator], Mapping[str, float]]
 SampleFn = Callable[[int, dict[str, Any]], np.ndarray]
@@ -130,37 +133,45 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> torch.Tensor
     return row[start - epochs[0] * n : stop - epochs[0] * n]
 
 
-@torch.no_grad()
+def accelerator_for(device: str | torch.device = "auto") -> Accelerator:
+    """Device and processes of a training; each of several processes takes the GPU of its rank.
+
+    Weights stay in fp32 and accelerate casts nothing: losses are computed under `devices.autocast`.
+
+    Args:
+        device: one of `devices.DEVICES`, or such as "cuda:1".
+    """
+    picked = pick_device(device)
+    if picked.index is not None:
+        torch.cuda.set_device(picked)
+    return Accelerator(cpu=picked.type == "cpu", mixed_precision="no")
+
+
 def _update_ema(averaged: nn.Module, module: nn.Module, half_life: float) -> None:
-    targets: list[torch.Tensor] = [p for p in averaged.parameters() if p.is_floating_point()]
-    sources: list[torch.Tensor] = [p for p in module.parameters() if p.is_floating_point()]
-    torch._foreach_lerp_(targets, sources, 1.0 - 0.5 ** (1.0 / half_life))
+    """AveragedModel itself would take the first step for the start, and rename the weights."""
+    average = get_ema_multi_avg_fn(0.5 ** (1.0 / half_life))
+    average(list(averaged.parameters()), list(module.parameters()), 1)
     for target, source in zip(averaged.buffers(), module.buffers(), strict=True):
         target.copy_(source)
 
 
-def _used_share(config: LoopConfig, step: int, seconds: float) -> float:
+def _used_share(
+    config: LoopConfig, step: int, seconds: float, accelerator: Accelerator | None
+) -> float:
+    """Of the budget; the first process's value, so that all stop after the same step."""
     by_clock = seconds / (60.0 * config.minutes) if config.minutes else 1.0
-    return max(by_clock, step / config.max_steps if config.max_steps else 0.0)
-
-
-def _agreed(used: float, accelerator: Accelerator | None) -> float:
-    """The first process's value, so that all stop after the same step."""
+    used = max(by_clock, step / config.max_steps if config.max_steps else 0.0)
     if accelerator is None or accelerator.num_processes == 1:
         return used
-    from accelerate.utils import broadcast
-
-    return float(broadcast(torch.tensor(used, dtype=torch.float64)))
+    return float(broadcast(torch.tensor(used, dtype=torch.float64, device=accelerator.device)))
 
 
 def _averaged(values: Mapping[str, float], accelerator: Accelerator | None) -> Mapping[str, float]:
     """Means over the processes."""
     if accelerator is None or accelerator.num_processes == 1:
         return values
-    from accelerate.utils import reduce
-
-    mean = reduce(torch.tensor([float(v) for v in values.values()]), "mean")
-    return dict(zip(values, mean.tolist(), strict=True))
+    own = torch.tensor([float(v) for v in values.values()], device=accelerator.device)
+    return dict(zip(values, accelerator.reduce(own, "mean").tolist(), strict=True))
 
 
 def run(
@@ -180,12 +191,14 @@ def run(
         config:     see LoopConfig
         modules:    everything with weights or buffers that a checkpoint must hold, by name
         optimizers: by name; their learning rates are scaled by warm-up and cool-down
-        step_fn:    (step, rng) -> numbers to log; rng is seeded from (config.seed, step), as is the
-                    global generator, for dropout
+        step_fn:    (step, rng) -> numbers to log; rng, a generator of the CPU so that all devices
+                    draw the same, is seeded from (config.seed, step), as is the global one, for
+                    dropout
         ema:        names of the modules to average
         sample_fn:  (step, EMA copies) -> uint8 (H, W, 3), saved as samples/{step}.png
-        accelerator: for several processes; `modules` and `optimizers` stay the unwrapped ones. Only
-                    the first process writes, and its clock ends the run for all
+        accelerator: see `accelerator_for`; None: one process. `modules` are on its device already,
+                    and stay the unwrapped ones. Only the first process writes, and its clock ends
+                    the run for all
         made_from:  plain values, nested or not, that decide what is learnt: data, losses, frozen
                     networks. A checkpoint with other ones is refused
 
@@ -201,16 +214,12 @@ def run(
     averaged = {name: copy.deepcopy(modules[name]).eval().requires_grad_(False) for name in ema}
     base_rates = {k: [g["lr"] for g in o.param_groups] for k, o in optimizers.items()}
     run_dir, path = Path(config.run_dir), Path(config.run_dir) / "checkpoint.pt"
-    parts: dict[str, Mapping[str, Any]] = {
-        "modules": modules,
-        "optimizers": optimizers,
-        "ema": averaged,
-    }
+    parts: dict[str, Mapping[str, Any]]
+    parts = {"modules": modules, "optimizers": optimizers, "ema": averaged}
     writes = accelerator is None or accelerator.is_main_process
     identity: dict[str, Any] = {"seed": config.seed, "batch_size": config.batch_size}
     identity["made_from"] = plain(made_from or {})
-    step, before = 0, 0.0
-    sums: dict[str, list[float]] = {}
+    step, before, sums = 0, 0.0, {}
     if writes:
         sweep(run_dir, path.name)
     if path.exists():
@@ -218,8 +227,7 @@ def run(
         step, before, sums = state["step"], state["seconds"], state["sums"]
     elif config.minutes == 0:
         raise FileNotFoundError(f"no {path} to load; train first (minutes > 0)")
-    log = RunLog(run_dir / "log.csv", step, writes)
-    log.sums = sums
+    log = RunLog(run_dir / "log.csv", step, sums, writes)
     start, first_step = time.monotonic(), step
 
     def seconds() -> float:
@@ -241,15 +249,9 @@ def run(
 
     next_save = seconds() + 60.0 * config.checkpoint_minutes
     next_sample = seconds() + 60.0 * config.sample_minutes
-    bar = tqdm(
-        total=config.max_steps,
-        initial=step,
-        desc=run_dir.name,
-        disable=None,
-        leave=False,
-    )
+    bar = tqdm(total=config.max_steps, initial=step, desc=run_dir.name, disable=None, leave=False)
     with torch.random.fork_rng(devices=[]), bar:
-        while (used := _agreed(_used_share(config, step, seconds()), accelerator)) < 1.0:
+        while (used := _used_share(config, step, seconds(), accelerator)) < 1.0:
             rate = min(1.0, (step + 1) / max(1, config.warmup_steps))
             if config.cooldown:
                 rate *= min(1.0, (1.0 - used) / config.cooldown)
@@ -276,11 +278,8 @@ def run(
         save()
         sample()
     rate_now = (step - first_step) * config.batch_size / max(1e-9, seconds() - before)
-    numbers = ", ".join(f"{k} {v:.4g}" for k, v in log.last().items() if k not in _CLOCK)
+    numbers = ", ".join(f"{k} {v:.4g}" for k, v in list(log.last().items())[2:])
     if writes:
         spent = f"{step} steps, {seconds() / 60:.1f} min, {rate_now:.1f} img/s"
         print(f"{run_dir.name}: {spent}; {numbers}")
     return LoopResult(step, seconds(), averaged, log.last(), log.path)
-
-
-_CLOCK = ("step", "seconds")

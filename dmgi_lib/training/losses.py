@@ -31,12 +31,15 @@ SAMPLINGS = ("uniform", "early", "late")
 class LossWeights:
     """Weights of the terms; the defaults are those of the shipped networks for masks.
 
-    l2, perceptual, identity: image terms
-    parsing: cross-entropy between x and the loss net's parsing of I'; not even computed at 0
-    attributes: the same between what c names and the loss net's attributes of I'; likewise
-    parts: squared difference to I in eyes, brows and mouth, see `parts_loss`; likewise
-    code_prior: distance to G's own codes, see `CodePrior`; not even computed at 0
-    row_growth: of `CodePrior`; no weight of a term
+    Args:
+        l2: squared difference of images
+        perceptual: distance of the loss net's features
+        identity: distance of its identity vectors
+        parsing: cross-entropy between x and its parsing of I'; not even computed at 0
+        attributes: the same between what c names and its attributes of I'; likewise
+        parts: squared difference to I in eyes, brows and mouth, see `parts_loss`; likewise
+        code_prior: distance to G's own codes, see `CodePrior`; likewise
+        row_growth: of `CodePrior`; no weight of a term
     """
 
     l2: float = 1.0
@@ -103,12 +106,12 @@ class CodePrior:
     def __init__(
         self, draws: torch.Tensor, num_ws: int, row_growth: float = 1.0, ridge: float = 0.01
     ) -> None:
-        codes = draws.double()
+        codes = draws.cpu().double()  # once, and Apple's GPUs know no double
         covariance = torch.cov(codes.T)
         floor = ridge * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
         factor = torch.linalg.cholesky(covariance + floor)
         identity = torch.eye(len(factor)).to(factor)
-        self.mean = codes.mean(0).to(draws.dtype)
+        self.mean = codes.mean(0).to(draws)
         self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).to(draws)
         weights = row_growth ** torch.linspace(0, 1, num_ws)
         self.row_weights = (weights / weights.mean()).to(draws)
@@ -258,7 +261,7 @@ def supervision_shares(
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule came as {schedule!r}; expected one of {SCHEDULES}.")
     if schedule == "uniform":
-        text = torch.full(steps.shape, 0.5)
+        text = torch.full(steps.shape, 0.5, device=steps.device)
     else:
         text = 0.75 - 0.5 * steps.float() / max(1, num_inference_steps - 1)
     return text, 1.0 - text

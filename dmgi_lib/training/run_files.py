@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import pickle
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from dmgi_lib.files import differences, write_whole
+
+CLOCK = ["step", "seconds"]  # the first columns of a log
 
 
 class RunLog:
@@ -19,20 +22,21 @@ class RunLog:
 
     Args:
         last_step: rows after it, of a run that was cut off, are dropped.
+        sums: name -> [sum, count] of the steps since the last row.
         writes: False keeps the rows in memory only, as all but one of several processes do.
     """
 
-    def __init__(self, path: Path, last_step: int, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+    def __init__(
+        self, path: Path, last_step: int, sums: dict[str, list[float]], writes: bool = True
+    ) -> None:
+        self.path, self.sums, self.writes = path, sums, writes
         self.rows: list[dict[str, str]] = []
-        self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last row
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]  # a killed append has no end
-            self.rows = [row for row in csv.DictReader(whole) if int(row["step"]) <= last_step]
-        self.columns = list(self.rows[-1]) if self.rows else ["step", "seconds"]
-        if writes:
-            self._rewrite()
+            text = path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1] or "step"  # a row without an end was cut off
+            table = pd.read_csv(StringIO(whole), dtype=str, keep_default_na=False)
+            self.rows = table[table["step"].astype(int) <= last_step].to_dict("records")
+        self._write()
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
@@ -47,32 +51,19 @@ class RunLog:
             entry[1] += 1.0
 
     def write_row(self, step: int, seconds: float) -> None:
-        means = {name: total / count for name, (total, count) in self.sums.items()}
         row = {"step": str(step), "seconds": f"{seconds:.1f}"}
-        row |= {name: f"{value:.8g}" for name, value in means.items()}
+        row |= {name: f"{total / count:.8g}" for name, (total, count) in self.sums.items()}
         self.sums = {}
         self.rows.append(row)
-        if not self.writes:
-            return
-        new = [name for name in row if name not in self.columns]
-        if new:
-            self.columns += new
-            self._rewrite()
-        else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self.columns, restval="").writerow(row)
+        self._write()
 
     def last(self) -> dict[str, float]:
         return {k: float(v) for k, v in self.rows[-1].items() if v} if self.rows else {}
 
-    def _rewrite(self) -> None:
-        def write(path: Path) -> None:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self.columns, restval="")
-                writer.writeheader()
-                writer.writerows(self.rows)
-
-        write_whole(self.path, write)
+    def _write(self) -> None:
+        if self.writes:
+            table = pd.DataFrame(self.rows or [], columns=None if self.rows else CLOCK)
+            write_whole(self.path, lambda target: table.to_csv(target, index=False))
 
 
 def load_checkpoint(
@@ -119,7 +110,4 @@ def load_checkpoint(
 
 def read_log(path: Path) -> dict[str, list[float]]:
     """Column → values of a log.csv; NaN where a row lacks a column."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-        names = list(rows[0]) if rows else []
-    return {name: [float(row[name] or "nan") for row in rows] for name in names}
+    return pd.read_csv(path, dtype=float).to_dict("list")

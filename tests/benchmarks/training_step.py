@@ -18,10 +18,9 @@ from dmgi_lib.dataset import FaceDataset, shipped_root
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
 from dmgi_lib.training.feature_cache import build
-from dmgi_lib.training.features import CacheConfig
-from dmgi_lib.training.online_features import OnlineFeatures
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
-from dmgi_lib.training.stages import load_part
+from dmgi_lib.training.features import CacheConfig, OnlineFeatures
+from dmgi_lib.training.trainer import StageConfig, StageTrainer
+from dmgi_lib.weight_folder import load_part
 
 
 def seconds(repeats: int, batch_size: int = 16, cpu_time: bool = False) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from dmgi_lib.evaluation.table_output import read_csv
 from dmgi_lib.presets import MINI
 from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.losses import LossWeights
-from dmgi_lib.training.stage_config import StageConfig
+from dmgi_lib.training.trainer import StageConfig
 
 BUDGET = ablations.Budget(steps=2, batch_size=4, held_out=2)
 

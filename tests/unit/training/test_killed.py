@@ -19,10 +19,13 @@ from dmgi_lib.training import feature_cache
 from dmgi_lib.training.features import CacheConfig
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.training.trainer import StageConfig, StageTrainer
 
 INTERVAL = 1.0  # seconds between checkpoints
-pytestmark = pytest.mark.filterwarnings("ignore:unknown to this text encoder")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:unknown to this text encoder"),
+]
 
 
 def make_cache(root: Path, folder: Path) -> None:

@@ -1,9 +1,12 @@
+import copy
 import math
 
 import pytest
 import torch
+from tiny_devices import fake_cuda, on_cuda
 from tiny_models import generator
 
+from dmgi_lib.dataset import ATTRIBUTES
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import losses
@@ -200,3 +203,25 @@ def test_shares_go_from_text_to_structure():
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match="-1"):
         losses.LossWeights(l2=-1.0)
+
+
+def test_all_losses_stay_on_the_device(net, monkeypatch):
+    monkeypatch.setattr(torch, "cov", lambda x: x @ x.T)  # it looks at numbers
+    G, net = generator(), copy.deepcopy(net)
+    with fake_cuda():
+        on_cuda(G), on_cuda(net)
+        image, target = (torch.empty(2, 3, 128, 128, device="cuda") for _ in range(2))
+        mask = torch.zeros(2, 128, 128, dtype=torch.uint8, device="cuda")
+        claims = torch.zeros(2, len(ATTRIBUTES), dtype=torch.int8, device="cuda")
+        found = [
+            losses.l2_loss(image, target),
+            losses.parts_loss(image, target, mask),
+            losses.PerceptualLoss(net)(image, target),
+            losses.IdentityLoss(net)(image, target),
+            losses.ParsingLoss(net)(image, mask),
+            losses.AttributeLoss(net)(image, claims),
+            losses.CodePrior.of(G, count=64)(torch.empty(2, 12, 16, device="cuda")),
+            *losses.supervision_shares(torch.empty(2, device="cuda"), 10, "linear"),
+            *losses.supervision_shares(torch.empty(2, device="cuda"), 10, "uniform"),
+        ]
+    assert {(value.device.type, value.shape) for value in found} == {("cuda", (2,))}

@@ -1,201 +1,196 @@
-"""Training stages on a tiny dataset and tiny random networks."""
+"""Training stages as commands: what they write, and which checkpoints and features they refuse."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import generator
+import tyro
+from PIL import Image
+from tiny_models import controlnet, face_mask, generator, pipeline, unet
 from tiny_training import CONFIG, loop, trainer
 
-from dmgi_lib.captions import claimed
-from dmgi_lib.dataset import to_float
-from dmgi_lib.devices import autocast
-from dmgi_lib.masks import flip_mask
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.devices import machine
+from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
-from dmgi_lib.style_modulation import POOLS
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import stages
 from dmgi_lib.training.feature_cache import build
-from dmgi_lib.training.features import CacheConfig
-from dmgi_lib.training.losses import (
-    AttributeLoss,
-    CodePrior,
-    LossWeights,
-    parts_loss,
-    step_probabilities,
-)
-from dmgi_lib.training.online_features import OnlineFeatures
-from dmgi_lib.training.run_files import read_log
-from dmgi_lib.training.stage_terms import mirrored
-from dmgi_lib.training.stage_trainer import StageConfig, StageTrainer
+from dmgi_lib.training.features import CacheConfig, OnlineFeatures
+from dmgi_lib.training.losses import LossWeights
+from dmgi_lib.training.trainer import StageConfig, StageTrainer
+from dmgi_lib.weight_folder import load_part
 
 
-def test_early_cache_costs_one_pass_and_cannot_feed_stage_2(pipe, dataset, tmp_path, loss_net):
-    config = CacheConfig(steps=(0,), num_inference_steps=3, shard_size=4)
-    passes = []
-    handle = pipe.unet.register_forward_pre_hook(lambda m, args: passes.append(1))
-    early = build(config, pipe, dataset, tmp_path, batch_size=4)
-    handle.remove()
-    assert len(passes) == 3  # 10 samples in batches of 4, 4 and 2
-    assert early.batch(torch.tensor([0]), torch.tensor([0])).diffusion_images is None
-    with pytest.raises(ValueError, match="I_0"):
-        trainer(2, early, dataset, loss_net)
-    assert trainer(1, early, dataset, loss_net).slots.tolist() == [0]
+def test_command_trains_and_writes_a_loadable_folder(
+    pipe, cache, dataset, loss_net, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "weights"
+    pipe.save_pretrained(folder)
+    loss_net.save_pretrained(folder / "loss_net")
+    common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
+
+    def train(stage, more):
+        arguments = (
+            f"stages --stage {stage} {common} --minutes 0.03 --batch-size 4 --device cpu {more}"
+        )
+        monkeypatch.setattr(sys, "argv", f"{arguments} --run-dir {tmp_path}/run{stage}".split())
+        tyro.cli(stages.main)
+
+    for stage in (1, 2):
+        train(stage, "--code-prior 0.03 --row-growth 3 --average space")
+    assert "wrote" in capsys.readouterr().out
+    card = (folder / "style_modulation" / "card.md").read_text()
+    assert "--stage 2" in card and "seed 0" in card and "identity (I) @ 2" in card
+    assert "'row_growth': 3.0" in card and "code_prior @ 2" in card
+    assert f"minutes on 1 x {machine('cpu')}" in card
+    loaded = DMGIPipeline.from_pretrained(folder)
+    assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
+    assert loaded.config.num_inference_steps == CONFIG.num_inference_steps  # as it was trained
+    T = load_part(folder, "style_modulation")
+    assert T.dtype == torch.float32 and (T.config.average, T.config.pooled) == ("space", 2)
+    assert loaded("a young woman", mask=face_mask(), exit_step=0).images[0].size == (128, 128)
+    train(3, "--pooled 4")
+    T = load_part(folder, "style_modulation")
+    assert (T.config.average, T.config.pooled) == ("space", 4)
 
 
-def test_held_out_identities_are_never_trained_on(cache, dataset, loss_net):
-    t = trainer(1, cache, dataset, loss_net)
-    trained = set(cache.samples[t.train_entries].tolist())
-    assert trained == set(range(8))
-    assert cache.samples[t.test_entries].tolist() == [8, 9]
+def test_a_checkpoint_of_another_training_is_refused(pipe, cache, dataset, loss_net, tmp_path):
+    def fit(made, **options):
+        return made.fit(loop(tmp_path / "run", **({"max_steps": 1} | options)))
+
+    fit(trainer(1, cache, dataset, loss_net))
+    assert fit(trainer(1, cache, dataset, loss_net), max_steps=2, minutes=9.0).step == 2
+    single, other_net = replace(MINI.mapping, origin="zero"), Recognizer(channels=(4, 8, 8, 8, 8))
+    more = build(CONFIG, pipe, dataset, tmp_path / "cache", limit=4)
+    changed = {
+        "config.weights.l2 was 1.0, is 0.15": trainer(
+            1, cache, dataset, loss_net, weights=LossWeights(l2=0.15)
+        ),
+        "config.held_out was 2, is 3": StageTrainer(
+            StageConfig(1, held_out=3), cache, dataset, generator(), loss_net
+        ),
+        "networks.mapping_network.origin was 'w_avg', is 'zero'": StageTrainer(
+            StageConfig(1, held_out=2), cache, dataset, generator(), loss_net, mapping=single
+        ),
+        "frozen.generator was ": StageTrainer(
+            StageConfig(1, held_out=2), cache, dataset, generator(seed=50), loss_net
+        ),
+        "frozen.loss_net was ": trainer(1, cache, dataset, other_net),
+        "features.entries was 20, is 4": trainer(1, more, dataset, loss_net),
+        "features.weights.unet was ": trainer(
+            1, OnlineFeatures(CONFIG, pipeline(unet=unet(seed=50)), dataset), dataset, loss_net
+        ),
+    }
+    for what, other in changed.items():
+        with pytest.raises(ValueError, match="was written by another run") as error:
+            fit(other, max_steps=3)
+        assert what in str(error.value)
+    with pytest.raises(ValueError, match="optimisation.learning_rate was 0.0002, is 0.001"):
+        fit(trainer(1, cache, dataset, loss_net), max_steps=3, learning_rate=1e-3)
 
 
-def test_stage_1_starts_at_the_mean_face_and_learns(cache, dataset, loss_net, tmp_path):
-    t = trainer(1, cache, dataset, loss_net)
-    batch = cache.batch(torch.arange(4), torch.zeros(4, dtype=torch.long))
-    w = t.codes(batch, t.networks)
-    assert torch.equal(w, t.generator.mean_latent.expand_as(w))
-    before = t.measure({})
-    result = t.fit(loop(tmp_path, max_steps=25, learning_rate=3e-3))
-    assert t.terms.total(
-        {k: torch.tensor(v) for k, v in _mean_over_steps(t.measure(result.ema)).items()}
-    ) < t.terms.total({k: torch.tensor(v) for k, v in _mean_over_steps(before).items()})
-    assert all(p.grad is None for p in t.generator.parameters())
-    assert all(p.grad is None for p in loss_net.parameters())
-
-
-def _mean_over_steps(measured: dict[str, float]) -> dict[str, float]:
-    names = {name.split(" @ ")[0] for name in measured}
-    return {n: float(np.mean([v for k, v in measured.items() if k.startswith(n)])) for n in names}
-
-
-def test_stage_2_starts_at_m_and_keeps_m_frozen(cache, dataset, loss_net, tmp_path):
+def test_a_checkpoint_of_t_belongs_to_its_m_and_stage(cache, dataset, loss_net, tmp_path):
     m = trainer(1, cache, dataset, loss_net).networks["mapping_network"]
+    trainer(2, cache, dataset, loss_net, m).fit(loop(tmp_path, max_steps=1))
+    with pytest.raises(ValueError, match="config.stage was 2, is 1"):
+        trainer(1, cache, dataset, loss_net).fit(loop(tmp_path, max_steps=2))
     torch.nn.init.normal_(m.fc.weight, std=0.05)
-    before = {k: v.clone() for k, v in m.state_dict().items()}
-    t = trainer(2, cache, dataset, loss_net, m)
-    batch = cache.batch(torch.arange(4), torch.ones(4, dtype=torch.long))
-    assert torch.equal(t.codes(batch, t.networks), m(batch.h))
-    t.fit(loop(tmp_path, max_steps=2))
-    assert not torch.equal(t.codes(batch, t.networks), m(batch.h))
-    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
-    assert {"l2 (I_0^d)", "perceptual (I_0^d)", "perceptual (I)", "identity (I)"} <= set(
-        t.terms(batch, m(batch.h), t.draw(m(batch.h)))
+    with pytest.raises(ValueError, match="frozen.mapping_network was "):
+        trainer(2, cache, dataset, loss_net, m).fit(loop(tmp_path, max_steps=2))
+
+
+def test_command_refuses_features_of_another_encoder(pipe, cache, dataset):
+    own = stages.stored_features(cache.folder, pipe, dataset, "mask", "mini")
+    assert len(own) == len(cache)
+    with pytest.raises(ValueError, match=r"weights\.unet was "):
+        stages.stored_features(cache.folder, pipeline(unet=unet(seed=50)), dataset, "mask", "mini")
+    with pytest.raises(ValueError, match="preset 'mini', but --preset came as 'paper'"):
+        stages.stored_features(cache.folder, pipe, dataset, "mask", "paper")
+
+
+def test_command_trains_with_e_in_the_loop(pipe, dataset, loss_net, tmp_path, monkeypatch):
+    folder = tmp_path / "weights"
+    pipe.save_pretrained(folder)
+    loss_net.save_pretrained(folder / "loss_net")
+    seen = []
+    online = stages.OnlineFeatures
+    monkeypatch.setattr(
+        stages, "OnlineFeatures", lambda *a, **k: seen.append(online(*a, **k)) or seen[0]
     )
+    options = f"--stage 1 --online --weights {folder} --data {dataset.root} --held-out 2"
+    more = f"--seed 7 --max-steps 1 --batch-size 2 --run-dir {tmp_path}/{{condition}}_{{stage}}"
+    tyro.cli(stages.main, args=f"{options} {more} --device cpu --dtype bfloat16".split())
+    assert seen[0].steps == (0, 1, 2, 3) and seen[0].config.seed == 7
+    assert not seen[0].diffusion_images and seen[0].pipe.unet.dtype == torch.bfloat16
+    assert (tmp_path / "mask_1" / "checkpoint.pt").is_file()
 
 
-def test_stage_3_trains_both_with_shares_by_step(cache, dataset, loss_net, tmp_path):
-    first = trainer(1, cache, dataset, loss_net).networks["mapping_network"]
-    second = trainer(2, cache, dataset, loss_net, first).networks["style_modulation"]
-    t = trainer(3, cache, dataset, loss_net, first, second)
-    early, late = (cache.batch(torch.arange(4), torch.full((4,), slot)) for slot in (0, 1))
-    w = t.codes(early, t.networks)
-    image = t.draw(w)
-    e, late_terms = t.terms(early, w, image), t.terms(late, w, image)
-    ratio = e["l2 (I)"] / late_terms["l2 (I)"]
-    assert torch.allclose(ratio, torch.full((4,), 0.25 / 0.75), atol=1e-3)
-    result = t.fit(loop(tmp_path, max_steps=2))
-    assert set(result.ema) == {"mapping_network", "style_modulation"}
-    assert t.sample_grid(0, result.ema).shape == (5 * 128, 2 * 128, 3)
+def test_the_options_are_those_of_the_readme(monkeypatch):
+    read = {}
+
+    def picked(name):
+        read["device"] = name
+        raise KeyboardInterrupt  # as far as the options go
+
+    monkeypatch.setattr(stages, "accelerator_for", picked)
+    monkeypatch.setattr(
+        stages, "replace", lambda loop, **k: read.update(loop=replace(loop, **k)) or read["loop"]
+    )
+    monkeypatch.setattr(stages, "load_part", lambda folder, name: read.update(part=name))
+    options = "--stage 3 --condition scribble --pooled 4 --minutes 32 --code-prior 0.06 --l2 2"
+    with pytest.raises(KeyboardInterrupt):
+        tyro.cli(stages.main, args=f"{options} --steps 0,9".split())
+    assert read["device"] == "auto" and read["part"] == "style_modulation_scribble"
+    assert read["loop"].minutes == 32 and read["loop"].run_dir.name == "scribble_stage3"
+    assert (read["loop"].warmup_steps, read["loop"].learning_rate) == (50, 5e-4)
 
 
-def test_same_seed_same_curve(cache, dataset, loss_net, tmp_path):
-    curves = []
-    for run_dir in ("a", "b"):
-        t = trainer(1, cache, dataset, loss_net)
-        t.fit(loop(tmp_path / run_dir, max_steps=3))
-        rows = (tmp_path / run_dir / "log.csv").read_text().splitlines()[1:]
-        curves.append([row.split(",")[2] for row in rows])
-    assert curves[0] == curves[1] and len(curves[0]) == 3
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--stage 4", "stage came as 4"),
+        ("--stage 1 --l2 -1", "expected none below 0"),
+        ("--stage 1 --steps 0,x", "'x'"),
+        ("--stage 1 --precision fp8", "precision came as 'fp8'"),
+        ("--minutes 3", "--stage"),
+    ],
+)
+def test_bad_options_are_named(options, said, capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(stages.main, args=options.split())
+    shown = capsys.readouterr()
+    assert said in shown.out + shown.err
 
 
-def test_the_code_prior_pulls_only_where_it_is_asked_to(cache, dataset, loss_net, tmp_path):
-    batch = cache.batch(torch.arange(4), torch.zeros(4, dtype=torch.long))
-    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.0))
-    w = plain.generator.mean_latent.expand(4, 12, -1).clone() + 0.3
-    assert "code_prior" not in plain.terms(batch, w, plain.draw(w))
-    t = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.1, row_growth=4.0))
-    terms = t.terms(batch, w, t.draw(w))
-    expected = CodePrior.of(t.generator, row_growth=4.0)(w)
-    assert torch.equal(terms["code_prior"], expected)
-    without = {name: value for name, value in terms.items() if name != "code_prior"}
-    added = t.terms.total(terms) - t.terms.total(without)
-    assert added.item() == pytest.approx(0.1 * expected.mean().item(), rel=1e-3)
-    t.fit(loop(tmp_path, max_steps=1))
-    assert "code_prior" in read_log(tmp_path / "log.csv")
-
-
-def test_the_caption_of_each_entry_says_which_attributes_it_asks_for(cache, dataset, loss_net):
-    t = trainer(1, cache, dataset, loss_net)
-    entries = torch.arange(8)
-    batch = cache.batch(entries, torch.zeros(8, dtype=torch.long))
-    assert set(batch.caption.tolist()) == {0, 1}  # both captions were drawn
-    w = t.codes(batch, t.networks)
-    image = t.draw(w)
-    says = [dataset.captions[i][k] for i, k in zip(batch.sample, batch.caption, strict=True)]
-    with autocast(image.device.type):  # as the terms are computed
-        expected = AttributeLoss(loss_net.eval())(image, claimed(says))
-    torch.testing.assert_close(t.terms(batch, w, image)["attributes"], expected)
-    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(attributes=0.0))
-    assert "attributes" not in plain.terms(batch, w, image)
-
-
-def test_parts_are_those_of_the_mask_and_can_be_left_out(cache, dataset, loss_net):
-    t = trainer(1, cache, dataset, loss_net)
-    batch = cache.batch(torch.arange(8), torch.zeros(8, dtype=torch.long))
-    w = t.codes(batch, t.networks)
-    image = t.draw(w)
-    target = to_float(mirrored(dataset.images, batch))
-    expected = parts_loss(image, target, mirrored(dataset.masks, batch, flip_mask))
-    assert expected.max() > 0
-    torch.testing.assert_close(t.terms(batch, w, image)["parts"], expected)
-    plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(parts=0.0))
-    assert "parts" not in plain.terms(batch, w, image)
-
-
-def test_mirrored_entries_get_mirrored_targets(cache, dataset):
-    batch = cache.batch(torch.tensor([3, 13]), torch.tensor([0, 0]))
-    images = mirrored(dataset.images, batch)
-    assert torch.equal(images[0], dataset.images[3])
-    assert torch.equal(images[1], dataset.images[3].flip(-1))
-
-
-def test_missing_parts_are_named(cache, dataset, loss_net, tmp_path):
-    with pytest.raises(ValueError, match="run stage 1"):
-        trainer(2, cache, dataset, loss_net)
-    with pytest.raises(ValueError, match=r"\[1\]"):
-        trainer(1, cache, dataset, loss_net, steps=(1,))
-    with pytest.raises(ValueError, match="4"):
-        StageConfig(4)
-    with pytest.raises(FileNotFoundError, match="train_stylegan2"):
-        stages.required_part(tmp_path, "generator", "data_prep.priors.train_stylegan2")
-
-
-def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
-    online = OnlineFeatures(CONFIG, pipe, dataset, views=1)
-    t = trainer(1, online, dataset, loss_net)
-    t.fit(loop(tmp_path, max_steps=2))
-    w = t.codes(online.batch(torch.arange(2), torch.zeros(2, dtype=torch.long)), t.networks)
-    assert not torch.equal(w, t.generator.mean_latent.expand_as(w))
-
-
-def test_options_of_the_stages(cache, dataset, loss_net):
-    shares = [step_probabilities((0, 9), 10, name) for name in ("uniform", "early", "late")]
-    assert [share.tolist() for share in shares] == [[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]]
-    m = trainer(1, cache, dataset, loss_net).networks["mapping_network"]
-    batch = cache.batch(torch.arange(4), torch.ones(4, dtype=torch.long))
-    found = {}
-    for targets in ("both", "diffusion", "image"):
-        t = trainer(2, cache, dataset, loss_net, m, targets=targets)
-        w = t.codes(batch, t.networks)
-        found[targets] = {name.split("(")[-1] for name in t.terms(batch, w, t.draw(w))}
-    assert "I)" in found["both"] and "I_0^d)" in found["both"]
-    assert "I)" not in found["diffusion"] and "I_0^d)" not in found["image"]
-    sizes = MINI.mapping, MINI.modulation
-    single = replace(sizes[0], latent="w"), replace(sizes[1], paths="local", pool=POOLS[1])
-    t = StageTrainer(StageConfig(2, held_out=2), cache, dataset, generator(), loss_net, m, None,
-                     *single)  # fmt: skip
-    assert t.networks["style_modulation"].config.paths == "local" and t._pool == POOLS[1]
-    for bad in ({"sampling": "x"}, {"targets": "x"}):
-        with pytest.raises(ValueError, match="expected one of"):
-            StageConfig(1, **bad)
+def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path, monkeypatch):
+    for record, mask in zip(dataset.records, dataset.masks, strict=True):
+        path = dataset.folder / "scribbles" / f"{record['id']}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(((mask == 13) * 255).numpy().astype(np.uint8)).save(path)
+    folder = tmp_path / "weights"
+    own = pipeline(controlnet_scribble=controlnet(seed=9))
+    own.save_pretrained(folder)
+    loss_net.save_pretrained(folder / "loss_net")
+    with pytest.raises(ValueError, match="no mapping_network_scribble"):
+        own("a woman", scribble=np.zeros((128, 128), np.uint8), exit_step=0)
+    drawings = FaceDataset(dataset.root)
+    config = CacheConfig((0, 2), num_inference_steps=3, shard_size=4, condition="scribble")
+    cache = build(config, own, drawings, tmp_path / "cache")
+    common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
+    arguments = f"stages --stage 1 {common} --minutes 0.03 --batch-size 4 --run-dir {tmp_path}/run"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    with pytest.raises(ValueError, match="condition 'scribble', but --condition came as 'mask'"):
+        tyro.cli(stages.main)
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--condition", "scribble"])
+    tyro.cli(stages.main)
+    shown = np.asarray(Image.open(tmp_path / "run" / "final.png"))[:128]  # x, above the faces
+    assert set(np.unique(shown)) == {0, 255} and (shown == shown[..., :1]).all()
+    loaded = DMGIPipeline.from_pretrained(folder)
+    assert loaded.mapping_network_scribble is not None
+    strokes = np.zeros((128, 128), np.uint8)
+    strokes[40:44, 30:90] = 255
+    drawn = loaded("a young woman", scribble=strokes, exit_step=0, output_type="pt").latents
+    assert torch.isfinite(drawn).all()

@@ -1,8 +1,8 @@
 """One stage of training: cached features → w_t → I'_t = G(w_t), compared with I and I_0^d.
 
 Stage 1 trains M against I; stage 2 trains T against I_0^d [stated by the paper] and I, with M
-frozen; stage 3 trains both, one step drawn per sample. E and G stay frozen. The loss terms are in
-`stage_terms`.
+frozen; stage 3 trains both, one step drawn per sample. E and G stay frozen. The comparisons are in
+`supervision`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from torch import nn
 
 from dmgi_lib.dataset import FaceDataset, to_uint8
-from dmgi_lib.devices import autocast
 from dmgi_lib.files import state_hash
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask
@@ -24,11 +23,9 @@ from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import ModulationConfig, StyleModulationNetwork, modulate
 from dmgi_lib.training import losses
 from dmgi_lib.training.feature_cache import FeatureCache
-from dmgi_lib.training.features import CachedBatch
-from dmgi_lib.training.loop import LoopConfig, LoopResult, batch_indices, run
-from dmgi_lib.training.online_features import OnlineFeatures
-from dmgi_lib.training.stage_config import STAGES, StageConfig
-from dmgi_lib.training.stage_terms import StageTerms, mirrored
+from dmgi_lib.training.features import CachedBatch, OnlineFeatures
+from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, batch_indices, run
+from dmgi_lib.training.supervision import STAGES, StageConfig, StageTerms, mirrored
 
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
 
@@ -43,7 +40,7 @@ class StageTrainer:
         mapping_network: a trained M (stages 2 and 3); None in stage 1 starts a new one.
         style_modulation: a trained T (stage 3); None in stage 2 starts a new one.
         mapping, modulation: choices of a new M or T; sizes are taken from the features and G.
-        accelerator: device and processes (`accelerate launch` starts several); None: this one's.
+        accelerator: device and processes, see `loop.accelerator_for`; None: where the generator is.
 
     Raises:
         ValueError: a network or the images I_0^d that the stage needs are missing; unknown steps;
@@ -63,25 +60,24 @@ class StageTrainer:
         modulation: ModulationConfig = MINI.modulation,
         accelerator: Accelerator | None = None,
     ) -> None:
-        self.accelerator = accelerator or Accelerator()
-        device = self.accelerator.device
+        self.accelerator = accelerator or accelerator_for(generator.mean_latent.device)
+        self.device = self.accelerator.device
         self.config, self.cache, self.dataset = config, cache, dataset
         if isinstance(cache, FeatureCache):
             cache.check(dataset)
-        self.generator = generator.eval().requires_grad_(False).to(device)
-        self.loss_net = loss_net.eval().requires_grad_(False).to(device)
+        for network in (generator, loss_net):
+            network.eval().requires_grad_(False).to(self.device)
+        self.generator, self.loss_net = generator, loss_net
         self.slots = _slots(cache, config.steps)
-        trained_on = [cache.steps[k] for k in self.slots.tolist()]
         self.chances = losses.step_probabilities(
-            trained_on, cache.num_inference_steps, config.sampling
+            [cache.steps[k] for k in self.slots.tolist()],
+            cache.num_inference_steps,
+            config.sampling,
         )
         self.train_entries, self.test_entries = _split(cache, dataset, config.held_out)
-        sample = cache.batch(
-            self.train_entries[:BUFFERS_FROM],
-            self.slots[torch.arange(min(BUFFERS_FROM, len(self.train_entries))) % len(self.slots)],
-        )
-        needs_images = config.stage > 1 and config.targets != "image"
-        if needs_images and sample.diffusion_images is None:
+        first = self.train_entries[:BUFFERS_FROM]
+        sample = cache.batch(first, self.slots[torch.arange(len(first)) % len(self.slots)])
+        if config.stage > 1 and config.targets != "image" and sample.diffusion_images is None:
             raise ValueError(
                 f"stage {config.stage} is supervised by I_0^d, but the cache {cache.folder}"
                 " stopped before the last step; build one whose --steps include it."
@@ -90,29 +86,17 @@ class StageTrainer:
             raise ValueError(f"stage {config.stage} needs a trained mapping_network; run stage 1.")
         if config.stage == 3 and style_modulation is None:
             raise ValueError("stage 3 needs a trained style_modulation; run stage 2.")
-        num_ws, w_dim = generator.num_ws, len(generator.mean_latent)
-        if mapping_network is None:
-            sizes: dict[str, Any] = {
-                "in_channels": sample.h.shape[1],
-                "in_resolution": sample.h.shape[2],
-            }
-            mapping = replace(mapping, num_ws=num_ws, w_dim=w_dim, **sizes)
-            mapping_network = MappingNetwork.from_dataclass(mapping)
-            mapping_network.calibrate(generator.mean_latent.cpu(), sample.h)
-        if style_modulation is None and config.stage == 2:
-            sizes = {"in_channels": tuple(f.shape[1] for f in sample.f)}
-            sizes["resolution"] = max(f.shape[2] for f in sample.f)
-            modulation = replace(modulation, num_ws=num_ws, w_dim=w_dim, **sizes)
-            style_modulation = StyleModulationNetwork.from_dataclass(modulation)
-            style_modulation.calibrate(sample.f, sample.maps)
-        self.networks: dict[str, Any] = {"mapping_network": mapping_network}
+        sizes: dict[str, Any] = {"num_ws": generator.num_ws, "w_dim": len(generator.mean_latent)}
+        self.networks: dict[str, Any] = {
+            "mapping_network": mapping_network or _new_m(mapping, sizes, generator, sample)
+        }
         if config.stage > 1:
-            self.networks["style_modulation"] = style_modulation
+            self.networks["style_modulation"] = style_modulation or _new_t(
+                modulation, sizes, sample
+            )
         for name, network in self.networks.items():
-            network.train().requires_grad_(name in STAGES[config.stage]).to(device)
-        self.terms = StageTerms(
-            config, dataset, self.generator, self.loss_net, cache.num_inference_steps
-        )
+            network.train().requires_grad_(name in STAGES[config.stage]).to(self.device)
+        self.terms = StageTerms(config, dataset, generator, loss_net, cache.num_inference_steps)
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -120,16 +104,15 @@ class StageTrainer:
 
     def codes(self, batch: CachedBatch, networks: dict[str, nn.Module]) -> torch.Tensor:
         """w_t (B, num_ws, w_dim) = w_t^m, or w_t^m ⊙ w_t^γ ⊕ w_t^β from stage 2 on."""
-        device = self.accelerator.device
-        w = networks["mapping_network"](batch.h.to(device))
+        w = networks["mapping_network"](batch.h.to(self.device))
         if "style_modulation" in networks:
-            f, maps = ([x.to(device) for x in several] for several in (batch.f, batch.maps))
+            f, maps = ([x.to(self.device) for x in several] for several in (batch.f, batch.maps))
             w = modulate(w, *networks["style_modulation"](f, maps))
         return w
 
     def draw(self, w: torch.Tensor) -> torch.Tensor:
-        """I' = G(w) (B, 3, H, W), in bf16 where that is fast."""
-        with autocast(w.device.type):
+        """I' = G(w) (B, 3, H, W), float32."""
+        with self.config.autocast(w.device):
             return self.generator.synthesis(w, noise_mode="const").float()
 
     def made_from(self, loop: LoopConfig) -> dict[str, Any]:
@@ -189,13 +172,12 @@ class StageTrainer:
                 optimizer.step()
             return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
 
-        modules = self.trained
         return run(
             loop,
-            modules,
+            self.trained,
             optimizers,
             step_fn,
-            ema=tuple(modules),
+            ema=tuple(self.trained),
             sample_fn=self.sample_grid,
             accelerator=accelerator,
             made_from=self.made_from(loop),
@@ -271,3 +253,24 @@ def _split(
             " training; hold out fewer or cache more samples."
         )
     return train, test
+
+
+def _new_m(
+    config: MappingConfig, sizes: dict[str, Any], generator: Any, sample: CachedBatch
+) -> MappingNetwork:
+    """An M that starts at the mean face."""
+    sizes = sizes | {"in_channels": sample.h.shape[1], "in_resolution": sample.h.shape[2]}
+    network = MappingNetwork.from_dataclass(replace(config, **sizes))
+    network.calibrate(generator.mean_latent.cpu(), sample.h)
+    return network
+
+
+def _new_t(
+    config: ModulationConfig, sizes: dict[str, Any], sample: CachedBatch
+) -> StyleModulationNetwork:
+    """A T that starts by changing nothing."""
+    sizes = sizes | {"in_channels": tuple(f.shape[1] for f in sample.f)}
+    sizes["resolution"] = max(f.shape[2] for f in sample.f)
+    network = StyleModulationNetwork.from_dataclass(replace(config, **sizes))
+    network.calibrate(sample.f, sample.maps)
+    return network

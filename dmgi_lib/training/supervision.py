@@ -1,12 +1,13 @@
-"""The loss terms of a stage: what I'_t is compared with, and with which share of its supervision.
+"""How a stage is supervised: what I'_t is compared with, and how much each comparison counts.
 
-That T is taught by I_0^d and that supervision moves across t is the paper's; the split into terms
-and weights is our choice (not specified in the paper's available sources).
+That there are stages, that T is taught by I_0^d and that supervision moves across t is the paper's;
+the split into terms, and their weights, are our choice (not specified in the paper's available
+sources).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -16,8 +17,51 @@ from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.devices import autocast
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.training import losses
-from dmgi_lib.training.features import CachedBatch
-from dmgi_lib.training.stage_config import StageConfig
+from dmgi_lib.training.features import CachedBatch, Steps
+
+STAGES: dict[int, tuple[str, ...]] = {1: ("mapping_network",), 2: ("style_modulation",)}
+STAGES[3] = STAGES[1] + STAGES[2]
+TARGETS = ("both", "diffusion", "image")
+PRECISIONS = ("auto", "fp32")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What is trained and how it is supervised.
+
+    Args:
+        stage: 1 (M), 2 (T) or 3 (both)
+        weights: of the loss terms
+        steps: steps of the reverse process drawn from; none: all that the features hold
+        schedule: of stage 3, linear or uniform, see `losses.supervision_shares`
+        sampling: of steps: uniform, early or late, see `losses.step_probabilities`
+        targets: of T (stages 2 and 3): both, I_0^d alone (diffusion), or I alone (image)
+        held_out: last identities of the dataset that are measured and never trained on
+        precision: of G and the losses: auto, bf16 where that is fast, or fp32
+    """
+
+    stage: int
+    weights: losses.LossWeights = field(default_factory=losses.LossWeights)
+    steps: Steps = ()
+    schedule: str = "linear"
+    sampling: str = "uniform"
+    targets: str = "both"
+    held_out: int = 64
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ValueError(f"stage came as {self.stage}; expected one of {sorted(STAGES)}.")
+        for name, known in (("targets", TARGETS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} came as {getattr(self, name)!r}; expected one of {known}."
+                )
+        losses.supervision_shares(torch.zeros(1), 1, self.schedule)  # refuses an unknown schedule
+        losses.step_probabilities([0], 1, self.sampling)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return autocast(device, enabled=self.precision == "auto")
 
 
 class StageTerms:
@@ -60,7 +104,7 @@ class StageTerms:
         weights, stage, device = self.config.weights, self.config.stage, image.device
         target = to_float(mirrored(self.dataset.images, batch)).to(device)
         found: dict[str, torch.Tensor] = {}
-        with losses.SharedFeatures(self.loss_net), autocast(device.type):
+        with losses.SharedFeatures(self.loss_net), self.config.autocast(device):
             text, structure = self._shares(batch, device)
             if stage > 1 and self.config.targets != "image":
                 if batch.diffusion_images is None:
@@ -96,10 +140,8 @@ class StageTerms:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of I_0^d and of I, each (B,); both whole but in stage 3."""
         if self.config.stage == 3:
-            shares = losses.supervision_shares(
-                batch.step, self.num_inference_steps, self.config.schedule
-            )
-            return shares[0].to(device), shares[1].to(device)
+            steps = batch.step.to(device)
+            return losses.supervision_shares(steps, self.num_inference_steps, self.config.schedule)
         whole = torch.ones(len(batch.step), device=device)
         return whole, whole
 

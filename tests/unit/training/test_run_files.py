@@ -1,0 +1,21 @@
+"""Logs of runs: what a killed run left, new columns, reading back."""
+
+from dmgi_lib.training import run_files
+
+
+def test_a_log_row_that_was_cut_off_is_dropped(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,seconds,loss\n5,0.1,0.75\n10,0.2,0.62")  # was to become 0.625
+    log = run_files.RunLog(path, 10, {})
+    assert log.last() == {"step": 5, "seconds": 0.1, "loss": 0.75}
+
+
+def test_log_is_read_back_with_gaps(tmp_path):
+    log = run_files.RunLog(tmp_path / "log.csv", 0, {})
+    log.add({"l2 (I)": 2.0}, 1)
+    log.write_row(1, 0.5)
+    log.add({"l2 (I)": 1.0, "D": 3.0}, 2)
+    log.write_row(2, 1.0)
+    read = run_files.read_log(tmp_path / "log.csv")
+    assert read["step"] == [1, 2] and read["l2 (I)"] == [2, 1] and read["seconds"] == [0.5, 1.0]
+    assert read["D"][0] != read["D"][0] and read["D"][1] == 3  # NaN where there was none
