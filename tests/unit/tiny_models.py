@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
+from dmgi_lib.generators.eg3d.volume_rendering import RenderingConfig
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
-from dmgi_lib.generators.volume_rendering import RenderingConfig
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.style_modulation import StyleModulationNetwork

@@ -12,9 +12,9 @@ from tiny_checkpoints import stylegan2 as tiny
 from tiny_models import rng
 
 from dmgi_lib.generators import StyleGAN2Generator, load_generator
-from dmgi_lib.generators.cameras import look_at
 from dmgi_lib.generators.convert import convert, main
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
+from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.generators.official_networks import official_config
 from dmgi_lib.generators.official_pickle import OfficialModule
 

@@ -21,17 +21,17 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from dmgi_lib.generators.cameras import CAMERA_DIM, camera_rays, validate_camera
-from dmgi_lib.generators.stylegan2 import StyleMapping, SynthesisNetwork
-from dmgi_lib.generators.stylegan2_layers import block_resolutions, full_precision, num_channels
-from dmgi_lib.generators.super_resolution import SuperResolution
-from dmgi_lib.generators.tri_planes import TriPlaneDecoder, sample_planes
-from dmgi_lib.generators.volume_rendering import (
+from dmgi_lib.generators.eg3d.cameras import CAMERA_DIM, camera_rays, validate_camera
+from dmgi_lib.generators.eg3d.planes import TriPlaneDecoder, sample_planes
+from dmgi_lib.generators.eg3d.super_resolution import SuperResolution
+from dmgi_lib.generators.eg3d.volume_rendering import (
     MAX_POINTS,
     Field,
     RenderingConfig,
     render_rays,
 )
+from dmgi_lib.generators.stylegan2 import StyleMapping, SynthesisNetwork
+from dmgi_lib.generators.stylegan2_layers import block_resolutions, full_precision, num_channels
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
 
         Args:
             ws: (B, num_ws, w_dim); equal rows are W, free rows W+
-            c:  (B, 25) cameras, see `dmgi_lib.generators.cameras`
+            c:  (B, 25) cameras, see `dmgi_lib.generators.eg3d.cameras`
             neural_rendering_resolution: side of image_raw; None = the network's own
             noise_mode: of the backbone: "const" stored noise maps, "random" fresh ones, "none"
             generator: source of random noise and jitter; None = torch's default generator

@@ -9,10 +9,10 @@ from tiny_models import FEW, rng
 from tiny_models import tiny_eg3d as tiny
 
 from dmgi_lib.generators import load_generator
-from dmgi_lib.generators import volume_rendering as rendering
-from dmgi_lib.generators.cameras import look_at
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
-from dmgi_lib.generators.volume_rendering import RenderingConfig
+from dmgi_lib.generators.eg3d import volume_rendering as rendering
+from dmgi_lib.generators.eg3d.cameras import look_at
+from dmgi_lib.generators.eg3d.volume_rendering import RenderingConfig
 
 torch.set_num_threads(1)
 
