@@ -96,7 +96,7 @@ def render_rays(
 
 
 def _uniform_like(v: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = v.device if generator is None else generator.device
+    device = "cpu" if generator is None else generator.device
     return torch.rand(v.shape, generator=generator, dtype=v.dtype, device=device).to(v.device)
 
 
@@ -152,7 +152,8 @@ def interval_weights(sigma: Tensor, depths: Tensor) -> Tensor:
     thickness = density * depths.diff(dim=-1)
     # Of almost empty intervals the released networks know only the last digits of this exp, so it
     # is rounded exactly; single-precision exps differ there from library to library.
-    alpha = 1 - torch.exp(-thickness.double()).to(thickness.dtype)
+    exact = thickness.dtype if thickness.device.type == "mps" else torch.float64  # MPS has none
+    alpha = 1 - torch.exp(-thickness.to(exact)).to(thickness.dtype)
     transmittance = F.pad((1 - alpha + 1e-10)[..., :-1].cumprod(dim=-1), (1, 0), value=1.0)
     return alpha * transmittance
 

@@ -1,12 +1,13 @@
 """StyleGAN2 generator and discriminator against the reference numbers, and their contracts."""
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import rng
+from tiny_models import fake_cuda, rng
 from tiny_models import tiny_stylegan2 as tiny
 
 from data_prep.priors.discriminator import Discriminator
@@ -175,6 +176,67 @@ def test_gradients_of_channel_affine():
     for noise in (draw(1, 4, 4), draw(2, 4, 4), None):
         assert torch.autograd.gradcheck(_ChannelAffine.apply, (x, scale, noise, bias))
     assert torch.autograd.gradgradcheck(_ChannelAffine.apply, (x, scale, None, None))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+@torch.no_grad()
+def test_half_precision_draws_the_same_image(G, io, dtype, tolerance):
+    half = copy.deepcopy(G).to(dtype)
+    ws = half.mapping(io["z"], truncation_psi=0.7)
+    assert ws.dtype == half.mean_latent.dtype == dtype
+    for mode in ("const", "none", "random"):
+        image = half.synthesis(io["ws"].to(dtype), mode, rng())
+        expected = G.synthesis(io["ws"], mode, rng())
+        assert image.dtype == torch.float32
+        assert (image - expected).norm() / expected.norm() < tolerance
+
+
+@torch.no_grad()
+def test_large_styles_stay_finite_in_fp16():
+    torch.manual_seed(0)
+    layer = SynthesisLayer(512, 4, 8, 8)
+    layer.affine.bias.fill_(300.0)
+    x, w = 20 * torch.randn(1, 512, 8, 8, generator=rng()), torch.zeros(1, 8)
+    expected = layer(x, w, "none", None)
+    half = layer.half()(x.half(), w.half(), "none", None).float()
+    assert (half - expected).norm() / expected.norm() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_everything_happens_on_the_generators_device(dtype):
+    with fake_cuda(dtype):
+        with torch.device("cuda"):
+            G = tiny_without_values(c_dim=3)
+        ws = G.mapping(torch.zeros(2, 8), torch.zeros(2, 3), truncation_psi=0.5)
+        assert ws.device.type == "cuda"
+        for mode in ("const", "none", "random"):
+            image = G.synthesis(ws.cpu(), mode)
+            assert image.device.type == "cuda"
+            assert image.is_contiguous()
+
+
+def tiny_without_values(**changes) -> StyleGAN2Generator:
+    sizes = {"z_dim": 8, "w_dim": 8, "img_resolution": 16, "channel_base": 64, "channel_max": 8}
+    return StyleGAN2Generator(**(sizes | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z_dim": 0}, "z_dim came as 0; expected an integer from 1 to 16384"),
+        ({"w_dim": 10**7}, "w_dim came as 10000000"),
+        ({"mapping_layers": 10**7}, "mapping_layers came as 10000000; expected .* 1 to 64"),
+        ({"img_resolution": "16"}, "img_resolution came as '16'; expected an integer"),
+        ({"img_resolution": 2**40}, "img_resolution came as 1099511627776"),
+        ({"channel_max": 8.0}, r"channel_max came as 8\.0"),
+        ({"c_dim": True}, "c_dim came as True"),
+        ({"w_dim": [8] * 10**6}, r"w_dim came as \[8, 8, .*\.\.\.\]"),
+    ],
+)
+def test_impossible_sizes_are_refused_before_anything_is_built(change, message, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "add_module", lambda *_: pytest.fail("something was built"))
+    with pytest.raises(ValueError, match=message):
+        tiny_without_values(**change)
 
 
 @torch.no_grad()
