@@ -173,8 +173,8 @@ def importance_depths(depths: Tensor, weights: Tensor, quantiles: Tensor) -> Ten
     Returns:
         (B, R, N)
     """
-    smooth = F.max_pool1d(weights.flatten(0, 1), 2, stride=1, padding=1)
-    smooth = F.avg_pool1d(smooth, 2, stride=1).unflatten(0, weights.shape[:2]) + 0.01
+    smooth = torch.maximum(F.pad(weights, (1, 0)), F.pad(weights, (0, 1)))
+    smooth = (smooth[..., 1:] + smooth[..., :-1]) / 2 + 0.01
     edges = (depths[..., 1:] + depths[..., :-1])[..., :-1] / 2  # [B, R, S - 2]
     mass = smooth[..., 1:-1] + 1e-5  # [B, R, S - 3]
     mass = mass / mass.sum(dim=-1, keepdim=True)

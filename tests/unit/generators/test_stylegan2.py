@@ -234,7 +234,9 @@ def tiny_without_values(**changes) -> StyleGAN2Generator:
     ],
 )
 def test_impossible_sizes_are_refused_before_anything_is_built(change, message, monkeypatch):
-    monkeypatch.setattr(torch.nn.Module, "add_module", lambda *_: pytest.fail("something was built"))
+    monkeypatch.setattr(
+        torch.nn.Module, "add_module", lambda *_: pytest.fail("something was built")
+    )
     with pytest.raises(ValueError, match=message):
         tiny_without_values(**change)
 
