@@ -185,10 +185,9 @@ def check_loaded(module: torch.nn.Module, path: Path) -> None:
         ("holds the unexpected", stored.keys() - weights.keys()),
         ("has NaN or infinite numbers in", {k for k, v in weights.items() if _is_broken(v)}),
     ):
-        names = sorted(name for name in names if not name.endswith("position_ids"))
-        if names:
+        if found := sorted(name for name in names if not name.endswith("position_ids")):
             raise ValueError(
-                f"{path} {problem} {names[0]} ({len(names)} such tensors) for a"
+                f"{path} {problem} {found[0]} ({len(found)} such tensors) for a"
                 f" {type(module).__name__}; fetch it anew or train it again."
             )
 

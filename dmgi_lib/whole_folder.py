@@ -8,6 +8,7 @@ turns (`.<folder>.lock`, released by the operating system when its holder dies);
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -43,6 +44,14 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
             if folder.is_dir():
                 old = {path.name for path in folder.iterdir()} - kept
             os.rename(new, _beside(folder, "ready"))
+        except Exception as error:  # torch and safetensors say it in many ways, if at all
+            if "No space left" in str(error) or shutil.disk_usage(folder.parent).free < 2**20:
+                raise OSError(
+                    errno.ENOSPC,
+                    f"the disk of {folder} is full; what was there before is untouched. Free some"
+                    " space and write it again",
+                ) from error
+            raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
         _finish(folder)
@@ -65,6 +74,8 @@ def read_folder(folder: Path, read: Callable[[], Result]) -> Result:
     while True:
         settle(folder)
         before = _state(folder)
+        if before is None:
+            continue
         try:
             result = read()
         except (OSError, ValueError, RuntimeError):
@@ -94,12 +105,14 @@ def _finish(folder: Path) -> None:
     ready.rmdir()
 
 
-def _state(folder: Path) -> list[tuple[str, int, int, int]]:
-    """What tells one version of the files from another, and whether a move is under way."""
+def _state(folder: Path) -> list[tuple[str, int, int, int]] | None:
+    """What tells one version of the files from another; None while a move is under way."""
     paths = [_beside(folder, "ready"), *folder.glob("*"), *folder.glob("*/*")]
     state = []
     for path in sorted(paths):
-        if path.name.startswith(".") and not path.name.endswith(".ready"):
+        if path.name.startswith("."):
+            if path.name.endswith(".ready") and path.is_dir():
+                return None
             continue
         try:
             stat = path.stat()

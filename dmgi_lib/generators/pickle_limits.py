@@ -66,7 +66,8 @@ def check_pickle(file: BinaryIO) -> None:
     stack: list[Any] = []
     memo: dict[int, list[int]] = {}
     work = 0
-    for count, (op, argument, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
+    opcodes: Any = pickletools.genops(stream)  # type: ignore[arg-type]
+    for count, (op, argument, _) in enumerate(opcodes):
         if count > MAX_OPCODES:
             raise PickleLimitError(f"more than {MAX_OPCODES} opcodes came")
         name = op.name

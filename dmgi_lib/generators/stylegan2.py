@@ -213,7 +213,7 @@ class SynthesisNetwork(nn.Module):
         last = self.resolutions[-1] if resolution is None else resolution
         if last not in self.resolutions:
             raise ValueError(f"resolution came as {last}; expected one of {self.resolutions}.")
-        ws = ws.to(self.b4.const.device)
+        ws = ws.to(next(self.parameters()).device)
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0

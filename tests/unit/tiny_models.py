@@ -207,12 +207,16 @@ def face_mask(size: int = 128) -> torch.Tensor:
 
 class _IndexingWithoutDevice(TorchFunctionMode):
     """x[...] asks for a driver of x's device, which a CPU build lacks; the operators do not.
-    grid_sample indexes inside."""
+    grid_sample indexes inside, contiguous asks too, and searchsorted has no fake at all."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.grid_sample:
             x, grid = args
             return x.mean((2, 3), True).expand(-1, -1, *grid.shape[1:3]) + grid.sum()
+        if function is torch.Tensor.contiguous:
+            return args[0].clone(memory_format=torch.contiguous_format)
+        if function is torch.searchsorted:
+            return (args[0].sum() + args[1]).long()
         if function is not torch.Tensor.__getitem__ or args[0].device.type == "cpu":
             return function(*args, **(kwargs or {}))
         x, keys = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)

@@ -253,6 +253,10 @@ def test_save_pretrained_round_trip(tmp_path):
     tiny().half().save_pretrained(tmp_path)
     half = load_generator(tmp_path)
     assert {p.dtype for p in half.parameters()} == {torch.float32}
+    for dtype in (torch.float16, torch.bfloat16):
+        network = load_generator(tmp_path, device="cpu", dtype=dtype)
+        assert {t.dtype for t in (*network.parameters(), *network.buffers())} == {dtype}
+        assert network.synthesis(ws).isfinite().all()
     assert not half.training
     assert not any(p.requires_grad for p in half.parameters())
     torch.testing.assert_close(half.synthesis(ws), image, atol=0.02, rtol=0.02)
@@ -292,10 +296,19 @@ def test_damaged_checkpoints_are_named(tmp_path):
         ({"_class_name": "UNet2DModel"}, "names the class 'UNet2DModel'"),
         ({"colour": 1}, r"unknown to StyleGAN2Generator: \['colour'\]"),
         ({"img_resolution": 20}, "power of two"),
+        ({"img_resolution": "16"}, "img_resolution came as '16'"),
+        ({"mapping_layers": 10**7}, "mapping_layers came as 10000000"),
+        ({"w_dim": 10**7}, "w_dim came as 10000000"),
+        ({"z_dim": 0}, "z_dim came as 0"),
+        ({"w_dim": 2**14, "mapping_layers": 64}, "do not fit its config"),  # 64 GB if it were built
+        ({"_class_name": ["StyleGAN2Generator"]}, r"names the class \['StyleGAN2Generator'\]"),
     ):
         config.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):
             load_generator(tmp_path)
+    config.write_text("[]")
+    with pytest.raises(ValueError, match="holds a list; expected a dict"):
+        load_generator(tmp_path)
     config.write_text('{"w_dim": ')
     with pytest.raises(ValueError, match="is not JSON"):
         load_generator(tmp_path)
@@ -305,6 +318,21 @@ def test_damaged_checkpoints_are_named(tmp_path):
     save_file({"conv.weight": torch.zeros(2)}, other)
     with pytest.raises(ValueError, match="official names of a StyleGAN2 generator"):
         load_generator(other)
+    official = load_file(file)
+    save_file(official | {"synthesis.b1099511627776.torgb.weight": torch.zeros(3, 1, 1, 1)}, other)
+    with pytest.raises(ValueError, match="makes no generator: channel_base came as 1099511627776"):
+        load_generator(other)
+    save_file(official | {"mapping.w_avg": torch.zeros([])}, other)
+    with pytest.raises(ValueError, match="official names with tensors of another shape"):
+        load_generator(other)
+    official["mapping.fc1.weight"][0, 0] = float("nan")
+    save_file(official, other)
+    with pytest.raises(ValueError, match=r"tensor mapping\.fc1\.weight of .* holds NaN"):
+        load_generator(other)
+    official["mapping.fc1.weight"][0, 0] = 1e6
+    save_file(official, other)
+    with pytest.raises(ValueError, match=r"infinite numbers in torch\.float16"):
+        load_generator(other, dtype=torch.float16)
     renamed = tmp_path / "network.txt"
     renamed.write_bytes(whole)
     with pytest.raises(ValueError, match=r"suffix '\.txt'"):
