@@ -30,7 +30,14 @@ from dmgi_lib.style_modulation import (
     pool_attention,
     truncate_detail,
 )
-from dmgi_lib.weight_folder import OPTIONAL, check_weights, part_name, quiet_loading
+from dmgi_lib.weight_folder import (
+    COMPONENTS,
+    OPTIONAL,
+    check_loaded,
+    check_weights,
+    part_name,
+    quiet_loading,
+)
 
 Condition = str | Path | Image.Image | np.ndarray | torch.Tensor
 
@@ -146,6 +153,9 @@ class DMGIPipeline(DiffusionPipeline):
         components = {"dtype": torch.float32, "local_files_only": True} | components
         with quiet_loading():
             pipe = super().from_pretrained(str(folder), **components)
+        for part, module in pipe.components.items():
+            if isinstance(module, torch.nn.Module) and part not in components:
+                check_loaded(module, folder / part / str(COMPONENTS[part].weights))
         for network in (pipe.unet, pipe.vae, pipe.controlnet, pipe.controlnet_scribble):
             if network is not None:
                 network.to(memory_format=torch.channels_last)  # convolutions are faster so on CPUs

@@ -7,57 +7,68 @@ model_index.json lists the components that a folder holds, with library and clas
 
 from __future__ import annotations
 
-import argparse
 import copy
 import importlib
 import json
-import os
-import tempfile
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
 import transformers
+import tyro
 from diffusers import ModelMixin
+from safetensors import SafetensorError, safe_open
 
+from dmgi_lib.files import write_text
 from dmgi_lib.presets import MINI
+from dmgi_lib.whole_folder import settle, write_folder
 
 
 @dataclass(frozen=True)
 class Component:
-    """A row of model_index.json: package and class, and what its folder must hold."""
+    """A row of model_index.json: package and permitted classes, and what its folder must hold."""
 
     package: str
-    class_name: str
+    class_names: tuple[str, ...]
     weights: str | None = None  # name of the safetensors file; None: no weights
+    config: str = "config.json"
 
 
+_DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_CONTROLNET = Component("diffusers", ("ControlNetModel",), _DIFFUSERS_WEIGHTS)
+_MAPPING = Component("dmgi_lib", ("MappingNetwork",), _DIFFUSERS_WEIGHTS)
+_MODULATION = Component("dmgi_lib", ("StyleModulationNetwork",), _DIFFUSERS_WEIGHTS)
 COMPONENTS: dict[str, Component] = {
-    "tokenizer": Component("transformers", "PreTrainedTokenizerFast"),
-    "text_encoder": Component("transformers", "CLIPTextModel", "model.safetensors"),
-    "vae": Component("diffusers", "AutoencoderKL", "diffusion_pytorch_model.safetensors"),
-    "unet": Component("diffusers", "UNet2DConditionModel", "diffusion_pytorch_model.safetensors"),
-    "controlnet": Component("diffusers", "ControlNetModel", "diffusion_pytorch_model.safetensors"),
-    "controlnet_scribble": Component(
-        "diffusers", "ControlNetModel", "diffusion_pytorch_model.safetensors"
+    "tokenizer": Component(
+        "transformers",
+        ("PreTrainedTokenizerFast", "TokenizersBackend", "CLIPTokenizer", "CLIPTokenizerFast"),
+        config="tokenizer_config.json",
     ),
-    "scheduler": Component("diffusers", "DDIMScheduler"),
-    "mapping_network": Component(
-        "dmgi_lib", "MappingNetwork", "diffusion_pytorch_model.safetensors"
+    "text_encoder": Component("transformers", ("CLIPTextModel",), "model.safetensors"),
+    "vae": Component("diffusers", ("AutoencoderKL",), _DIFFUSERS_WEIGHTS),
+    "unet": Component("diffusers", ("UNet2DConditionModel",), _DIFFUSERS_WEIGHTS),
+    "controlnet": _CONTROLNET,
+    "controlnet_scribble": _CONTROLNET,
+    "scheduler": Component(
+        "diffusers",
+        (
+            *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"),
+            *("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"),
+        ),
+        config="scheduler_config.json",
     ),
-    "style_modulation": Component(
-        "dmgi_lib", "StyleModulationNetwork", "diffusion_pytorch_model.safetensors"
+    "mapping_network": _MAPPING,
+    "style_modulation": _MODULATION,
+    "mapping_network_scribble": _MAPPING,
+    "style_modulation_scribble": _MODULATION,
+    "generator": Component(
+        "dmgi_lib", ("StyleGAN2Generator", "TriPlaneGenerator"), _DIFFUSERS_WEIGHTS
     ),
-    "mapping_network_scribble": Component(
-        "dmgi_lib", "MappingNetwork", "diffusion_pytorch_model.safetensors"
-    ),
-    "style_modulation_scribble": Component(
-        "dmgi_lib", "StyleModulationNetwork", "diffusion_pytorch_model.safetensors"
-    ),
-    "generator": Component("dmgi_lib", "StyleGAN2Generator", "diffusion_pytorch_model.safetensors"),
 }
 
 # What every pipeline needs; without M, T or G it still encodes, which is how their training starts.
@@ -73,11 +84,15 @@ def part_name(part: str, condition: str) -> str:
 
 
 def check_weights(folder: Path) -> None:
-    """Checks that every component listed in model_index.json is there and whole.
+    """Checks a pipeline folder before anything of it is imported or loaded.
+
+    Every component that model_index.json lists must be one of COMPONENTS, of a permitted class, and
+    there and whole; nothing in the folder may be code.
 
     Raises:
         FileNotFoundError: folder, model_index.json or a component's file is missing.
-        ValueError: a safetensors file or JSON file is truncated or unreadable.
+        ValueError: a safetensors file or JSON file is truncated or unreadable, or the folder names
+            components or classes that no pipeline of this kit has.
     """
     index_path = folder / "model_index.json"
     if not index_path.is_file():
@@ -86,49 +101,100 @@ def check_weights(folder: Path) -> None:
             " weights anew (git checkout dmgi_lib/weights), or write the index of a folder of"
             f" components: python -m dmgi_lib.weight_folder --folder {folder}"
         )
+    settle(folder)
+    if code := sorted(path.name for path in folder.rglob("*.py")):
+        raise ValueError(
+            f"{folder} holds Python files ({reprlib.repr(code)}); expected weights and settings"
+            " only. Nothing was run. Remove them if you trust the rest."
+        )
     for name, entry in _read_json(index_path).items():
-        if name.startswith("_") or not isinstance(entry, list) or entry[0] is None:
-            continue
-        if not (folder / name).is_dir():
-            raise FileNotFoundError(
-                f"component folder {folder / name} is missing although model_index.json lists it;"
-                " fetch the weights anew (git checkout dmgi_lib/weights)."
-            )
-        configs = list((folder / name).glob("*.json"))
-        for config in configs:
-            _read_json(config)
-        known = COMPONENTS.get(name)
-        if known is not None and known.weights is not None:
-            check_safetensors(folder / name / known.weights)
+        if name in CALL_DEFAULTS:
+            if isinstance(entry, bool) or not isinstance(entry, (int, float)):
+                raise ValueError(f"{index_path}: {name} is {reprlib.repr(entry)}, not a number.")
+        elif name == "_class_name":
+            _check_class(entry, ("DMGIPipeline",), index_path)
+        elif name not in COMPONENTS:
+            if not name.startswith("_"):
+                raise ValueError(
+                    f"{index_path} lists the component {name!r}; expected some of"
+                    f" {list(COMPONENTS)}."
+                )
+        elif entry != [None, None]:
+            _check_component(folder / name, entry, COMPONENTS[name], index_path)
 
 
-def check_safetensors(path: Path) -> None:
-    """Checks a safetensors file against the sizes in its own header, without reading the tensors.
+def _check_component(folder: Path, entry: Any, known: Component, index_path: Path) -> None:
+    rows = [[known.package, class_name] for class_name in known.class_names]
+    if entry not in rows:
+        raise ValueError(
+            f"{index_path}: {folder.name} is {reprlib.repr(entry)}; expected"
+            f" {' or '.join(map(str, rows))}. Nothing was imported."
+        )
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"component folder {folder} is missing although model_index.json lists it; fetch the"
+            " weights anew (git checkout dmgi_lib/weights)."
+        )
+    configs = {path.name: _read_json(path) for path in folder.glob("*config.json")}
+    if known.config not in configs:
+        raise FileNotFoundError(f"{folder / known.config} is missing; fetch the weights anew.")
+    for name, config in configs.items():
+        if "auto_map" in config:
+            raise ValueError(f"{folder / name} names code of its own (auto_map); it is refused.")
+    if known.package != "transformers":
+        _check_class(configs[known.config].get("_class_name"), (entry[1],), folder / known.config)
+    if known.weights is not None:
+        check_safetensors(folder / known.weights)
+
+
+def _check_class(came: Any, expected: tuple[str, ...], path: Path) -> None:
+    if came not in expected:
+        raise ValueError(
+            f"{path} names the class {reprlib.repr(came)}; expected {' or '.join(expected)}."
+        )
+
+
+def check_safetensors(path: Path) -> dict[str, list[int]]:
+    """Names and shapes of a safetensors file, which is checked without reading the tensors.
 
     Raises: FileNotFoundError, ValueError (truncated or no safetensors file).
     """
     mend = "Fetch it anew (git checkout dmgi_lib/weights) or train it again."
     if not path.is_file():
         raise FileNotFoundError(f"weight file {path} is missing. {mend}")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        try:
-            if size < 8 or header_size > size - 8:
-                raise ValueError("header longer than the file")
-            header = json.loads(file.read(header_size))
-            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"weight file {path} ({size} bytes) is truncated or not a safetensors file"
-                f" ({error}). {mend}"
-            ) from error
-    expected = 8 + header_size + max(ends, default=0)
-    if size != expected:
+    try:
+        with safe_open(path, framework="pt") as reader:
+            return {name: reader.get_slice(name).get_shape() for name in reader.keys()}
+    except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"weight file {path} is truncated: it has {size} bytes, its header says {expected}."
-            f" {mend}"
-        )
+            f"weight file {path} ({path.stat().st_size} bytes) is truncated or not a safetensors"
+            f" file ({error}). {mend}"
+        ) from error
+
+
+def check_loaded(module: torch.nn.Module, path: Path) -> None:
+    """Checks that a module has all its weights from a safetensors file, and that they are finite.
+
+    Libraries fill what a file lacks with random numbers and ignore what they do not know.
+
+    Raises:
+        ValueError: names the first tensor that is missing, unexpected, or not finite.
+    """
+    stored, weights = check_safetensors(path), module.state_dict()
+    for problem, names in (
+        ("lacks", weights.keys() - stored.keys()),
+        ("holds the unexpected", stored.keys() - weights.keys()),
+        ("has NaN or infinite numbers in", {k for k, v in weights.items() if _is_broken(v)}),
+    ):
+        if found := sorted(name for name in names if not name.endswith("position_ids")):
+            raise ValueError(
+                f"{path} {problem} {found[0]} ({len(found)} such tensors) for a"
+                f" {type(module).__name__}; fetch it anew or train it again."
+            )
+
+
+def _is_broken(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or not bool(tensor.isfinite().all())
 
 
 def save_component(module: ModelMixin, folder: Path, card: str) -> None:
@@ -139,9 +205,8 @@ def save_component(module: ModelMixin, folder: Path, card: str) -> None:
         folder: replaced if it exists.
         card: text of card.md: command, seed, duration, measurements.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
+
+    def write(new: Path) -> None:
         copy.deepcopy(module).half().save_pretrained(new)
         settings = _read_json(new / "config.json")
         settings.pop("_name_or_path", None)  # the folder that it was loaded from
@@ -149,9 +214,8 @@ def save_component(module: ModelMixin, folder: Path, card: str) -> None:
             json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8"
         )
         (new / "card.md").write_text(card, encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+
+    write_folder(folder, write)
 
 
 def write_model_index(folder: Path, **defaults: float) -> dict:
@@ -172,7 +236,7 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
         index |= {k: old[k] for k in CALL_DEFAULTS if k in old}
     index |= defaults
     for name, component in COMPONENTS.items():
-        row: list[str | None] = [component.package, component.class_name]
+        row: list[str | None] = [component.package, component.class_names[0]]
         if not (folder / name).is_dir():
             if name not in OPTIONAL:
                 raise FileNotFoundError(
@@ -180,14 +244,12 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
                     " (data_prep/priors/train_*.py), every pipeline needs it."
                 )
             row = [None, None]
-        elif name == "scheduler":
-            row[1] = _read_json(folder / name / "scheduler_config.json")["_class_name"]
-        elif name == "generator":
-            row[1] = _read_json(folder / name / "config.json")["_class_name"]
+        elif name in ("scheduler", "generator"):  # of several classes
+            config = _read_json(folder / name / component.config)
+            _check_class(config.get("_class_name"), component.class_names, folder / name)
+            row[1] = config["_class_name"]
         index[name] = row
-    temporary = folder / f".model_index.{os.getpid()}.json"
-    temporary.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "model_index.json")
+    write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
     return index
 
 
@@ -206,13 +268,18 @@ def quiet_loading() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; fetch the weights anew.") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is truncated or no JSON ({error}); fetch it anew.") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}; expected a dict. Fetch it anew."
+        )
+    return content
 
 
 def load_part(folder: Path, name: str) -> ModelMixin | None:
@@ -238,16 +305,15 @@ def required_part(folder: Path, name: str, script: str) -> ModelMixin:
     return part
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Write model_index.json for a folder of trained components.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--folder", type=Path, default=MINI.folder, help="the pipeline folder")
-    folder = parser.parse_args().folder
+def main(folder: Path = MINI.folder) -> None:
+    """Writes model_index.json for a folder of trained components.
+
+    Args:
+        folder: the pipeline folder.
+    """
     present = [k for k, v in write_model_index(folder).items() if isinstance(v, list) and v[0]]
     print(f"{folder / 'model_index.json'}: {', '.join(present)}")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

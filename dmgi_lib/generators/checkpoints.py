@@ -8,9 +8,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -19,6 +21,7 @@ from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.official_networks import official_config
 from dmgi_lib.generators.official_pickle import read_official_pickle
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+from dmgi_lib.whole_folder import read_folder
 
 CLASSES: dict[str, type[ModelMixin]] = {
     "TriPlaneGenerator": TriPlaneGenerator,
@@ -28,8 +31,12 @@ WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 CONFIG_NAME = "config.json"
 
 
-def load_generator(path: str | Path) -> ModelMixin:
-    """Loads a generator in fp32 on the CPU, in eval mode, without gradients to its weights.
+def load_generator(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModelMixin:
+    """Loads a generator in eval mode, without gradients to its weights.
 
     Args:
         path: a folder written by `save_pretrained` (config.json and one .safetensors file), or a
@@ -37,11 +44,12 @@ def load_generator(path: str | Path) -> ModelMixin:
             or EG3D, from which G_ema is taken. A .safetensors file without config.json beside it
             must hold a StyleGAN2 generator in official names, bare or under `G_ema.` or `G.`; its
             sizes are read off the tensors.
+        device, dtype: of its weights; half precision is loaded without a detour through fp32
 
     Raises:
         FileNotFoundError: the path, its config.json or its weights are missing
-        ValueError: not a generator, a damaged file, tensors that do not fit the config, or a .pkl
-            that asks for unknown names
+        ValueError: not a generator, impossible sizes, a damaged file, tensors that do not fit the
+            config or are not finite in `dtype`, or a .pkl that asks for unknown names
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -50,49 +58,75 @@ def load_generator(path: str | Path) -> ModelMixin:
             " file or an official .pkl."
         )
     if path.suffix == ".pkl" and path.is_file():
-        return _load_pickle(path)
-    config: dict[str, Any] | None
+        key, network = read_official_pickle(path)
+        source = f"{key} of {path}"
+        config = official_config(network, source)
+        return build_generator(config, network.state_dict(source), source, device, dtype)
     if path.is_dir():
-        config, file = _read_config(path / CONFIG_NAME), _weights_in(path)
-    elif path.suffix == ".safetensors":
-        config_path, file = path.parent / CONFIG_NAME, path
-        config = _read_config(config_path) if config_path.is_file() else None
-    else:
-        raise ValueError(
-            f"{path} has the suffix {path.suffix!r}; expected a folder written by save_pretrained,"
-            " a .safetensors file or an official .pkl."
-        )
+        return read_folder(path, lambda: _load_file(path, path, device, dtype))
+    if path.suffix == ".safetensors":
+        folder = path.parent if (path.parent / CONFIG_NAME).is_file() else None
+        return _load_file(path, folder, device, dtype)
+    raise ValueError(
+        f"{path} has the suffix {path.suffix!r}; expected a folder written by save_pretrained,"
+        " a .safetensors file or an official .pkl."
+    )
+
+
+def _load_file(
+    file: Path, config_folder: Path | None, device: str | torch.device, dtype: torch.dtype
+) -> ModelMixin:
+    config = None if config_folder is None else _read_config(config_folder / CONFIG_NAME)
+    if file.is_dir():
+        file = _weights_in(file)
     tensors = read_safetensors(file)
     if config is None:
         tensors = _bare_names(tensors, file)
         config = {"_class_name": "StyleGAN2Generator", **stylegan2_config(tensors, file)}
-    return build_generator(config, tensors, str(file))
+    return build_generator(config, tensors, str(file), device, dtype)
 
 
-def build_generator(config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> ModelMixin:
+def build_generator(
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    source: str,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ModelMixin:
     """Builds the class that `config["_class_name"]` names and fills it with `tensors`, strictly.
 
     Raises:
-        ValueError: unknown class, bad sizes, or missing, surplus or misshapen tensors; `source` is
-            named in the message
+        ValueError: unknown class, bad sizes, or missing, surplus, misshapen or infinite tensors;
+            `source` is named in the message
     """
     name = config.get("_class_name")
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise ValueError(
-            f"the config of {source} names the class {name!r}; expected one of {sorted(CLASSES)}."
+            f"the config of {source} names the class {reprlib.repr(name)}; expected one of"
+            f" {sorted(CLASSES)}."
         )
     known = inspect.signature(CLASSES[name].__init__).parameters
     surplus = sorted(k for k in config if k not in known and not k.startswith("_"))
     if surplus:
         raise ValueError(f"the config of {source} has options unknown to {name}: {surplus}.")
-    generator = CLASSES[name](**{k: v for k, v in config.items() if not k.startswith("_")})
     try:
-        generator.load_state_dict({k: v.float() for k, v in tensors.items()})
+        with torch.device("meta"):  # nothing is allocated before the tensors are known to fit
+            generator = CLASSES[name](**{k: v for k, v in config.items() if not k.startswith("_")})
+        generator.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise ValueError(
             f"the tensors of {source} do not fit its config; does the config belong to another"
-            f" model? {error}"
+            f" model? {str(error)[:1000]}"
         ) from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the config of {source} makes no generator: {error}") from error
+    generator = generator.to(device=device, dtype=dtype)
+    for key, tensor in generator.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"tensor {key} of {source} holds NaN or infinite numbers in {dtype}; fetch it"
+                " again, train it again, or load it in another dtype."
+            )
     return generator.eval().requires_grad_(False)
 
 
@@ -100,7 +134,8 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a .safetensors file; ValueError if it is damaged."""
     try:
         with safe_open(file, framework="pt", device="cpu") as reader:
-            return {name: reader.get_tensor(name) for name in reader.keys()}
+            # copies, since the file may be replaced while its tensors are in use
+            return {name: reader.get_tensor(name).clone() for name in reader.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{file} ({file.stat().st_size} bytes) is not a whole safetensors file ({error});"
@@ -127,8 +162,11 @@ def stylegan2_config(tensors: dict[str, Tensor], source: str | Path) -> dict[str
             " official names of a StyleGAN2 generator (mapping.fc0.weight, synthesis.b4.const)."
         )
     torgb = [tensors[f"synthesis.b{r}.torgb.weight"] for r in resolutions]
-    w_dim = len(tensors["mapping.w_avg"])
     embed: Tensor | None = tensors.get("mapping.embed.weight")
+    read = [*torgb, tensors["mapping.fc0.weight"], *([] if embed is None else [embed])]
+    if any(weight.ndim < 2 for weight in read) or tensors["mapping.w_avg"].ndim != 1:
+        raise ValueError(f"{source} holds official names with tensors of another shape.")
+    w_dim = len(tensors["mapping.w_avg"])
     channels = [weight.shape[1] for weight in torgb]
     return {
         "z_dim": tensors["mapping.fc0.weight"].shape[1] - (0 if embed is None else w_dim),
@@ -140,12 +178,6 @@ def stylegan2_config(tensors: dict[str, Tensor], source: str | Path) -> dict[str
         "channel_base": max(c * r for c, r in zip(channels, resolutions, strict=True)),
         "channel_max": max(channels),
     }
-
-
-def _load_pickle(path: Path) -> ModelMixin:
-    key, network = read_official_pickle(path)
-    source = f"{key} of {path}"
-    return build_generator(official_config(network, source), network.state_dict(source), source)
 
 
 def _bare_names(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
@@ -166,7 +198,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
-    return config if isinstance(config, dict) else {}
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__}; expected a dict of options.")
+    return config
 
 
 def _weights_in(folder: Path) -> Path:

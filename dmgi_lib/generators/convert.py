@@ -7,13 +7,14 @@ Nothing in the .pkl is executed. The weights keep their publisher's licence.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from dmgi_lib.generators.checkpoints import load_generator
+from dmgi_lib.whole_folder import write_folder
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -31,32 +32,28 @@ def convert(source: Path, folder: Path) -> None:
         raise FileExistsError(
             f"{folder} exists already and is no empty folder; name a new one, or remove it first."
         )
-    generator = load_generator(source)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        new = Path(temporary) / "new"
-        generator.save_pretrained(new)
-        if folder.exists():
-            folder.rmdir()  # empty, checked above; Windows does not replace folders
-        os.replace(new, folder)
+    write_folder(folder, load_generator(source).save_pretrained)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m dmgi_lib.generators.convert",
-        description="Converts an official StyleGAN2 or EG3D .pkl into a folder of safetensors.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("source", type=Path, help="official .pkl (it is read, never executed)")
-    parser.add_argument("folder", type=Path, help="new folder for config.json and weights")
-    args = parser.parse_args(arguments)
+    """The command. Returns its exit status."""
     try:
-        convert(args.source.expanduser(), args.folder.expanduser())
+        tyro.cli(_command, args=arguments, description=__doc__)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{args.folder} written; load it with load_generator({str(args.folder)!r}).")
     return 0
+
+
+def _command(
+    source: Annotated[Path, tyro.conf.Positional], folder: Annotated[Path, tyro.conf.Positional]
+) -> None:
+    """Args:
+    source: official .pkl (it is read, never executed)
+    folder: new folder for config.json and weights
+    """
+    convert(source.expanduser(), folder.expanduser())
+    print(f"{folder} written; load it with load_generator({str(folder)!r}).")
 
 
 if __name__ == "__main__":

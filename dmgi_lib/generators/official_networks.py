@@ -8,12 +8,13 @@ default.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import torch
 
+from dmgi_lib.generators.eg3d.planes import PLANE_AXES
 from dmgi_lib.generators.official_pickle import CheckpointError, OfficialModule, tensor_value
-from dmgi_lib.generators.tri_planes import PLANE_AXES
 
 _SIZES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 _STYLEGAN2_ORDER = (*_SIZES, "mapping_kwargs", "synthesis_kwargs")
@@ -131,7 +132,9 @@ def _rendering(arguments: _Arguments, network: OfficialModule) -> _Arguments:
     rendering = _Arguments(recorded, network.class_name, arguments.source)
     for name, value in _FIXED_RENDERING.items():
         if rendering.values.get(name, value) != value:
-            raise rendering.error(f"{name} = {rendering.values[name]!r}", f"{name} = {value!r}")
+            raise rendering.error(
+                f"{name} = {rendering.values[name]!r}", f"{name} = {reprlib.repr(value)}"
+            )
     renderer = network.children.get("renderer")
     if renderer is not None and "plane_axes" in renderer.attributes:
         # a plane's rows are unit vectors: horizontal axis, vertical axis, normal
@@ -183,7 +186,7 @@ class _Arguments:
     def __init__(self, values: Any, class_name: str, source: str) -> None:
         self.class_name, self.source = class_name, source
         if not isinstance(values, dict):
-            raise self.error(f"{values!r} as options", "a dict of options")
+            raise self.error(f"{reprlib.repr(values)} as options", "a dict of options")
         self.values: dict[str, Any] = dict(values)
 
     @classmethod
@@ -202,7 +205,7 @@ class _Arguments:
             raise self.error(f"no recorded {name}", f"no default for {name}")
         # Python counts booleans as integers
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.error(f"{name} = {value!r}", f"{name} of another type")
+            raise self.error(f"{name} = {reprlib.repr(value)}", f"{name} of another type")
         if isinstance(value, int) and value < 0:
             raise self.error(f"{name} = {value}", f"no negative {name}")
         return value
@@ -213,9 +216,9 @@ class _Arguments:
             if name in _WITHOUT_EFFECT or (name in _W_DIM_WIDE and value in (None, w_dim)):
                 continue
             if name not in _FIXED:
-                raise self.error(f"{name} = {value!r}", "no such option")
+                raise self.error(f"{name} = {reprlib.repr(value)}", "no such option")
             if value != _FIXED[name]:
-                raise self.error(f"{name} = {value!r}", f"{name} = {_FIXED[name]!r}")
+                raise self.error(f"{name} = {reprlib.repr(value)}", f"{name} = {_FIXED[name]!r}")
 
     def error(self, came: str, expected: str) -> CheckpointError:
         return CheckpointError(

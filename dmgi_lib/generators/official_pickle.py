@@ -5,7 +5,8 @@ Such a file is a pickled dict with `G`, `D`, `G_ema`, ... Each network is a call
 network's class and its `state`: the constructor's arguments, parameters, buffers and child modules
 of the same kind. The official reader runs that source text. This one ignores it: a pickle's only
 way to code is the names it asks for, and here every known name stands for an inert record, every
-other name is refused. Tensors are decoded by `torch.load(weights_only=True)`, when asked for.
+other name is refused. Before that, `pickle_limits` has bounded depth, number and size of what is
+built. A tensor's numbers are a pickle of the same kind with raw bytes behind it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import reprlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmgi_lib.generators.pickle_limits import PickleLimitError, check_pickle
+
 MEND = (
     "If you trust the file, open it once in the repository that wrote it and save"
     " G_ema.state_dict() as .safetensors, which load_generator reads."
 )
 _TORCH_STREAM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save's old format begins
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_MAX_VALUES = 1_000_000  # that a checkpoint's options and modules may unfold to
 _FOREIGN = (
     (_TORCH_STREAM, "a file of torch.save"),
     (b"PK\x03\x04", "a zip archive, such as torch.save writes"),
@@ -151,6 +166,38 @@ class _InertUnpickler(pickle.Unpickler):
         )
 
 
+class _StorageUnpickler(pickle.Unpickler):
+    """Knows the storage types of torch; gives back what a persistent id says."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module != "torch" or name not in _STORAGES:
+            raise ValueError(f"they ask for {module}.{name}, which is refused")
+        return _STORAGES[name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid
+
+
+def _storage_values(data: bytes) -> Tensor:
+    """The numbers of a storage in torch.save's old stream format, one after another."""
+    stream, parts = io.BytesIO(data), []
+    for _ in range(5):  # magic number, protocol, machine, storage, keys
+        start = stream.tell()
+        check_pickle(stream)
+        parts.append(_StorageUnpickler(io.BytesIO(data[start : stream.tell()])).load())
+    _, _, machine, storage, keys = parts
+    if not machine.get("little_endian", True):
+        raise ValueError("its numbers are big-endian")
+    kind, dtype, key, _, count = storage[:5]
+    if kind != "storage" or not isinstance(dtype, torch.dtype) or keys != [key]:
+        raise ValueError("its bytes hold no storage")
+    start = stream.tell() + 8
+    stored = int.from_bytes(data[start - 8 : start], "little")
+    if stored != count or len(data) - start != count * dtype.itemsize:
+        raise ValueError(f"{count} numbers are announced, {len(data) - start} bytes came")
+    return torch.frombuffer(bytearray(data[start:]), dtype=dtype) if count else torch.empty(0)
+
+
 @dataclass(frozen=True)
 class OfficialModule:
     """One network or layer of a checkpoint.
@@ -192,9 +239,16 @@ def read_official_pickle(path: str | Path) -> tuple[str, OfficialModule]:
         _check_head(file.read(64), path)
         file.seek(0)
         try:
+            check_pickle(file)
+            file.seek(0)
             content = _InertUnpickler(file, str(path)).load()
         except CheckpointError:
             raise
+        except PickleLimitError as error:
+            raise CheckpointError(
+                f"{path} is refused and nothing was built: {error}. An official checkpoint needs no"
+                " such thing; is the file damaged, or no checkpoint? Fetch it again."
+            ) from error
         except Exception as error:  # a damaged stream can raise nearly anything
             raise CheckpointError(
                 f"{path} ({path.stat().st_size} bytes) is no whole pickle ({error}); an interrupted"
@@ -204,7 +258,7 @@ def read_official_pickle(path: str | Path) -> tuple[str, OfficialModule]:
     for key in ("G_ema", "G"):
         if isinstance(networks.get(key), _Record):
             try:
-                return key, _module(networks[key])
+                return key, _Reading(path.stat().st_size).module(networks[key])
             except Exception as error:
                 raise CheckpointError(
                     f"{key} of {path} is not laid out as in an official checkpoint ({error!r})."
@@ -234,48 +288,67 @@ def _decode(record: Any) -> Tensor:
     storage, offset, size, stride = record.args[:4]
     if not isinstance(storage, _Storage) or not storage.args[0].startswith(_TORCH_STREAM):
         raise ValueError("its bytes are no storage in torch.save's stream format")
-    loaded = torch.load(io.BytesIO(storage.args[0]), map_location="cpu", weights_only=True)
-    if not isinstance(loaded, torch.TypedStorage):
-        raise ValueError(f"its bytes hold a {type(loaded).__name__}, not a storage")
-    flat = torch.empty(0, dtype=loaded.dtype).set_(loaded)
+    if storage.state is None:
+        storage.state = _storage_values(storage.args[0])
+    flat = storage.state
     if math.prod(size) > flat.numel():
         raise ValueError(f"shape {tuple(size)} came with {flat.numel()} numbers")
     return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
 
 
-def _module(record: _Record) -> OfficialModule:
-    if isinstance(record, _PersistentObject):
-        (meta,) = record.args
-        if meta["type"] != "class":
-            raise ValueError(f"a persistent object of type {meta['type']!r} came, not 'class'")
-        class_name, state = str(meta["class_name"]), meta["state"]
-    elif isinstance(record, _PlainModule):
-        class_name, state = type(record).__name__, record.state
-    else:
-        raise ValueError(f"{_describe(record)} came where a module belongs")
-    tensors = {**state["_parameters"], **state["_buffers"]}
-    return OfficialModule(
-        class_name=class_name,
-        init_args=tuple(_plain(v) for v in state.get("_init_args", ())),
-        init_kwargs={k: _plain(v) for k, v in state.get("_init_kwargs", {}).items()},
-        attributes={k: _plain(v) for k, v in state.items() if not k.startswith("_")},
-        children={k: _module(v) for k, v in state["_modules"].items() if v is not None},
-        own_tensors={k: v for k, v in tensors.items() if v is not None},
-    )
+class _Reading:
+    """Turns records into modules and plain values, as many as a file of `size` bytes can hold."""
 
+    def __init__(self, size: int) -> None:
+        self.values_left, self.numbers_left = _MAX_VALUES, size
 
-def _plain(value: Any) -> Any:
-    """Python's own values for numpy's and EasyDict's, all the way down."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(v) for v in value)
-    if isinstance(value, _NumpyScalar):
-        kind, data = value.args
-        if kind.args[0] not in _NUMPY_SCALARS:
-            raise ValueError(f"a numpy scalar of type {kind.args[0]!r} came, not a number")
-        return np.frombuffer(data, np.dtype(f"<{kind.args[0]}"))[0].item()
-    return value
+    def module(self, record: _Record) -> OfficialModule:
+        if isinstance(record, _PersistentObject):
+            (meta,) = record.args
+            if meta["type"] != "class":
+                raise ValueError(f"a persistent object of type {meta['type']!r} came, not 'class'")
+            class_name, state = str(meta["class_name"]), meta["state"]
+        elif isinstance(record, _PlainModule):
+            class_name, state = type(record).__name__, record.state
+        else:
+            raise ValueError(f"{_describe(record)} came where a module belongs")
+        tensors = {**state["_parameters"], **state["_buffers"]}
+        own_tensors = {k: v for k, v in tensors.items() if v is not None}
+        for tensor in own_tensors.values():
+            self._count_numbers(tensor)
+        plain = self.plain
+        return OfficialModule(
+            class_name=class_name,
+            init_args=tuple(plain(v) for v in state.get("_init_args", ())),
+            init_kwargs={k: plain(v) for k, v in state.get("_init_kwargs", {}).items()},
+            attributes={k: plain(v) for k, v in state.items() if not k.startswith("_")},
+            children={k: self.module(v) for k, v in state["_modules"].items() if v is not None},
+            own_tensors=own_tensors,
+        )
+
+    def plain(self, value: Any) -> Any:
+        """Python's own values for numpy's and EasyDict's, all the way down."""
+        self.values_left -= 1
+        if self.values_left < 0:
+            raise ValueError(f"its options unfold to more than {_MAX_VALUES} values")
+        if isinstance(value, dict):
+            return {k: self.plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.plain(v) for v in value)
+        if isinstance(value, _NumpyScalar):
+            kind, data = value.args
+            if kind.args[0] not in _NUMPY_SCALARS:
+                raise ValueError(f"a numpy scalar of type {kind.args[0]!r} came, not a number")
+            return np.frombuffer(data, np.dtype(f"<{kind.args[0]}"))[0].item()
+        return value
+
+    def _count_numbers(self, record: _Record) -> None:
+        """Views of one storage could unfold to more numbers than the file has bytes."""
+        tensor = record.args[0] if isinstance(record, _Parameter) and record.args else record
+        if isinstance(tensor, _Tensor) and len(tensor.args) > 2:
+            self.numbers_left -= math.prod(tensor.args[2])
+        if self.numbers_left < 0:
+            raise ValueError("its tensors hold more numbers than the file has bytes")
 
 
 def _check_head(head: bytes, path: Path) -> None:
@@ -293,5 +366,5 @@ def _check_head(head: bytes, path: Path) -> None:
 
 def _describe(content: Any) -> str:
     if isinstance(content, dict):
-        return f"a dict with the keys {[str(k)[:40] for k in list(content)[:8]]}"
+        return f"a dict with the keys {reprlib.repr(list(content))}"
     return f"a {type(content).__name__.lstrip('_')}"

@@ -19,10 +19,13 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from dmgi_lib.generators.stylegan2_layers import (
+    MAX_WIDTH,
     FullyConnectedLayer,
     SynthesisLayer,
     ToRGBLayer,
+    at_least_fp32,
     block_resolutions,
+    check_sizes,
     full_precision,
     normalize_second_moment,
     num_channels,
@@ -82,18 +85,19 @@ class StyleMapping(nn.Module):
             came = "nothing" if c is None else str(tuple(c.shape))
             raise ValueError(f"label c came as {came}; expected ({len(z)}, {self.c_dim}).")
         with full_precision(z):
-            x = normalize_second_moment(z.to(self.w_avg.dtype))
+            precise = at_least_fp32(self.w_avg)
+            x = normalize_second_moment(z.to(self.w_avg.device, precise))
             if self.c_dim > 0 and c is not None:
-                label = normalize_second_moment(self.embed(c.to(self.w_avg.dtype)))
+                label = normalize_second_moment(self.embed(c.to(self.w_avg.device, precise)))
                 x = torch.cat([x, label], dim=1)
             for i in range(self.num_layers):
                 x = getattr(self, f"fc{i}")(x)
             ws = x[:, None].repeat(1, self.num_ws, 1)
             if truncation_psi != 1.0:
                 cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
-                head = self.w_avg.lerp(ws[:, :cutoff], truncation_psi)
+                head = self.w_avg.to(precise).lerp(ws[:, :cutoff], truncation_psi)
                 ws = torch.cat([head, ws[:, cutoff:]], dim=1)
-        return ws
+        return ws.to(self.w_avg.dtype)
 
 
 class SynthesisBlock(nn.Module):
@@ -136,7 +140,8 @@ class SynthesisBlock(nn.Module):
         rows = iter(ws.unbind(dim=1))
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1)
-            x = x.contiguous(memory_format=torch.channels_last)
+            if x.device.type == "cpu":
+                x = x.contiguous(memory_format=torch.channels_last)
         else:
             x = self.conv0(x, next(rows), noise_mode, generator)
         x = self.conv1(x, next(rows), noise_mode, generator)
@@ -147,7 +152,7 @@ class SynthesisBlock(nn.Module):
         """(B, C, H, W) → (B, C, 2H, 2W), low-pass filtered, zeros outside."""
         with full_precision(image):
             planes = image.flatten(0, 1)[:, None]
-            kernel = (self.resample_filter * 4)[None, None]
+            kernel = (self.resample_filter.to(image.dtype) * 4)[None, None]
             planes = F.conv_transpose2d(planes, kernel, stride=2, padding=1)
         return planes[:, 0].unflatten(0, image.shape[:2])
 
@@ -187,11 +192,12 @@ class SynthesisNetwork(nn.Module):
         Args:
             ws: (B, num_ws, w_dim); equal rows are W, free rows W+
             noise_mode: "const" stored noise maps, "random" fresh ones, "none"
-            generator: source of the random maps; None = torch's default generator
+            generator: source of the random maps; None = torch's default generator of the CPU
             resolution: stop at this block and return the image summed up so far; None = the last
 
         Returns:
-            image (B, img_channels, H, W), about [-1, 1], not clipped
+            image (B, img_channels, H, W), about [-1, 1], not clipped; fp32 if parameters are half
+            precision
 
         Raises:
             ValueError: wrong shape of ws, unknown noise mode or resolution
@@ -207,6 +213,7 @@ class SynthesisNetwork(nn.Module):
         last = self.resolutions[-1] if resolution is None else resolution
         if last not in self.resolutions:
             raise ValueError(f"resolution came as {last}; expected one of {self.resolutions}.")
+        ws = ws.to(next(self.parameters()).device)
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0
@@ -230,7 +237,8 @@ class StyleGAN2Generator(ModelMixin, ConfigMixin):
         conv_clamp:     clip features to ±conv_clamp, as releases trained in fp16 do; None = off
 
     Raises:
-        ValueError: img_resolution is not a power of two, or leaves a layer without channels
+        ValueError: a size is no integer or out of range, img_resolution is not a power of two, or
+            leaves a layer without channels
     """
 
     @register_to_config
@@ -247,6 +255,15 @@ class StyleGAN2Generator(ModelMixin, ConfigMixin):
         conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(
+            z_dim=(z_dim, 1, MAX_WIDTH),
+            c_dim=(c_dim, 0, MAX_WIDTH),
+            w_dim=(w_dim, 1, MAX_WIDTH),
+            img_channels=(img_channels, 1, MAX_WIDTH),
+            mapping_layers=(mapping_layers, 1, 64),
+            channel_base=(channel_base, 1, 2**24),
+            channel_max=(channel_max, 1, MAX_WIDTH),
+        )
         if num_channels(block_resolutions(img_resolution)[-1], channel_base, channel_max) < 1:
             raise ValueError(
                 f"channel_base came as {channel_base}, channel_max as {channel_max}; "

@@ -1,13 +1,15 @@
 """Layers of StyleGAN2 (Karras et al. 2020, arXiv 1912.04958, Sec. 2.2, eq. 1-3).
 
 Weight modulation is computed as scale input, shared convolution, demodulate output: the same
-numbers as per-sample kernels, without the grouped convolution that is slow on CPUs. Feature maps
-are kept channels-last. Parameter names are those of the official PyTorch release.
+numbers as per-sample kernels, without the grouped convolution that is slow on CPUs. Where the
+parameters are half precision, so are the features; styles, demodulation and RGB sums stay in fp32,
+as in the official release. Parameter names are those of the official PyTorch release.
 """
 
 from __future__ import annotations
 
 import math
+import reprlib
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2.0)
+MAX_WIDTH = 2**14  # of any vector or feature map; released networks have 512
 
 
 def normalize_second_moment(x: Tensor) -> Tensor:
@@ -29,14 +32,33 @@ def resample_kernel() -> Tensor:
     return kernel / kernel.sum()
 
 
+def check_sizes(**sizes: tuple[object, int, int]) -> None:
+    """Refuses sizes of a config before anything is built from them.
+
+    Args:
+        sizes: name=(value, least, most).
+
+    Raises:
+        ValueError: a value is no integer, or out of its range.
+    """
+    for name, (value, least, most) in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            shown = reprlib.repr(value)
+            hint = ", a power of two >= 4" if name.endswith("resolution") else ""
+            raise ValueError(
+                f"{name} came as {shown}; expected an integer from {least} to {most}{hint}."
+            )
+
+
 def num_channels(resolution: int, channel_base: int, channel_max: int) -> int:
     """Feature channels at a resolution: channel_base / resolution, at most channel_max."""
     return min(channel_base // resolution, channel_max)
 
 
 def block_resolutions(img_resolution: int) -> list[int]:
-    """[4, 8, ..., img_resolution]; raises ValueError unless it is a power of two >= 4."""
-    if img_resolution < 4 or img_resolution & (img_resolution - 1):
+    """[4, 8, ..., img_resolution]; raises ValueError unless it is a power of two from 4 to 4096."""
+    check_sizes(img_resolution=(img_resolution, 4, 4096))
+    if img_resolution & (img_resolution - 1):
         raise ValueError(
             f"img_resolution came as {img_resolution}; expected a power of two >= 4, such as 128."
         )
@@ -48,12 +70,19 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def at_least_fp32(v: Tensor) -> torch.dtype:
+    """fp32 for half precision, else v's own type."""
+    return torch.promote_types(v.dtype, torch.float32)
+
+
 def _rows(v: Tensor, width: int) -> Tensor:
-    """(B, C) → (B, C, 1, width), channels innermost.
+    """(B, C) → (B, C, 1, width), channels innermost; on a GPU (B, C, 1, 1).
 
     Broadcasting over whole rows instead of single pixels gives CPU kernels a long inner loop;
     with few channels this is several times faster.
     """
+    if v.device.type != "cpu":
+        return v[:, :, None, None]
     return v[:, None, None, :].expand(-1, -1, width, -1).contiguous().permute(0, 3, 1, 2)
 
 
@@ -73,6 +102,8 @@ class _ChannelAffine(torch.autograd.Function):
             return x * rows
         if noise is None:
             shift = _rows(bias[None], x.shape[3])
+        elif x.device.type != "cpu":
+            shift = noise[:, None] + bias[:, None, None]
         else:
             shift = (noise[..., None] + bias).permute(0, 3, 1, 2)
         return torch.addcmul(shift.to(x.dtype), x, rows)
@@ -121,7 +152,9 @@ class FullyConnectedLayer(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+        x = F.linear(x.to(dtype), weight * self.weight_gain, bias * self.bias_gain)
         return F.leaky_relu(x, LRELU_SLOPE) * LRELU_GAIN if self.activation else x
 
 
@@ -160,9 +193,14 @@ class SynthesisLayer(nn.Module):
         self, x: Tensor, w: Tensor, noise_mode: str, generator: torch.Generator | None
     ) -> Tensor:
         with full_precision(x):
-            style = self.affine(w)  # [B, in]
-            energy = self.weight.square().sum(dim=(2, 3))  # [out, in]
+            precise = at_least_fp32(self.weight)
+            style = self.affine(w.to(precise))  # [B, in]
+            energy = self.weight.to(precise).square().sum(dim=(2, 3))  # [out, in]
             demodulation = (style.square() @ energy.T + 1e-8).rsqrt() * LRELU_GAIN  # [B, out]
+            if x.dtype == torch.float16:  # sums of a convolution must stay below 65504
+                largest = style.abs().amax(dim=1, keepdim=True) * self.weight.abs().amax()
+                scale = 1 / (largest * math.sqrt(self.weight[0].numel())).clamp_min(1e-8)
+                style, demodulation = style * scale, demodulation / scale
             noise = self._noise(len(w), noise_mode, generator)  # [1 or B, H, W]
         x = _ChannelAffine.apply(x, style, None, None)
         if self.up:
@@ -183,9 +221,10 @@ class SynthesisLayer(nn.Module):
         noise = self.noise_const[None]
         if noise_mode == "random":
             size = (batch, self.resolution, self.resolution)
-            device = self.bias.device if generator is None else generator.device
-            noise = torch.randn(size, generator=generator, dtype=self.bias.dtype, device=device)
-            noise = noise.to(self.bias.device)
+            device = "cpu" if generator is None else generator.device
+            dtype = at_least_fp32(self.bias)
+            noise = torch.randn(size, generator=generator, dtype=dtype, device=device)
+            noise = noise.to(self.bias)
         return noise * (self.noise_strength * LRELU_GAIN)
 
 
@@ -204,9 +243,10 @@ class ToRGBLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         with full_precision(x):
-            style = self.affine(w) * self.weight_gain
+            precise = at_least_fp32(self.weight)
+            style = self.affine(w.to(precise)) * self.weight_gain
             kernel = style[:, :, None] * self.weight[:, :, 0, 0].T  # [B, in, img]
             pixels = x.permute(0, 2, 3, 1).flatten(1, 2) @ kernel.to(x.dtype)  # [B, HW, img]
-            image = pixels.to(self.bias.dtype).mT.unflatten(2, x.shape[2:])
+            image = pixels.to(precise).mT.unflatten(2, x.shape[2:])
             image = image + self.bias[:, None, None]
         return image if self.conv_clamp is None else image.clamp(-self.conv_clamp, self.conv_clamp)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from dmgi_lib.evaluation.speed import peak_memory_gb
-from dmgi_lib.generators.cameras import look_at
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
+from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 
 LIMIT_GB = 6.0

@@ -35,8 +35,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmgi_lib.evaluation.speed import machine, peak_memory_gb
-from dmgi_lib.generators.cameras import look_at
 from dmgi_lib.generators.eg3d import EG3DOutput, TriPlaneGenerator
+from dmgi_lib.generators.eg3d.cameras import look_at
+from dmgi_lib.generators.eg3d.volume_rendering import RenderingConfig
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.generators.stylegan2_layers import (
     LRELU_GAIN,
@@ -44,7 +45,6 @@ from dmgi_lib.generators.stylegan2_layers import (
     SynthesisLayer,
     ToRGBLayer,
 )
-from dmgi_lib.generators.volume_rendering import RenderingConfig
 
 STYLEGAN2 = {
     "StyleGAN2 128 px, mini": dict(

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from dmgi_lib.generators.eg3d import TriPlaneBackbone, TriPlaneGenerator
+from dmgi_lib.generators.eg3d.planes import TriPlaneDecoder
+from dmgi_lib.generators.eg3d.super_resolution import SameSizeBlock, SuperResolution
 from dmgi_lib.generators.stylegan2 import (
     StyleGAN2Generator,
     StyleMapping,
@@ -23,8 +25,6 @@ from dmgi_lib.generators.stylegan2 import (
     SynthesisNetwork,
 )
 from dmgi_lib.generators.stylegan2_layers import FullyConnectedLayer, SynthesisLayer, ToRGBLayer
-from dmgi_lib.generators.super_resolution import SameSizeBlock, SuperResolution
-from dmgi_lib.generators.tri_planes import TriPlaneDecoder
 
 PERSISTENT = {
     StyleGAN2Generator: "Generator",

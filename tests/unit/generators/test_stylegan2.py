@@ -1,12 +1,13 @@
 """StyleGAN2 generator and discriminator against the reference numbers, and their contracts."""
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import rng
+from tiny_models import fake_cuda, rng
 from tiny_models import tiny_stylegan2 as tiny
 
 from data_prep.priors.discriminator import Discriminator
@@ -177,6 +178,69 @@ def test_gradients_of_channel_affine():
     assert torch.autograd.gradgradcheck(_ChannelAffine.apply, (x, scale, None, None))
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+@torch.no_grad()
+def test_half_precision_draws_the_same_image(G, io, dtype, tolerance):
+    half = copy.deepcopy(G).to(dtype)
+    ws = half.mapping(io["z"], truncation_psi=0.7)
+    assert ws.dtype == half.mean_latent.dtype == dtype
+    for mode in ("const", "none", "random"):
+        image = half.synthesis(io["ws"].to(dtype), mode, rng())
+        expected = G.synthesis(io["ws"], mode, rng())
+        assert image.dtype == torch.float32
+        assert (image - expected).norm() / expected.norm() < tolerance
+
+
+@torch.no_grad()
+def test_large_styles_stay_finite_in_fp16():
+    torch.manual_seed(0)
+    layer = SynthesisLayer(512, 4, 8, 8)
+    layer.affine.bias.fill_(300.0)
+    x, w = 20 * torch.randn(1, 512, 8, 8, generator=rng()), torch.zeros(1, 8)
+    expected = layer(x, w, "none", None)
+    half = layer.half()(x.half(), w.half(), "none", None).float()
+    assert (half - expected).norm() / expected.norm() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_everything_happens_on_the_generators_device(dtype):
+    with fake_cuda(dtype):
+        with torch.device("cuda"):
+            G = tiny_without_values(c_dim=3)
+        ws = G.mapping(torch.zeros(2, 8), torch.zeros(2, 3), truncation_psi=0.5)
+        assert ws.device.type == "cuda"
+        for mode in ("const", "none", "random"):
+            image = G.synthesis(ws.cpu(), mode)
+            assert image.device.type == "cuda"
+            assert image.is_contiguous()
+
+
+def tiny_without_values(**changes) -> StyleGAN2Generator:
+    sizes = {"z_dim": 8, "w_dim": 8, "img_resolution": 16, "channel_base": 64, "channel_max": 8}
+    return StyleGAN2Generator(**(sizes | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z_dim": 0}, "z_dim came as 0; expected an integer from 1 to 16384"),
+        ({"w_dim": 10**7}, "w_dim came as 10000000"),
+        ({"mapping_layers": 10**7}, "mapping_layers came as 10000000; expected .* 1 to 64"),
+        ({"img_resolution": "16"}, "img_resolution came as '16'; expected an integer"),
+        ({"img_resolution": 2**40}, "img_resolution came as 1099511627776"),
+        ({"channel_max": 8.0}, r"channel_max came as 8\.0"),
+        ({"c_dim": True}, "c_dim came as True"),
+        ({"w_dim": [8] * 10**6}, r"w_dim came as \[8, 8, .*\.\.\.\]"),
+    ],
+)
+def test_impossible_sizes_are_refused_before_anything_is_built(change, message, monkeypatch):
+    monkeypatch.setattr(
+        torch.nn.Module, "add_module", lambda *_: pytest.fail("something was built")
+    )
+    with pytest.raises(ValueError, match=message):
+        tiny_without_values(**change)
+
+
 @torch.no_grad()
 def test_save_pretrained_round_trip(tmp_path):
     G = tiny()
@@ -189,6 +253,10 @@ def test_save_pretrained_round_trip(tmp_path):
     tiny().half().save_pretrained(tmp_path)
     half = load_generator(tmp_path)
     assert {p.dtype for p in half.parameters()} == {torch.float32}
+    for dtype in (torch.float16, torch.bfloat16):
+        network = load_generator(tmp_path, device="cpu", dtype=dtype)
+        assert {t.dtype for t in (*network.parameters(), *network.buffers())} == {dtype}
+        assert network.synthesis(ws).isfinite().all()
     assert not half.training
     assert not any(p.requires_grad for p in half.parameters())
     torch.testing.assert_close(half.synthesis(ws), image, atol=0.02, rtol=0.02)
@@ -228,10 +296,19 @@ def test_damaged_checkpoints_are_named(tmp_path):
         ({"_class_name": "UNet2DModel"}, "names the class 'UNet2DModel'"),
         ({"colour": 1}, r"unknown to StyleGAN2Generator: \['colour'\]"),
         ({"img_resolution": 20}, "power of two"),
+        ({"img_resolution": "16"}, "img_resolution came as '16'"),
+        ({"mapping_layers": 10**7}, "mapping_layers came as 10000000"),
+        ({"w_dim": 10**7}, "w_dim came as 10000000"),
+        ({"z_dim": 0}, "z_dim came as 0"),
+        ({"w_dim": 2**14, "mapping_layers": 64}, "do not fit its config"),  # 64 GB if it were built
+        ({"_class_name": ["StyleGAN2Generator"]}, r"names the class \['StyleGAN2Generator'\]"),
     ):
         config.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):
             load_generator(tmp_path)
+    config.write_text("[]")
+    with pytest.raises(ValueError, match="holds a list; expected a dict"):
+        load_generator(tmp_path)
     config.write_text('{"w_dim": ')
     with pytest.raises(ValueError, match="is not JSON"):
         load_generator(tmp_path)
@@ -241,6 +318,21 @@ def test_damaged_checkpoints_are_named(tmp_path):
     save_file({"conv.weight": torch.zeros(2)}, other)
     with pytest.raises(ValueError, match="official names of a StyleGAN2 generator"):
         load_generator(other)
+    official = load_file(file)
+    save_file(official | {"synthesis.b1099511627776.torgb.weight": torch.zeros(3, 1, 1, 1)}, other)
+    with pytest.raises(ValueError, match="makes no generator: channel_base came as 1099511627776"):
+        load_generator(other)
+    save_file(official | {"mapping.w_avg": torch.zeros([])}, other)
+    with pytest.raises(ValueError, match="official names with tensors of another shape"):
+        load_generator(other)
+    official["mapping.fc1.weight"][0, 0] = float("nan")
+    save_file(official, other)
+    with pytest.raises(ValueError, match=r"tensor mapping\.fc1\.weight of .* holds NaN"):
+        load_generator(other)
+    official["mapping.fc1.weight"][0, 0] = 1e6
+    save_file(official, other)
+    with pytest.raises(ValueError, match=r"infinite numbers in torch\.float16"):
+        load_generator(other, dtype=torch.float16)
     renamed = tmp_path / "network.txt"
     renamed.write_bytes(whole)
     with pytest.raises(ValueError, match=r"suffix '\.txt'"):

@@ -1,39 +1,12 @@
-"""The parts of the EG3D generator by hand: planes, decoder, volume rendering, super-resolution."""
+"""Volume rendering by hand: a ball, a uniform medium, samples and chunks."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 from tiny_models import FEW, rng
 
-from dmgi_lib.generators import volume_rendering as rendering
-from dmgi_lib.generators.cameras import camera_rays, look_at
-from dmgi_lib.generators.super_resolution import SameSizeBlock, SuperResolution
-from dmgi_lib.generators.tri_planes import TriPlaneDecoder, sample_planes
-from dmgi_lib.generators.volume_rendering import RenderingConfig, render_rays
-
-
-def test_planes_carry_the_axes_xy_xz_zx():
-    ramp = ((torch.arange(8.0) + 0.5) / 4 - 1).expand(8, 8)  # the coordinate at each pixel centre
-    points = (
-        torch.tensor([[[0.5, -0.25, 0.125]]]) * 0.6
-    )  # box_warp 2 · 0.6: planes see this × 1/0.6
-    for plane, (horizontal, vertical) in enumerate(((0.5, -0.25), (0.5, 0.125), (0.125, 0.5))):
-        planes = torch.zeros(1, 3, 2, 8, 8)
-        planes[0, plane] = torch.stack([ramp, ramp.T])
-        expected = torch.tensor([[[horizontal, vertical]]]) / 3
-        torch.testing.assert_close(sample_planes(planes, points, box_warp=1.2), expected)
-    outside = torch.tensor([[[2.0, 2.0, 2.0]]])
-    assert (sample_planes(torch.ones(1, 3, 2, 8, 8), outside, 1.0) == 0).all()
-
-
-def test_decoder_ranges():
-    torch.manual_seed(0)
-    rgb, sigma = TriPlaneDecoder(16, 8, 16)(100 * torch.randn(1, 50, 16, generator=rng()))
-    assert rgb.shape == (1, 50, 16)
-    assert sigma.shape == (1, 50, 1)
-    assert rgb.min() >= -0.00101
-    assert rgb.max() <= 1.00101
-    assert rgb.max() > 1
+from dmgi_lib.generators.eg3d import volume_rendering as rendering
+from dmgi_lib.generators.eg3d.cameras import camera_rays, look_at
+from dmgi_lib.generators.eg3d.volume_rendering import RenderingConfig, render_rays
 
 
 def ball(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,42 +109,3 @@ def test_jittered_depths_stay_in_their_bins():
     position = (depths[0].view(50, 5) - 1) / 0.25 - torch.arange(5)
     assert ((position >= -1e-5) & (position <= 1 + 1e-5)).all()
     assert position.std() > 0.2
-
-
-@pytest.mark.parametrize(("side", "start", "doubles"), [(16, 8, False), (16, 4, True)])
-@torch.no_grad()
-def test_super_resolution_variants(side, start, doubles):
-    torch.manual_seed(0)
-    network = SuperResolution(5, (6, 4), 8, start, side)
-    assert isinstance(network.block0, SameSizeBlock) != doubles
-    assert network.block0.conv0.noise_const.shape == (8, 8)
-    features, ws = torch.randn(1, 5, 8, 8, generator=rng()), torch.randn(1, 3, 8, generator=rng())
-    image = network(features, features[:, :3], ws)
-    assert image.shape == (1, 3, side, side)
-    for name, buffer in network.named_buffers():  # noise is off
-        if name.endswith("noise_const"):
-            buffer.zero_()
-    ws[:, :-1] = 0  # only the last row steers
-    assert torch.equal(network(features, features[:, :3], ws), image)
-    ws[:, -1] += 1
-    assert not torch.allclose(network(features, features[:, :3], ws), image)
-    large = F.interpolate(features, (32, 32), mode="bilinear")
-    resized = network(large, large[:, :3], ws)
-    assert resized.shape == image.shape
-    network.antialias = False
-    assert not torch.allclose(network(large, large[:, :3], ws), resized)
-    state = network.state_dict()
-    del state["resample_filter"]  # some official variants do not store it
-    network.load_state_dict(state)
-
-
-def test_same_size_block_keeps_the_image():
-    torch.manual_seed(0)
-    network = SuperResolution(5, (6, 4), 8, 8, 16)
-    network.block0.torgb.weight.data.zero_()
-    image = torch.randn(1, 3, 8, 8, generator=rng())
-    x, kept = network.block0(
-        torch.randn(1, 5, 8, 8, generator=rng()), image, torch.zeros(1, 3, 8), "none", None
-    )
-    assert x.shape == (1, 6, 8, 8)
-    assert torch.equal(kept, image)

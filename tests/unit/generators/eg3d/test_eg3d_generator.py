@@ -1,18 +1,19 @@
 """EG3D generator: sizes, inputs, repeatability, gradients and storage."""
 
+import copy
 import json
 from dataclasses import asdict
 
 import pytest
 import torch
-from tiny_models import FEW, rng
+from tiny_models import FEW, fake_cuda, rng
 from tiny_models import tiny_eg3d as tiny
 
 from dmgi_lib.generators import load_generator
-from dmgi_lib.generators import volume_rendering as rendering
-from dmgi_lib.generators.cameras import look_at
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
-from dmgi_lib.generators.volume_rendering import RenderingConfig
+from dmgi_lib.generators.eg3d import volume_rendering as rendering
+from dmgi_lib.generators.eg3d.cameras import look_at
+from dmgi_lib.generators.eg3d.volume_rendering import RenderingConfig
 
 torch.set_num_threads(1)
 
@@ -188,6 +189,41 @@ def test_gradients_are_the_same_in_chunks():
         gradients.append(ws.grad)
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+@torch.no_grad()
+def test_half_precision_draws_the_same_view(dtype, tolerance):
+    G = tiny()
+    ws, c = latents(G), look_at([0.0, 20.0], 0.0)
+    expected = G.synthesis(ws, c)
+    half = copy.deepcopy(G).to(dtype)
+    out = half.synthesis(ws.to(dtype), c.to(dtype))
+    for name in ("image", "image_raw", "image_depth"):
+        came, should = getattr(out, name), getattr(expected, name)
+        assert came.dtype == torch.float32
+        assert (came - should).norm() / should.norm() < tolerance
+    points = torch.rand(2, 7, 3, generator=rng()) - 0.5
+    assert half.sample(points, ws.to(dtype))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_everything_happens_on_the_generators_device(dtype, monkeypatch):
+    # what a camera says cannot be read off tensors without values
+    monkeypatch.setattr("dmgi_lib.generators.eg3d.generator.validate_camera", lambda c: None)
+    with fake_cuda(dtype):
+        with torch.device("cuda"):
+            G = TriPlaneGenerator(
+                **{"z_dim": 8, "w_dim": 8, "img_resolution": 16, "channel_base": 64},
+                **{"plane_resolution": 16, "plane_channels": 4, "neural_rendering_resolution": 4},
+                **{"channel_max": 8, "sr_channels": (6, 4), "rendering": FEW},
+            )
+        c = torch.zeros(2, 25)  # as from look_at, on the CPU
+        ws = G.mapping(torch.zeros(2, 8), c, truncation_psi=0.5)
+        for options in ({}, {"deterministic": False, "noise_mode": "random"}):
+            out = G.synthesis(ws.cpu(), c, **options)
+            assert {v.device.type for v in vars(out).values()} == {"cuda"}
+        assert G.sample(torch.zeros(2, 7, 3), ws.cpu())[1].device.type == "cuda"
 
 
 @torch.no_grad()

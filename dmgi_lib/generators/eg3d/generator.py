@@ -21,16 +21,22 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from dmgi_lib.generators.cameras import CAMERA_DIM, camera_rays, validate_camera
-from dmgi_lib.generators.stylegan2 import StyleMapping, SynthesisNetwork
-from dmgi_lib.generators.stylegan2_layers import block_resolutions, full_precision, num_channels
-from dmgi_lib.generators.super_resolution import SuperResolution
-from dmgi_lib.generators.tri_planes import TriPlaneDecoder, sample_planes
-from dmgi_lib.generators.volume_rendering import (
+from dmgi_lib.generators.eg3d.cameras import CAMERA_DIM, camera_rays, validate_camera
+from dmgi_lib.generators.eg3d.planes import TriPlaneDecoder, sample_planes
+from dmgi_lib.generators.eg3d.super_resolution import SuperResolution
+from dmgi_lib.generators.eg3d.volume_rendering import (
     MAX_POINTS,
     Field,
     RenderingConfig,
     render_rays,
+)
+from dmgi_lib.generators.stylegan2 import StyleMapping, SynthesisNetwork
+from dmgi_lib.generators.stylegan2_layers import (
+    MAX_WIDTH,
+    block_resolutions,
+    check_sizes,
+    full_precision,
+    num_channels,
 )
 
 
@@ -83,7 +89,7 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         rendering: a RenderingConfig, or its fields as a dict
 
     Raises:
-        ValueError: sizes that do not fit together
+        ValueError: sizes that are no integers, out of range, or do not fit together
     """
 
     @register_to_config
@@ -114,10 +120,20 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         if not isinstance(rendering, RenderingConfig):
             rendering = RenderingConfig(**(rendering or {}))
         self.register_to_config(rendering=asdict(rendering), sr_channels=list(sr_channels))
+        check_sizes(
+            z_dim=(z_dim, 1, MAX_WIDTH),
+            w_dim=(w_dim, 1, MAX_WIDTH),
+            mapping_layers=(mapping_layers, 1, 64),
+            channel_base=(channel_base, 1, 2**24),
+            channel_max=(channel_max, 1, MAX_WIDTH),
+            plane_channels=(plane_channels, 1, MAX_WIDTH),
+            decoder_hidden=(decoder_hidden, 1, MAX_WIDTH),
+            feature_channels=(feature_channels, 3, MAX_WIDTH),
+            neural_rendering_resolution=(neural_rendering_resolution, 1, 4096),
+            img_resolution=(img_resolution, 4, 4096),
+        )
         if c_dim not in (0, CAMERA_DIM):
             raise ValueError(f"c_dim came as {c_dim}; expected {CAMERA_DIM}, or 0 for no camera.")
-        if feature_channels < 3:
-            raise ValueError(f"feature_channels came as {feature_channels}; expected at least 3.")
         if num_channels(block_resolutions(plane_resolution)[-1], channel_base, channel_max) < 1:
             raise ValueError(
                 f"channel_base came as {channel_base}, channel_max as {channel_max}; expected"
@@ -185,12 +201,13 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         """ws (B, num_ws, w_dim) → feature planes (B, 3, C, H, W): the scene without a camera.
 
         As in the released networks, planes and rendering keep full precision under autocast; only
-        super-resolution runs at half.
+        super-resolution runs at half. With parameters of half precision the backbone's features
+        are half too, planes and rendering stay fp32.
 
         Raises:
             ValueError: wrong shape of ws or unknown noise mode
         """
-        with full_precision(ws):
+        with full_precision(self.mean_latent):
             stacked = self.backbone.synthesis(ws, noise_mode, generator)
         return stacked.unflatten(1, (3, self.plane_channels))
 
@@ -209,7 +226,7 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
 
         Args:
             ws: (B, num_ws, w_dim); equal rows are W, free rows W+
-            c:  (B, 25) cameras, see `dmgi_lib.generators.cameras`
+            c:  (B, 25) cameras, see `dmgi_lib.generators.eg3d.cameras`
             neural_rendering_resolution: side of image_raw; None = the network's own
             noise_mode: of the backbone: "const" stored noise maps, "random" fresh ones, "none"
             generator: source of random noise and jitter; None = torch's default generator
@@ -229,6 +246,7 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
                 f" (B, {self.num_ws}, {self.w_dim}) and (B, {CAMERA_DIM}) with the same B."
             )
         validate_camera(c)
+        ws = ws.to(self.mean_latent.device)
         if max_points is not None and max_points < 1:
             raise ValueError(f"max_points came as {max_points}; expected at least 1, or None.")
         if planes is None:
@@ -240,7 +258,7 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
             )
         n = neural_rendering_resolution or self.neural_rendering_resolution
         with full_precision(ws):
-            origins, directions = camera_rays(c.to(planes.dtype), n)
+            origins, directions = camera_rays(c.to(planes), n)
             options = (deterministic, generator, max_points)
             field = self._field(planes)
             colors, depth = render_rays(field, origins, directions, self.rendering, *options)
@@ -275,9 +293,9 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
             raise ValueError(f"points came as {tuple(points.shape)}; expected ({len(ws)}, P, 3).")
         planes = self.planes(ws, noise_mode, generator)
         size = points.shape[1] if max_points is None else max(1, max_points // len(ws))
-        with full_precision(ws):
+        with full_precision(planes):
             field = self._field(planes)
-            pieces = [field(p) for p in points.to(planes.dtype).split(max(1, size), dim=1)]
+            pieces = [field(p) for p in points.to(planes).split(max(1, size), dim=1)]
         colors, sigma = zip(*pieces, strict=True)
         return torch.cat(colors, dim=1), torch.cat(sigma, dim=1)
 

@@ -96,7 +96,7 @@ def render_rays(
 
 
 def _uniform_like(v: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = v.device if generator is None else generator.device
+    device = "cpu" if generator is None else generator.device
     return torch.rand(v.shape, generator=generator, dtype=v.dtype, device=device).to(v.device)
 
 
@@ -152,7 +152,8 @@ def interval_weights(sigma: Tensor, depths: Tensor) -> Tensor:
     thickness = density * depths.diff(dim=-1)
     # Of almost empty intervals the released networks know only the last digits of this exp, so it
     # is rounded exactly; single-precision exps differ there from library to library.
-    alpha = 1 - torch.exp(-thickness.double()).to(thickness.dtype)
+    exact = thickness.dtype if thickness.device.type == "mps" else torch.float64  # MPS has none
+    alpha = 1 - torch.exp(-thickness.to(exact)).to(thickness.dtype)
     transmittance = F.pad((1 - alpha + 1e-10)[..., :-1].cumprod(dim=-1), (1, 0), value=1.0)
     return alpha * transmittance
 
@@ -172,8 +173,8 @@ def importance_depths(depths: Tensor, weights: Tensor, quantiles: Tensor) -> Ten
     Returns:
         (B, R, N)
     """
-    smooth = F.max_pool1d(weights.flatten(0, 1), 2, stride=1, padding=1)
-    smooth = F.avg_pool1d(smooth, 2, stride=1).unflatten(0, weights.shape[:2]) + 0.01
+    smooth = torch.maximum(F.pad(weights, (1, 0)), F.pad(weights, (0, 1)))
+    smooth = (smooth[..., 1:] + smooth[..., :-1]) / 2 + 0.01
     edges = (depths[..., 1:] + depths[..., :-1])[..., :-1] / 2  # [B, R, S - 2]
     mass = smooth[..., 1:-1] + 1e-5  # [B, R, S - 3]
     mass = mass / mass.sum(dim=-1, keepdim=True)

@@ -88,6 +88,7 @@ class SuperResolution(nn.Module):
         """features (B, C, h, h), image (B, 3, h, h), ws (B, num_ws, w_dim), of which the last row
         steers all layers → (B, 3, img_resolution, img_resolution)."""
         features, image = self._resize(features), self._resize(image)
+        features = features.to(self.block0.conv1.weight.dtype)
         ws = ws[:, -1:].expand(-1, 3, -1)
         x, image = self.block0(features, image, ws, "none", None)
         return self.block1(x, image, ws, "none", None)[1]

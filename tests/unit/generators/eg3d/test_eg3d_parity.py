@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from safetensors.torch import load, load_file
 from tiny_models import rng
 
-from dmgi_lib.generators.cameras import camera_rays
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
-from dmgi_lib.generators.volume_rendering import RenderingConfig
+from dmgi_lib.generators.eg3d.cameras import camera_rays
+from dmgi_lib.generators.eg3d.volume_rendering import RenderingConfig
 
-FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "parity"
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "parity"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data_prep.faces128.render import camera_label
-from dmgi_lib.generators.cameras import (
+from dmgi_lib.generators.eg3d.cameras import (
     FOCAL,
     camera_rays,
     compose_camera,

@@ -46,15 +46,18 @@ def look_at(
         lookat: (3,) or (..., 3), the point in the image's centre
 
     Returns:
-        (25,) if all arguments are single numbers, else (..., 25), float32
+        (25,) if all arguments are single numbers, else (..., 25), float32 on the CPU
 
     Raises:
         ValueError: a value that is not finite, radius or focal not positive, a camera at the point
             it should look at or straight above or below it, or lists of different lengths
     """
     names = ("yaw", "pitch", "radius", "roll", "focal")
-    given = [torch.as_tensor(v, dtype=torch.float64) for v in (yaw, pitch, radius, roll, focal)]
-    target = torch.as_tensor(lookat, dtype=torch.float64)
+    # On the CPU, whatever the arguments' device: Apple's has no double precision.
+    *given, target = (
+        torch.as_tensor(v.cpu() if isinstance(v, Tensor) else v, dtype=torch.float64)
+        for v in (yaw, pitch, radius, roll, focal, lookat)
+    )
     if target.ndim == 0 or target.shape[-1] != 3:
         raise ValueError(f"lookat came as {tuple(target.shape)}; expected 3 numbers x, y, z.")
     for name, value in zip((*names, "lookat"), (*given, target), strict=True):
@@ -132,7 +135,8 @@ def validate_camera(c: Tensor) -> None:
         ValueError: wrong length, numbers that are not finite, a cam2world that is no rigid motion
             (a transposed matrix, another handedness), or intrinsics in pixels
     """
-    cam2world, intrinsics = split_camera(c.detach().double())
+    c = c.detach().cpu().double()
+    cam2world, intrinsics = split_camera(c)
     if not c.isfinite().all():
         raise ValueError("camera c holds NaN or infinite numbers; expected finite ones.")
     bottom = cam2world.new_tensor([0.0, 0.0, 0.0, 1.0])
@@ -142,7 +146,7 @@ def validate_camera(c: Tensor) -> None:
             " Is the matrix transposed?"
         )
     rotation = cam2world[..., :3, :3]
-    drift = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype, device=c.device)).abs()
+    drift = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs()
     if (drift > _ROTATION_TOLERANCE).any() or (torch.linalg.det(rotation) < 0).any():
         raise ValueError(
             f"cam2world's rotation came as {rotation.tolist()}; expected right-handed orthonormal"
