@@ -103,7 +103,7 @@ def show_attention(
     _use_palette_pngs()
     axes[0].imshow(base)
     for axis, word in zip(axes[1:], words, strict=True):
-        weight = maps[word].float()
+        weight = maps[word].detach().float().cpu()
         weight = (weight - weight.min()) / (weight.max() - weight.min()).clamp_min(1e-9)
         axis.imshow(np.asarray(Image.fromarray(np.asarray(base)).convert("L")), cmap="gray")
         axis.imshow(
@@ -172,7 +172,10 @@ def show_tables(
     """
     import matplotlib.pyplot as plt
 
-    arrays = {title: np.asarray(table, dtype=float) for title, table in tables.items()}
+    arrays = {
+        title: np.asarray(torch.as_tensor(table).detach().cpu(), dtype=float)
+        for title, table in tables.items()
+    }
     top = max(np.nanmax(array) for array in arrays.values()) if shared else None
     figure, axes = plt.subplots(
         1,

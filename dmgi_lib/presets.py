@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dmgi_lib.mapping_network import MappingConfig
 from dmgi_lib.style_modulation import ModulationConfig
 
@@ -89,7 +91,9 @@ def weights_folder(name: str | Path) -> Path:
 
 
 def load_paper_components(
-    base_model: str | Path | None = None, controlnet: str | Path | None = None
+    base_model: str | Path | None = None,
+    controlnet: str | Path | None = None,
+    dtype: Any = None,
 ) -> dict[str, Any]:
     """The released diffusion prior of the "paper" preset, and M and T if they have been trained.
 
@@ -99,6 +103,7 @@ def load_paper_components(
         base_model: Stable Diffusion 1.x, a folder in diffusers format or a hub id; None: the
             preset's.
         controlnet: its ControlNet, likewise.
+        dtype: torch dtype of the weights; None: float32.
 
     Returns:
         Components by name, as `DMGIPipeline` takes them; mapping_network and style_modulation are
@@ -115,9 +120,11 @@ def load_paper_components(
 
     base, control = str(base_model or PAPER.base_model), str(controlnet or PAPER.controlnet)
 
-    def local(cls: Any, source: str, subfolder: str = "") -> Any:
+    def local(cls: Any, source: str, subfolder: str = "", **options: Any) -> Any:
         try:
-            return cls.from_pretrained(source, subfolder=subfolder, local_files_only=True)
+            return cls.from_pretrained(
+                source, subfolder=subfolder, local_files_only=True, **options
+            )
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"{cls.__name__} of {source!r} is not on this machine"
@@ -125,19 +132,20 @@ def load_paper_components(
                 " name a local folder in diffusers format with base_model= and controlnet=."
             ) from error
 
+    cast = {"torch_dtype": dtype or torch.float32}
     trained = {}
     for name, cls in (
         ("mapping_network", MappingNetwork),
         ("style_modulation", StyleModulationNetwork),
     ):
         folder = PAPER.folder / name
-        trained[name] = cls.from_pretrained(str(folder)) if folder.is_dir() else None
+        trained[name] = cls.from_pretrained(str(folder), **cast) if folder.is_dir() else None
     return {
         "tokenizer": local(CLIPTokenizer, base, "tokenizer"),
-        "text_encoder": local(CLIPTextModel, base, "text_encoder"),
-        "vae": local(AutoencoderKL, base, "vae"),
-        "unet": local(UNet2DConditionModel, base, "unet"),
+        "text_encoder": local(CLIPTextModel, base, "text_encoder", **cast),
+        "vae": local(AutoencoderKL, base, "vae", **cast),
+        "unet": local(UNet2DConditionModel, base, "unet", **cast),
         "scheduler": local(DDIMScheduler, base, "scheduler"),
-        "controlnet": local(ControlNetModel, control),
+        "controlnet": local(ControlNetModel, control, **cast),
         **trained,
     }

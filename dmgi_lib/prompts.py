@@ -6,12 +6,15 @@ Stable Diffusion does, so that training and inference see the same number of tok
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from dmgi_lib.captions import BEINGS, STYLE_OF
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
             raise ValueError(
                 f"prompt came as {type(prompt).__name__}; expected a string, or a list of strings."
             )
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"prompt {prompt!r} holds half a character ({error.reason} at position"
+                f" {error.start}); expected whole Unicode text."
+            ) from None
         if not prompt.strip():
             raise ValueError("prompt is empty; expected a description, such as 'a young woman'.")
     length = tokenizer.model_max_length
@@ -56,6 +66,23 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
         _warn_of_unknown(tokenizer, prompt, words[i], ids[i])
         _warn_of_length(tokenizer, prompt, length)
     return Tokens(ids, ~torch.isin(ids, special), words)
+
+
+def warn_of_styles(prompts: Sequence[str]) -> None:
+    """Warns of words that ask for a style: no model of this kit has one yet."""
+    for prompt in prompts:
+        said = [
+            phrase
+            for table in (STYLE_OF, BEINGS)
+            for phrase in (name for names in table.values() for name in names)
+            if re.search(rf"\b{re.escape(_bare(phrase))}\b", prompt.lower())
+        ]
+        if said:
+            warnings.warn(
+                f"{prompt!r} asks for a style ({said[0]}), and this model has none: it draws"
+                " photographs of people whatever such words say.",
+                stacklevel=3,
+            )
 
 
 @torch.no_grad()
@@ -106,6 +133,10 @@ def word_maps(
     for word, tokens in words:
         positions.setdefault(word, []).extend(tokens)
     return {word: mean[tokens].mean(0) for word, tokens in positions.items()}
+
+
+def _bare(phrase: str) -> str:
+    return re.sub(r"^an? ", "", phrase)
 
 
 def _words(encoded: Any, index: int, prompt: str) -> list[tuple[str, list[int]]]:
