@@ -52,10 +52,8 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
         if not prompt.strip():
             raise ValueError("prompt is empty; expected a description, such as 'a young woman'.")
     length = tokenizer.model_max_length
-    encoded = tokenizer(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
-    ids = encoded["input_ids"]
+    encoded = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
+    ids = torch.tensor(encoded["input_ids"])
     special = torch.tensor(
         sorted({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None})
     )
@@ -63,7 +61,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
     for i, prompt in enumerate(prompts):
         if not words[i]:
             raise ValueError(f"prompt {prompt!r} holds no words; expected such as 'a young woman'.")
-        _warn_of_unknown(tokenizer, prompt, words[i], ids[i])
+        _warn_of_unknown(tokenizer, prompt, words[i], encoded["input_ids"][i])
         _warn_of_length(tokenizer, prompt, length)
     return Tokens(ids, ~torch.isin(ids, special), words)
 
@@ -155,7 +153,7 @@ def _words(encoded: Any, index: int, prompt: str) -> list[tuple[str, list[int]]]
 
 
 def _warn_of_unknown(
-    tokenizer: Any, prompt: str, words: list[tuple[str, list[int]]], ids: torch.Tensor
+    tokenizer: Any, prompt: str, words: list[tuple[str, list[int]]], ids: list[int]
 ) -> None:
     unknown = [w for w, tokens in words if any(ids[t] == tokenizer.unk_token_id for t in tokens)]
     if unknown and tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.pad_token_id):
