@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -268,7 +269,8 @@ def record(name: str, value: float) -> None:
     from IPython.display import display
 
     shown = f"{name} = {value:.4g}"
-    display({RECORD_MIME: {"name": name, "value": float(value)}, "text/plain": shown}, raw=True)
+    number = float(value) if math.isfinite(value) else str(float(value))  # JSON has no NaN
+    display({RECORD_MIME: {"name": name, "value": number}, "text/plain": shown}, raw=True)
 
 
 def recorded(notebook: Mapping[str, Any]) -> dict[str, float]:
@@ -278,5 +280,5 @@ def recorded(notebook: Mapping[str, Any]) -> dict[str, float]:
         for output in cell.get("outputs", []):
             entry = output.get("data", {}).get(RECORD_MIME)
             if entry:
-                found[entry["name"]] = entry["value"]
+                found[entry["name"]] = float(entry["value"])
     return found
