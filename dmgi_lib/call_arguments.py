@@ -22,14 +22,16 @@ MOST_IMAGES = 4096  # of one call; memory ends far below
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
     """An integer of any kind, NumPy's too, from low to high. Raises ValueError for all else."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
         raise ValueError(f"{name} came as {value!r}; expected a whole number from {low} to {high}.")
     return int(value)
 
 
 def number(name: str, value: Any, low: float, high: float) -> float:
     """A finite number of any kind from low to high. Raises ValueError for all else."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not low <= float(value) <= high:
         raise ValueError(f"{name} came as {value!r}; expected a number from {low:g} to {high:g}.")
     return float(value)
 
@@ -41,10 +43,10 @@ def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype:
             f"dtype came as {dtype} and torch_dtype as {torch_dtype}; expected one of them, since"
             " they mean the same."
         )
-    chosen = dtype or torch_dtype or torch.float32
+    chosen: torch.dtype = dtype or torch_dtype or torch.float32
     if chosen not in DTYPES:
         raise ValueError(f"dtype came as {chosen!r}; expected one of {DTYPES}.")
-    return chosen  # type: ignore[no-any-return]
+    return chosen
 
 
 def check_output_type(output_type: Any) -> None:
@@ -98,7 +100,7 @@ def noise_sources(
         return torch.Generator().manual_seed(0)
     if isinstance(generator, torch.Generator):
         return generator
-    generators = list(generator) if isinstance(generator, (list, tuple)) else [generator]
+    generators: list[Any] = list(generator) if isinstance(generator, (list, tuple)) else [generator]
     for source in generators:
         if not isinstance(source, torch.Generator):
             raise ValueError(

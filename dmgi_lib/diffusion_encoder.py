@@ -68,7 +68,8 @@ class DiffusionEncoder:
         size = self.unet.config.sample_size
         shape = (batch, self.unet.config.in_channels, size, size)
         source = generator if isinstance(generator, torch.Generator) else list(generator)
-        return randn_tensor(shape, source, self.unet.device, torch.float32)
+        noise: torch.Tensor = randn_tensor(shape, source, self.unet.device, torch.float32)
+        return noise
 
     @torch.no_grad()
     def reverse_process(
@@ -177,7 +178,7 @@ class DiffusionEncoder:
         latents = self._cast(latents)
         with _embedded_condition(self.controlnet, embedded):
             down, mid = self.controlnet(latents, t, text, embedded, return_dict=False)
-        return self.unet(
+        prediction: torch.Tensor = self.unet(
             latents,
             t,
             text,
@@ -185,6 +186,7 @@ class DiffusionEncoder:
             mid_block_additional_residual=mid,
             return_dict=False,
         )[0]
+        return prediction
 
     def _cast(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(self.unet.device, self.unet.dtype)
@@ -206,7 +208,7 @@ def lay_out_for_cpu(network: nn.Module) -> None:
     weights = [p for p in network.parameters() if p.ndim == 4]
     last = torch.channels_last
     if any(p.device.type == "cpu" and not p.is_contiguous(memory_format=last) for p in weights):
-        network.to(memory_format=last)
+        network.to(memory_format=last)  # type: ignore[call-overload]  # torch's stub lacks it
 
 
 def check_exit_step(exit_step: int | None, num_inference_steps: int, most_steps: int = 1000) -> int:

@@ -269,7 +269,7 @@ def _nearest_class(rgb: Array) -> Array:
         )
     colours = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
     distance = np.linalg.norm(colours[:, None].astype(float) - PALETTE[None].astype(float), axis=-1)
-    nearest = distance.argmin(axis=1)
+    nearest: Array = distance.argmin(axis=1)
     worst = int(distance.min(axis=1).argmax())
     if distance[worst].min() > COLOUR_TOLERANCE:
         colour = tuple(int(v) for v in colours[worst])
@@ -280,4 +280,5 @@ def _nearest_class(rgb: Array) -> Array:
             f" {COLOUR_TOLERANCE:.0f} is accepted. Use the colours of dmgi_lib.masks.PALETTE, save"
             " as PNG and resize with nearest-neighbour sampling, or pass class ids."
         )
-    return nearest[inverse].reshape(rgb.shape[:2])
+    ids: Array = nearest[inverse].reshape(rgb.shape[:2])
+    return ids

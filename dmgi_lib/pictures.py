@@ -46,8 +46,8 @@ def opened(source: Any, what: str) -> Any:
 def as_array(source: Any, what: str) -> np.ndarray[Any, Any]:
     """A PIL image, array or tensor as a NumPy array; float tensors of any kind become float32."""
     if isinstance(source, torch.Tensor):
-        source = source.detach().cpu()
-        return (source.float() if source.is_floating_point() else source).numpy()
+        tensor = source.detach().cpu()
+        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if isinstance(source, (np.ndarray, Image.Image)):
         return np.asarray(source)
     raise ValueError(
@@ -73,7 +73,9 @@ class Square:
         """(H, W, ...) → (size, size, ...) by nearest neighbours, 0 where there is no picture."""
         centres = ((np.arange(size) + 0.5) * (self.edge / size)).astype(np.int64)
         rows, columns = centres + self.top, centres + self.left
-        sampled = array[rows.clip(0, self.height - 1)][:, columns.clip(0, self.width - 1)]
+        sampled: np.ndarray[Any, Any] = array[rows.clip(0, self.height - 1)][
+            :, columns.clip(0, self.width - 1)
+        ]
         sampled[(rows < 0) | (rows >= self.height)] = 0
         sampled[:, (columns < 0) | (columns >= self.width)] = 0
         return sampled

@@ -181,7 +181,10 @@ class DMGIPipeline(DiffusionPipeline):
     @property
     def image_size(self) -> int:
         """Edge of x and of the diffusion model's image in pixels."""
-        return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        edge: int = self.unet.config.sample_size * 2 ** (
+            len(self.vae.config.block_out_channels) - 1
+        )
+        return edge
 
     def encoder(self, condition: str = "mask") -> DiffusionEncoder:
         """E for "mask" or "scribble". Raises ValueError if this model has no ControlNet for it."""

@@ -86,7 +86,8 @@ def warn_of_styles(prompts: Sequence[str]) -> None:
 @torch.no_grad()
 def encode_text(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
     """(B, L) token ids → (B, L, D) last hidden states."""
-    return text_encoder(ids.to(text_encoder.device)).last_hidden_state
+    states: torch.Tensor = text_encoder(ids.to(text_encoder.device)).last_hidden_state
+    return states
 
 
 def encode_empty(tokenizer: Any, text_encoder: Any) -> torch.Tensor:
@@ -119,7 +120,7 @@ def word_maps(
     mean = torch.stack(
         [
             torch.nn.functional.interpolate(
-                maps[index].mean(0).T.unflatten(1, (edge, edge)).unsqueeze(0),
+                maps[index].mean(0).T.reshape(1, -1, edge, edge),
                 size=(max(edges), max(edges)),
                 mode="bilinear",
                 align_corners=False,

@@ -104,7 +104,8 @@ def _strokes(pixels: Array) -> Array:
     else:
         red, green, blue, *alpha = np.moveaxis(pixels, -1, 0)
         if alpha and alpha[0].min() < FAINTEST <= alpha[0].max():
-            return alpha[0] >= FAINTEST  # on a transparent ground
+            strokes: Array = alpha[0] >= FAINTEST  # on a transparent ground
+            return strokes
         brightest = np.maximum(np.maximum(red, green), blue)
         darkest = np.minimum(np.minimum(red, green), blue)
     strokes = brightest >= FAINTEST
