@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ast
 import base64
-import csv
 import difflib
 import itertools
 import json
@@ -165,21 +164,13 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     Raises:
         TimeoutError: another process has held the table for a minute.
     """
+    import pandas
+
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
-        rows: list[dict[str, Any]] = []
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        rows.append(row)
-        columns = list(dict.fromkeys(name for r in rows for name in r))
-
-        def write(target: Path) -> None:
-            with target.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(rows)
-
-        write_whole(path, write)
+        new = pandas.DataFrame([{name: str(value) for name, value in row.items()}])
+        rows = pandas.read_csv(path, dtype=str, na_filter=False) if path.is_file() else None
+        table = pandas.concat([rows, new])
+        write_whole(path, lambda target: table.to_csv(target, index=False))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -190,12 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("notebook", type=Path, help="the .ipynb to execute")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for what it makes")
     parser.add_argument(
-        "-f",
-        "--file",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="YAML of parameters, a run each",
+        "-f", "--file", type=Path, nargs="+", default=[], help="YAML of parameters, a run each"
     )
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -226,21 +212,17 @@ def main(arguments: list[str] | None = None) -> None:
         for name, parameters in runs.items():
             name = free_name(given.notebook, given.out, name)
             numbers = _execute(given.notebook, given.out, parameters, True, name)
-            _report(given.notebook, given.out, name, numbers)
+            for number, value in numbers.items():
+                print(f"{number:32s}{value:10.4g}")
+            print(f"notebook  {given.out / name / given.notebook.name}")
+            print(f"pictures  {given.out / name / given.notebook.stem}_*.png")
+            print(f"numbers   {given.out / given.notebook.stem}.csv")
     except papermill.PapermillExecutionError as error:
         stopped = given.out / name / given.notebook.name
         print(f"{error}\n{stopped} shows where it stopped.", file=sys.stderr)
         raise SystemExit(1) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         parser.error(str(error))
-
-
-def _report(notebook: Path, out: Path, name: str, numbers: dict[str, float]) -> None:
-    for number, value in numbers.items():
-        print(f"{number:32s}{value:10.4g}")
-    print(f"notebook  {out / name / notebook.name}")
-    print(f"pictures  {out / name / notebook.stem}_*.png")
-    print(f"numbers   {out / notebook.stem}.csv")
 
 
 if __name__ == "__main__":
