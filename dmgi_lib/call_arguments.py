@@ -13,7 +13,7 @@ from PIL import Image
 
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.masks import load_mask, mask_to_rgb, scribble_to_rgb
-from dmgi_lib.scribbles import load_scribble
+from dmgi_lib.scribble_input import load_scribble
 
 OUTPUT_TYPES = ("pil", "np", "pt")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -223,7 +223,7 @@ class DMGIPipeline(DiffusionPipeline):
                 every prompt; otherwise both come in equal number.
             mask: x, see `dmgi_lib.masks.load_mask` for the accepted kinds; or a list.
             scribble: x as white strokes on black instead of a mask, see
-                `dmgi_lib.scribbles.load_scribble`.
+                `dmgi_lib.scribble_input.load_scribble`.
             fit: "pad" or "crop" masks and scribbles that are not square; None refuses them.
             exit_step: step of the reverse process to decode, 0 (t = T, one U-Net pass) … S-1
                 (t = 0); None means S-1.

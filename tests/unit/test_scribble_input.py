@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_models import face_mask
 
 from dmgi_lib.masks import mask_to_image, scribble_to_rgb
-from dmgi_lib.scribbles import load_scribble
+from dmgi_lib.scribble_input import load_scribble
 
 
 def strokes(size: int = 128, width: int = 1) -> np.ndarray:
