@@ -1,8 +1,10 @@
-"""How a pipeline call reads its x, pairs it with prompts and noise, and hands images back."""
+"""How a pipeline call checks its numbers, reads its x, pairs it with prompts and noise, and hands
+images back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -10,25 +12,66 @@ import torch
 from PIL import Image
 
 from dmgi_lib.dataset import to_uint8
-from dmgi_lib.masks import load_mask, load_scribble, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.masks import load_mask, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.scribble_input import load_scribble
 
 OUTPUT_TYPES = ("pil", "np", "pt")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MOST_IMAGES = 4096  # of one call; memory ends far below
 
 
-def visual_input(mask: Any, scribble: Any, size: int) -> tuple[str, torch.Tensor]:
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """An integer of any kind, NumPy's too, from low to high. Raises ValueError for all else."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
+        raise ValueError(f"{name} came as {value!r}; expected a whole number from {low} to {high}.")
+    return int(value)
+
+
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """A finite number of any kind from low to high. Raises ValueError for all else."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not low <= float(value) <= high:
+        raise ValueError(f"{name} came as {value!r}; expected a number from {low:g} to {high:g}.")
+    return float(value)
+
+
+def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype:
+    """One of DTYPES by either of its names, float32 by default. Raises ValueError."""
+    if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
+        raise ValueError(
+            f"dtype came as {dtype} and torch_dtype as {torch_dtype}; expected one of them, since"
+            " they mean the same."
+        )
+    chosen: torch.dtype = dtype or torch_dtype or torch.float32
+    if chosen not in DTYPES:
+        raise ValueError(f"dtype came as {chosen!r}; expected one of {DTYPES}.")
+    return chosen
+
+
+def check_output_type(output_type: Any) -> None:
+    """Raises ValueError for what is none of OUTPUT_TYPES."""
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type came as {output_type!r}; expected one of {OUTPUT_TYPES}.")
+
+
+def visual_input(
+    mask: Any, scribble: Any, size: int, fit: str | None = None
+) -> tuple[str, torch.Tensor]:
     """("mask" | "scribble", pictures (C, 3, size, size) in [0, 1]) of what a call was given."""
     if (mask is None) == (scribble is None):
+        came = "neither mask nor scribble" if mask is None else "both mask and scribble"
         raise ValueError(
-            f"{'neither' if mask is None else 'both'} mask and scribble came; expected exactly"
-            " one: pipe(prompt, mask=...) or pipe(prompt, scribble=...)."
+            f"{came} came; expected exactly one: pipe(prompt, mask=...) or"
+            " pipe(prompt, scribble=...)."
         )
     kind, given = ("mask", mask) if mask is not None else ("scribble", scribble)
     items = list(given) if isinstance(given, (list, tuple)) else [given]
     if not items:
         raise ValueError(f"an empty list of {kind}s came; expected at least one.")
     if kind == "mask":
-        return kind, mask_to_rgb(torch.stack([load_mask(item, size) for item in items]))
-    return kind, scribble_to_rgb(torch.stack([load_scribble(item, size) for item in items]))
+        return kind, mask_to_rgb(torch.stack([load_mask(item, size, fit) for item in items]))
+    return kind, scribble_to_rgb(torch.stack([load_scribble(item, size, fit) for item in items]))
 
 
 def paired(prompts: int, conditions: int, copies: int) -> tuple[list[int], list[int]]:
@@ -39,6 +82,11 @@ def paired(prompts: int, conditions: int, copies: int) -> tuple[list[int], list[
             " or one of either."
         )
     pairs = max(prompts, conditions)
+    if pairs * copies > MOST_IMAGES:
+        raise ValueError(
+            f"num_images_per_prompt came as {copies}, which makes {pairs * copies} images; expected"
+            f" at most {MOST_IMAGES} in one call. Draw them in several calls."
+        )
     rows = [i if prompts > 1 else 0 for i in range(pairs) for _ in range(copies)]
     columns = [i if conditions > 1 else 0 for i in range(pairs) for _ in range(copies)]
     return rows, columns
@@ -52,7 +100,13 @@ def noise_sources(
         return torch.Generator().manual_seed(0)
     if isinstance(generator, torch.Generator):
         return generator
-    generators = list(generator)
+    generators: list[Any] = list(generator) if isinstance(generator, (list, tuple)) else [generator]
+    for source in generators:
+        if not isinstance(source, torch.Generator):
+            raise ValueError(
+                f"generator came as {source!r}; expected a torch.Generator, such as"
+                " torch.Generator().manual_seed(3), or a list with one per image."
+            )
     if len(generators) != images:
         raise ValueError(
             f"{len(generators)} generators came for {images} images; expected one, or one per"
@@ -62,7 +116,8 @@ def noise_sources(
 
 
 def formatted(images: torch.Tensor, output_type: str) -> Any:
-    """(B, 3, H, W) in [-1, 1] as one of OUTPUT_TYPES."""
+    """(B, 3, H, W) in [-1, 1] as one of OUTPUT_TYPES, float32 where it is no PIL image."""
+    images = images.float()
     if output_type == "pt":
         return images
     pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()

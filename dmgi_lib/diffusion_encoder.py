@@ -21,6 +21,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
+from dmgi_lib.call_arguments import whole_number
 from dmgi_lib.feature_capture import DiffusionFeatures, capture_features
 
 
@@ -42,6 +43,9 @@ class ReverseState:
 class DiffusionEncoder:
     """E: the ControlNet-conditioned reverse process with feature capture; all of it is frozen.
 
+    Inputs may be of any device and dtype: the networks get them in their own. Between the passes,
+    latents stay float32, so that many small steps add up.
+
     Args:
         unet, controlnet: diffusers models of matching sizes.
         scheduler: a diffusers scheduler; never changed, each process works on a copy.
@@ -57,11 +61,15 @@ class DiffusionEncoder:
     def initial_noise(
         self, batch: int, generator: torch.Generator | Sequence[torch.Generator]
     ) -> torch.Tensor:
-        """(B, 4, h, w) latents at t = T before the scheduler's scaling: unit normal noise."""
+        """(B, 4, h, w) float32 latents at t = T before the scheduler's scaling: unit normal noise.
+
+        A CPU generator gives the same noise to every device and dtype.
+        """
         size = self.unet.config.sample_size
         shape = (batch, self.unet.config.in_channels, size, size)
         source = generator if isinstance(generator, torch.Generator) else list(generator)
-        return randn_tensor(shape, source, self.unet.device, self.unet.dtype)
+        noise: torch.Tensor = randn_tensor(shape, source, self.unet.device, torch.float32)
+        return noise
 
     @torch.no_grad()
     def reverse_process(
@@ -100,11 +108,12 @@ class DiffusionEncoder:
                 f"capture_steps {sorted(wanted)} came, expected steps 0…{num_inference_steps - 1}."
             )
         scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(num_inference_steps, device=self.unet.device)
+        scheduler.set_timesteps(num_inference_steps)
         step_options = {}
         if "generator" in inspect.signature(scheduler.step).parameters:
             step_options["generator"] = generator
         latents = self.initial_noise(len(text), generator) * scheduler.init_noise_sigma
+        text, empty_text, condition = (self._cast(x) for x in (text, empty_text, condition))
         empty_text = empty_text.expand_as(text)
         embedded = self.controlnet.controlnet_cond_embedding(condition)  # the same at every step
         for step, t in enumerate(scheduler.timesteps[: last + 1]):
@@ -123,10 +132,10 @@ class DiffusionEncoder:
             if reads_only:
                 yield ReverseState(step, int(t), features, None)
                 return
+            prediction = prediction.float()
             if guided:
                 unconditional, conditional = prediction.chunk(2)
                 prediction = unconditional + guidance_scale * (conditional - unconditional)
-            prediction = prediction.to(latents.dtype)
             latents = scheduler.step(prediction, t, latents, **step_options).prev_sample
             yield ReverseState(step, int(t), features, latents)
 
@@ -149,13 +158,14 @@ class DiffusionEncoder:
             steps: 0 … S-1.
         """
         scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(num_inference_steps, device=self.unet.device)
+        scheduler.set_timesteps(num_inference_steps)
         noise = self.initial_noise(len(text), generator)
-        embedded = self.controlnet.controlnet_cond_embedding(condition)
+        text = self._cast(text)
+        embedded = self.controlnet.controlnet_cond_embedding(self._cast(condition))
         found = []
         for step in steps:
             t = scheduler.timesteps[check_exit_step(step, num_inference_steps)]
-            noised = scheduler.add_noise(clean, noise, t[None])
+            noised = scheduler.add_noise(clean.to(noise), noise, t[None])
             with capture_features(self.unet, guided=False) as capture:
                 self._denoise(scheduler.scale_model_input(noised, t), t, text, embedded)
             found.append(capture.features)
@@ -165,9 +175,10 @@ class DiffusionEncoder:
         self, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, embedded: torch.Tensor
     ) -> torch.Tensor:
         """One ControlNet and U-Net pass; `embedded` is x as ControlNet's first layers see it."""
+        latents = self._cast(latents)
         with _embedded_condition(self.controlnet, embedded):
             down, mid = self.controlnet(latents, t, text, embedded, return_dict=False)
-        return self.unet(
+        prediction: torch.Tensor = self.unet(
             latents,
             t,
             text,
@@ -175,6 +186,10 @@ class DiffusionEncoder:
             mid_block_additional_residual=mid,
             return_dict=False,
         )[0]
+        return prediction
+
+    def _cast(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.unet.device, self.unet.dtype)
 
 
 @contextmanager
@@ -188,15 +203,27 @@ def _embedded_condition(controlnet: ControlNetModel, embedded: torch.Tensor) -> 
         controlnet.controlnet_cond_embedding = layers
 
 
-def check_exit_step(exit_step: int | None, num_inference_steps: int) -> int:
-    """The last step made, 0…S-1. Raises ValueError if S or exit_step is out of range."""
-    if num_inference_steps < 1:
-        raise ValueError(f"num_inference_steps came as {num_inference_steps}; expected at least 1.")
+def lay_out_for_cpu(network: nn.Module) -> None:
+    """Channels last, with which a CPU convolves faster; does nothing on other devices."""
+    weights = [p for p in network.parameters() if p.ndim == 4]
+    last = torch.channels_last
+    if any(p.device.type == "cpu" and not p.is_contiguous(memory_format=last) for p in weights):
+        network.to(memory_format=last)  # type: ignore[call-overload]  # torch's stub lacks it
+
+
+def check_exit_step(exit_step: int | None, num_inference_steps: int, most_steps: int = 1000) -> int:
+    """The last step made, 0…S-1. Raises ValueError if S or exit_step is out of range.
+
+    Args:
+        most_steps: the largest S, that of the scheduler's training.
+    """
+    steps = whole_number("num_inference_steps", num_inference_steps, 1, most_steps)
     if exit_step is None:
-        return num_inference_steps - 1
-    if not 0 <= exit_step < num_inference_steps:
+        return steps - 1
+    try:
+        return whole_number("exit_step", exit_step, 0, steps - 1)
+    except ValueError as error:
         raise ValueError(
-            f"exit_step came as {exit_step}; expected 0 (noisiest) … {num_inference_steps - 1}"
-            f" (last) for num_inference_steps={num_inference_steps}, or None for the last."
-        )
-    return int(exit_step)
+            f"{error} 0 is the noisiest, the last of num_inference_steps={steps} is {steps - 1};"
+            " None means the last."
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ def show_attention(
     _use_palette_pngs()
     axes[0].imshow(base)
     for axis, word in zip(axes[1:], words, strict=True):
-        weight = maps[word].float()
+        weight = maps[word].detach().float().cpu()
         weight = (weight - weight.min()) / (weight.max() - weight.min()).clamp_min(1e-9)
         axis.imshow(np.asarray(Image.fromarray(np.asarray(base)).convert("L")), cmap="gray")
         axis.imshow(
@@ -172,7 +173,10 @@ def show_tables(
     """
     import matplotlib.pyplot as plt
 
-    arrays = {title: np.asarray(table, dtype=float) for title, table in tables.items()}
+    arrays = {
+        title: np.asarray(torch.as_tensor(table).detach().cpu(), dtype=float)
+        for title, table in tables.items()
+    }
     top = max(np.nanmax(array) for array in arrays.values()) if shared else None
     figure, axes = plt.subplots(
         1,
@@ -265,7 +269,8 @@ def record(name: str, value: float) -> None:
     from IPython.display import display
 
     shown = f"{name} = {value:.4g}"
-    display({RECORD_MIME: {"name": name, "value": float(value)}, "text/plain": shown}, raw=True)
+    number = float(value) if math.isfinite(value) else str(float(value))  # JSON has no NaN
+    display({RECORD_MIME: {"name": name, "value": number}, "text/plain": shown}, raw=True)
 
 
 def recorded(notebook: Mapping[str, Any]) -> dict[str, float]:
@@ -275,5 +280,5 @@ def recorded(notebook: Mapping[str, Any]) -> dict[str, float]:
         for output in cell.get("outputs", []):
             entry = output.get("data", {}).get(RECORD_MIME)
             if entry:
-                found[entry["name"]] = entry["value"]
+                found[entry["name"]] = float(entry["value"])
     return found

@@ -74,13 +74,13 @@ def capture_features(unet: UNet2DConditionModel, *, guided: bool) -> Iterator[Fe
     def kept(x: torch.Tensor) -> torch.Tensor:
         return x[x.shape[0] // 2 :] if guided else x
 
-    def read_h(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def read_h(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         capture.f.clear()
         capture.a.clear()
         capture.h = kept(args[0] if args else kwargs["hidden_states"])
 
     def read_f(n: int) -> Any:
-        def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
             capture.f[n] = kept(output)
 
         return hook
@@ -89,12 +89,14 @@ def capture_features(unet: UNet2DConditionModel, *, guided: bool) -> Iterator[Fe
         seen: dict[str, torch.Tensor] = {}
 
         def read(name: str) -> Any:
-            def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+            def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
                 seen[name] = kept(output)
 
             return hook
 
-        def hook(module: Attention, args: tuple, kwargs: dict, output: torch.Tensor) -> None:
+        def hook(
+            module: Attention, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor
+        ) -> None:
             mask = kwargs.get("attention_mask")
             maps = _attention_probabilities(
                 module, seen.pop("q"), seen.pop("k"), None if mask is None else kept(mask)
@@ -141,7 +143,7 @@ def _attention_probabilities(
     q = q if attention.norm_q is None else attention.norm_q(q)
     k = k if attention.norm_k is None else attention.norm_k(k)
     with torch.autocast(q.device.type, enabled=False):
-        logits = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+        logits: torch.Tensor = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
         if mask is not None:
             logits = logits + mask.float().unsqueeze(1)
         return logits.softmax(dim=-1)

@@ -89,7 +89,8 @@ class MappingNetwork(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_dataclass(cls, config: MappingConfig) -> MappingNetwork:
-        return cls(**asdict(config))
+        network: MappingNetwork = cls(**asdict(config))
+        return network
 
     @torch.no_grad()
     def calibrate(self, w_avg: torch.Tensor, h: torch.Tensor) -> None:
@@ -108,5 +109,6 @@ class MappingNetwork(ModelMixin, ConfigMixin):
         """h_t (B, C, H, W) → w_t^m (B, num_ws, w_dim)."""
         x = (h - self.h_mean[:, None, None]) / self.h_std[:, None, None]
         x = self.convs(x).flatten(1)
-        offsets = self.fc(x).unflatten(1, (self.rows, -1))  # [B, rows, w_dim]
-        return self.w_avg + offsets.expand(-1, self.num_ws, -1)
+        offsets: torch.Tensor = self.fc(x).unflatten(1, (self.rows, -1))  # [B, rows, w_dim]
+        w_m: torch.Tensor = self.w_avg + offsets.expand(-1, self.num_ws, -1)
+        return w_m

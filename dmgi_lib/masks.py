@@ -9,12 +9,15 @@ image.
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from dmgi_lib.pictures import as_array, opened, square_of
+
+Array = np.ndarray[Any, Any]
 
 CLASSES: tuple[str, ...] = (
     "background",
@@ -38,7 +41,7 @@ CLASSES: tuple[str, ...] = (
     "cloth",
 )
 
-PALETTE: np.ndarray = np.array(
+PALETTE: Array = np.array(
     [
         (0, 0, 0),
         (204, 0, 0),
@@ -66,9 +69,12 @@ PALETTE: np.ndarray = np.array(
 # Largest Euclidean RGB distance at which a colour still counts as a palette colour. The two closest
 # palette colours (l_lip and hair) are 51 apart, so no colour can be claimed by two classes.
 COLOUR_TOLERANCE = 24.0
+MOST_COLOURS = 65536  # different ones in a mask; antialiasing and compression make thousands
+
+FEATURES = (2, 3, 4, 5, 6, 7, 10, 11, 12)  # nose, glasses, eyes, brows, mouth, lips
 
 # Lookup from the other circulating order to the order used here.
-OTHER_ORDER_TO_CLASSES: np.ndarray = np.array(
+OTHER_ORDER_TO_CLASSES: Array = np.array(
     [0, 1, 6, 7, 4, 5, 3, 8, 9, 15, 2, 10, 11, 12, 17, 16, 18, 13, 14], dtype=np.uint8
 )
 
@@ -76,13 +82,14 @@ _MIRROR = torch.tensor([0, 1, 2, 3, 5, 4, 7, 6, 9, 8, *range(10, 19)], dtype=tor
 _PALETTE_UNIT = torch.from_numpy(PALETTE).float() / 255.0
 
 
-def load_mask(mask: Any, size: int | None = 128) -> torch.Tensor:
-    """Reads and validates a semantic mask.
+def load_mask(mask: Any, size: int | None = 128, fit: str | None = None) -> torch.Tensor:
+    """Reads and validates a semantic mask, and warns of one that can hardly be of a face.
 
     Args:
         mask: path, PIL image (mode P, L or RGB), integer array or tensor (H, W) of class ids, or
-            uint8 array (H, W, 3) in palette colours. Must be square.
+            uint8 array (H, W, 3) in palette colours.
         size: edge of the result in pixels (nearest-neighbour resize); None keeps the given size.
+        fit: "pad" (with background) or "crop" a mask that is not square; None refuses it.
 
     Returns:
         uint8 tensor (size, size) of class ids 0..18.
@@ -91,66 +98,19 @@ def load_mask(mask: Any, size: int | None = 128) -> torch.Tensor:
         ValueError: wrong type, shape or dtype, ids outside 0..18, colours off the palette.
         FileNotFoundError: the path does not exist.
     """
-    ids = _class_ids(_opened(mask, "mask"))
-    _require_square(ids, "mask")
-    top = int(ids.max())
-    if top >= len(CLASSES) or int(ids.min()) < 0:
-        bad = sorted({int(i) for i in np.unique(ids) if not 0 <= i < len(CLASSES)})
-        raise ValueError(
-            f"mask holds label ids {bad[:8]}; expected class ids 0..{len(CLASSES) - 1} in"
-            " CelebAMask-HQ order (dmgi_lib.masks.CLASSES). Map unknown or 'ignore' labels to 0"
-            " (background) first."
-        )
+    source = opened(mask, "mask")
+    pixels = _checked(source)
+    square = square_of(pixels.shape, "mask", fit)
+    # Shrunk before colours are told, which takes most of the time.
+    ids = square.nearest(pixels, square.edge if size is None else size)
+    if ids.ndim == 3:
+        ids = _nearest_class(ids)
+    elif isinstance(source, Image.Image) and source.mode == "P":
+        ids = _palette_image_ids(ids, source)
+    _check_range(ids)
     ids = ids.astype(np.uint8)
-    if size is not None and ids.shape != (size, size):
-        ids = np.asarray(Image.fromarray(ids).resize((size, size), Image.Resampling.NEAREST))
-    if looks_like_other_order(ids):
-        warnings.warn(
-            "mask looks as if its ids were in the other CelebAMask-HQ order (nose = 10, hair ="
-            " 17): class positions and areas are implausible in the expected order (nose = 2, hair"
-            " = 13). If so, convert it: mask = dmgi_lib.masks.OTHER_ORDER_TO_CLASSES[mask].",
-            stacklevel=2,
-        )
-    return torch.from_numpy(ids.copy())
-
-
-def load_scribble(scribble: Any, size: int | None = 128) -> torch.Tensor:
-    """Reads and validates a scribble: white strokes on black.
-
-    Args:
-        scribble: path, PIL image, or square array/tensor (H, W), bool or integer 0..255.
-        size: edge of the result in pixels; None keeps the given size.
-
-    Returns:
-        uint8 tensor (size, size), 0 or 255.
-
-    Raises:
-        ValueError: wrong type, shape, dtype or values. FileNotFoundError: the path does not exist.
-    """
-    source = _opened(scribble, "scribble")
-    if isinstance(source, Image.Image):
-        strokes = np.asarray(source.convert("L"))
-    else:
-        strokes = _array(source)
-        if strokes.dtype == bool:
-            strokes = strokes.astype(np.uint8) * 255
-        if strokes.ndim != 2 or strokes.dtype.kind not in "iu":
-            raise ValueError(
-                f"scribble came as {strokes.dtype} array of shape {strokes.shape}; expected a bool"
-                " or integer array (H, W), white (255) strokes on black (0)."
-            )
-        if strokes.size and (strokes.min() < 0 or strokes.max() > 255):
-            raise ValueError(
-                f"scribble values run from {strokes.min()} to {strokes.max()}; expected 0..255."
-            )
-        if strokes.size and strokes.max() == 1:
-            strokes = strokes * 255
-    _require_square(strokes, "scribble")
-    strokes = strokes.astype(np.uint8)
-    if size is not None and strokes.shape != (size, size):
-        strokes = np.asarray(Image.fromarray(strokes).resize((size, size), Image.Resampling.BOX))
-        strokes = np.where(strokes > 63, 255, 0)  # a thin stroke must survive being shrunk
-    return torch.from_numpy(np.where(strokes > 63, 255, 0).astype(np.uint8))
+    _warn_of_implausible(ids)
+    return torch.from_numpy(ids)
 
 
 def mask_to_rgb(mask: torch.Tensor) -> torch.Tensor:
@@ -187,7 +147,7 @@ def mask_to_image(mask: torch.Tensor) -> Image.Image:
     return image
 
 
-def looks_like_other_order(ids: np.ndarray) -> bool:
+def looks_like_other_order(ids: Array) -> bool:
     """True if the mask makes anatomical sense in the other circulating order and not in this one.
 
     Args:
@@ -197,7 +157,7 @@ def looks_like_other_order(ids: np.ndarray) -> bool:
     return here >= 2 and _implausibilities(OTHER_ORDER_TO_CLASSES[ids]) <= here - 2
 
 
-def _implausibilities(ids: np.ndarray) -> int:
+def _implausibilities(ids: Array) -> int:
     """Number of anatomical rules that a mask breaks. Our choice of rules and thresholds."""
     rows = np.arange(ids.shape[0], dtype=np.float64)[:, None] / ids.shape[0]
     area = {name: float((ids == i).mean()) for i, name in enumerate(CLASSES)}
@@ -229,84 +189,87 @@ def _implausibilities(ids: np.ndarray) -> int:
     return sum(below(*pair) for pair in order) + sum(area[k] > v for k, v in largest.items())
 
 
-def _opened(source: Any, what: str) -> Any:
-    if not isinstance(source, (str, Path)):
-        return source
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{what} file {path} does not exist; give the path of a PNG.")
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"{what} file {path} is not a readable picture ({error}); expected a whole PNG."
-        ) from error
-
-
-def _array(source: Any) -> np.ndarray:
-    if isinstance(source, torch.Tensor):
-        return source.detach().cpu().numpy()
-    if isinstance(source, np.ndarray):
-        return source
-    raise ValueError(
-        f"came as {type(source).__name__}; expected a path, a PIL image, or an array/tensor (H, W)."
-    )
-
-
-def _require_square(ids: np.ndarray, what: str) -> None:
-    if ids.ndim != 2 or ids.shape[0] != ids.shape[1] or ids.size == 0:
-        raise ValueError(
-            f"{what} has shape {tuple(ids.shape)}; expected a square (H, W) with H = W > 0."
-            " Crop or pad it to a square, one sample at a time."
+def _warn_of_implausible(ids: Array) -> None:
+    found = {int(i) for i in np.flatnonzero(np.bincount(ids.ravel()))}
+    changes = np.mean([(ids[1:] != ids[:-1]).mean(), (ids[:, 1:] != ids[:, :-1]).mean()])
+    if looks_like_other_order(ids):
+        what = (
+            "as if its ids were in the other CelebAMask-HQ order (nose = 10, hair = 17): class"
+            " positions and areas are implausible in the expected order (nose = 2, hair = 13). If"
+            " so, convert it: mask = dmgi_lib.masks.OTHER_ORDER_TO_CLASSES[mask]"
         )
+    elif changes > 0.25:  # at most .09 in the face world
+        what = f"like noise: {changes:.0%} of neighbouring pixels differ in class"
+    elif 1 not in found or not found & set(FEATURES):
+        names = [CLASSES[i] for i in sorted(found)]
+        what = f"unlike a face: it holds {names}; expected skin, and eyes, nose or mouth"
+    elif _implausibilities(ids) >= 3:
+        what = "unlike a face: its parts lie in implausible places, or are too large"
+    else:
+        return
+    warnings.warn(f"mask looks {what}.", stacklevel=3)
 
 
-def _class_ids(source: Any) -> np.ndarray:
-    """(H, W) integer ids, unchecked for range, of any accepted kind of input."""
-    if isinstance(source, Image.Image):
-        if source.mode == "L":
-            return np.asarray(source)
-        if source.mode == "P":
-            return _palette_image_ids(source)
-        if source.mode == "RGB":
-            return _nearest_class(np.asarray(source))
+def _checked(source: Any) -> Array:
+    """(H, W) integers or (H, W, 3) uint8 of any accepted kind of mask."""
+    if isinstance(source, Image.Image) and source.mode not in ("L", "P", "RGB"):
         raise ValueError(
             f"mask image has mode {source.mode!r}; expected 'P' or 'L' (class ids) or 'RGB'"
             " (palette colours). Convert it: image.convert('RGB')."
         )
-    ids = _array(source)
-    if ids.ndim == 3 and ids.shape[-1] == 3 and ids.dtype == np.uint8:
-        return _nearest_class(ids)
-    if ids.dtype.kind not in "iu":
+    pixels = as_array(source, "mask")
+    if pixels.dtype.kind not in "iu":
+        came = source.dtype if isinstance(source, torch.Tensor) else pixels.dtype
         raise ValueError(
-            f"mask has dtype {ids.dtype}; expected integer class ids 0..18. If the ids are whole"
-            " numbers, convert them: mask.astype('uint8')."
+            f"mask has dtype {came}; expected integer class ids 0..18. If the ids are whole"
+            " numbers, convert them: mask.astype('uint8'), or mask.to(torch.uint8) for a tensor."
         )
-    return ids
+    if pixels.ndim == 3 and (pixels.shape[-1] != 3 or pixels.dtype != np.uint8):
+        raise ValueError(
+            f"mask has shape {pixels.shape} and dtype {pixels.dtype}; expected (H, W) class ids, or"
+            " (H, W, 3) uint8 palette colours, one mask at a time."
+        )
+    if pixels.ndim == 2 and pixels.size and not isinstance(source, Image.Image):
+        _check_range(pixels)
+    return pixels
 
 
-def _palette_image_ids(image: Image.Image) -> np.ndarray:
+def _check_range(ids: Array) -> None:
+    if ids.min() < 0 or ids.max() >= len(CLASSES):
+        bad = np.unique(ids[(ids < 0) | (ids >= len(CLASSES))][:100_000])
+        raise ValueError(
+            f"mask holds label ids {bad[:8].tolist()}; expected class ids 0..{len(CLASSES) - 1} in"
+            " CelebAMask-HQ order (dmgi_lib.masks.CLASSES). Map unknown or 'ignore' labels to 0"
+            " (background) first."
+        )
+
+
+def _palette_image_ids(ids: Array, image: Image.Image) -> Array:
     """Ids of a "P" image: its indices if its palette is ours or grey, else its colours."""
-    ids = np.asarray(image)
-    palette = np.array(image.getpalette("RGB") or [], dtype=np.int64).reshape(-1, 3)
-    used = np.unique(ids)
-    colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    first = np.array([colours[np.flatnonzero(ids.ravel() == i)[0]] for i in used], dtype=np.int64)
+    colours = np.zeros((256, 3), np.uint8)
+    palette = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    colours[: len(palette)] = palette
+    used = np.flatnonzero(np.bincount(ids.ravel()))
     grey = np.repeat(used[:, None], 3, axis=1)
-    if len(palette) == 0 or np.array_equal(first, grey) or used.max() >= len(CLASSES):
+    if not len(palette) or np.array_equal(colours[used], grey) or used.max() >= len(CLASSES):
         return ids
-    if np.array_equal(first, PALETTE[used].astype(np.int64)):
+    if np.array_equal(colours[used], PALETTE[used]):
         return ids
-    return _nearest_class(np.asarray(image.convert("RGB")))
+    return _nearest_class(colours[ids])
 
 
-def _nearest_class(rgb: np.ndarray) -> np.ndarray:
+def _nearest_class(rgb: Array) -> Array:
     """(H, W, 3) uint8 palette colours → (H, W) ids; a colour off the palette is an error."""
-    colours, inverse = np.unique(rgb.reshape(-1, 3), axis=0, return_inverse=True)
+    packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)  # one number each
+    numbers, inverse = np.unique(packed, return_inverse=True)
+    if len(numbers) > MOST_COLOURS:
+        raise ValueError(
+            f"mask holds {len(numbers)} colours; expected the 19 of dmgi_lib.masks.PALETTE. This"
+            " looks like a photograph: pass its parsing instead."
+        )
+    colours = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
     distance = np.linalg.norm(colours[:, None].astype(float) - PALETTE[None].astype(float), axis=-1)
-    nearest = distance.argmin(axis=1)
+    nearest: Array = distance.argmin(axis=1)
     worst = int(distance.min(axis=1).argmax())
     if distance[worst].min() > COLOUR_TOLERANCE:
         colour = tuple(int(v) for v in colours[worst])
@@ -317,4 +280,5 @@ def _nearest_class(rgb: np.ndarray) -> np.ndarray:
             f" {COLOUR_TOLERANCE:.0f} is accepted. Use the colours of dmgi_lib.masks.PALETTE, save"
             " as PNG and resize with nearest-neighbour sampling, or pass class ids."
         )
-    return nearest[inverse].reshape(rgb.shape[:2]).astype(np.uint8)
+    ids: Array = nearest[inverse].reshape(rgb.shape[:2])
+    return ids

@@ -14,13 +14,17 @@ from __future__ import annotations
 import argparse
 import ast
 import base64
-import csv
 import difflib
+import itertools
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dmgi_lib.display import recorded
+from dmgi_lib.files import write_whole
 
 
 def check_parameters(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -28,35 +32,63 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> dict[str, An
 
     YAML reads 2e-3 as text; where the notebook has a number it becomes one.
 
-    Raises ValueError for a name that the cell does not hold, and for text in place of a number.
+    Raises:
+        ValueError: no notebook in the file, a name that the cell does not hold, a value of another
+            kind than a number where the cell has one, or one that JSON cannot hold.
     """
-    import papermill
-
-    known = papermill.inspect_notebook(str(notebook))
+    known = _listed_parameters(notebook)
     taken = dict(parameters)
     for name, value in parameters.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(str(name), known, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"{notebook.name} has no parameter {name!r}; its parameters are"
                 f" {list(known)}.{hint}"
             )
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise ValueError(
+                f"{name} came as {value!r}; expected text, a number, true, false, a list or a"
+                f" mapping. Quote it to make it text: {name}: '{value}'."
+            ) from None
         default = known[name]["default"]
-        if isinstance(value, str) and _is_number(default):
-            try:
-                taken[name] = float(value)
-            except ValueError:
-                message = f"{name} came as {value!r}; expected a number, such as {default}."
-                raise ValueError(message) from None
+        if not _is_number(default):
+            continue
+        try:
+            number = float(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{name} came as {value!r}; expected a number, such as {default}.")
+        taken[name] = number
     return taken
+
+
+def _listed_parameters(notebook: Path) -> dict[str, Any]:
+    import nbformat
+    import papermill
+
+    if not notebook.is_file():
+        raise FileNotFoundError(f"no notebook at {notebook}; give the path of an .ipynb file.")
+    try:
+        nbformat.validate(nbformat.read(notebook, as_version=4))
+        return papermill.inspect_notebook(str(notebook))
+    except Exception as error:  # of many kinds for what is no notebook
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{notebook} is not a whole notebook ({reason}); expected an .ipynb file that Jupyter"
+            " opens, with a kernel chosen."
+        ) from error
 
 
 def _is_number(source: str) -> bool:
     try:
-        return isinstance(ast.literal_eval(source), int | float)
+        value = ast.literal_eval(source)
     except (ValueError, SyntaxError):  # an expression
         return False
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def run(
@@ -75,60 +107,70 @@ def run(
             recorded with `dmgi_lib.display.record`.
         parameters: name → value, for the cell tagged `parameters`.
         progress: shows a bar.
-        name: of the run; notebook and pictures go to out/name.
+        name: of the run; notebook and pictures go to out/name, or to out/name-2, … if a run of that
+            name is there already.
 
     Returns:
         The recorded numbers.
 
     Raises:
         FileNotFoundError: no such notebook.
-        ValueError: a parameter that the notebook does not list, or text for a number.
+        ValueError: see `check_parameters`.
         papermill.PapermillExecutionError: a cell failed; the notebook in `out` shows where.
     """
+    parameters = check_parameters(notebook, parameters)
+    return _execute(notebook, out, parameters, progress, free_name(notebook, out, name))
+
+
+def free_name(notebook: Path, out: Path, name: str = "") -> str:
+    """`name`, or name-2, name-3, …: the first that no run has; it is claimed at once."""
+    for number in itertools.count(1):
+        tried = name if number == 1 else f"{name or 'run'}-{number}"
+        (out / tried).mkdir(parents=True, exist_ok=True)
+        try:
+            (out / tried / notebook.name).open("x").close()
+        except FileExistsError:
+            continue
+        return tried
+    raise AssertionError("never reached: counting does not end")
+
+
+def _execute(
+    notebook: Path, out: Path, parameters: dict[str, Any], progress: bool, name: str
+) -> dict[str, float]:
     import papermill
 
-    if not notebook.is_file():
-        raise FileNotFoundError(f"no notebook at {notebook}; give the path of an .ipynb file.")
-    parameters = check_parameters(notebook, parameters)
-    table, out = out / f"{notebook.stem}.csv", out / name
-    out.mkdir(parents=True, exist_ok=True)
     executed = papermill.execute_notebook(
         str(notebook),
-        str(out / notebook.name),
+        str(out / name / notebook.name),
         parameters,
         kernel_name="python3",
         cwd=str(notebook.parent),
         progress_bar=progress,
     )
-    for old in out.glob(f"{notebook.stem}_*.png"):
-        old.unlink()
-    pictures = [
-        output["data"]["image/png"]
-        for cell in executed["cells"]
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
+    outputs = [o for cell in executed["cells"] for o in cell.get("outputs", [])]
+    pictures = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     for number, picture in enumerate(pictures, start=1):
-        (out / f"{notebook.stem}_{number}.png").write_bytes(base64.b64decode(picture))
+        path = out / name / f"{notebook.stem}_{number}.png"
+        path.write_bytes(base64.b64decode(picture))
     numbers = recorded(executed)
-    _append_row(table, {"run": name, **parameters, **numbers})
+    append_row(out / f"{notebook.stem}.csv", {"run": name, **parameters, **numbers})
     return numbers
 
 
-def _append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row to a table, and columns where the row brings new ones."""
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    rows.append(row)
-    columns = list(dict.fromkeys(name for r in rows for name in r))
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Adds a row to a table, and columns where the row brings new ones; many processes may.
+
+    Raises:
+        TimeoutError: another process has held the table for a minute.
+    """
+    import pandas
+
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
+        new = pandas.DataFrame([{name: str(value) for name, value in row.items()}])
+        rows = pandas.read_csv(path, dtype=str, na_filter=False) if path.is_file() else None
+        table = pandas.concat([rows, new])
+        write_whole(path, lambda target: table.to_csv(target, index=False))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -139,12 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("notebook", type=Path, help="the .ipynb to execute")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for what it makes")
     parser.add_argument(
-        "-f",
-        "--file",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="YAML of parameters, a run each",
+        "-f", "--file", type=Path, nargs="+", default=[], help="YAML of parameters, a run each"
     )
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -170,26 +207,22 @@ def main(arguments: list[str] | None = None) -> None:
                     " each run gets a folder and a row of that name. Rename one."
                 )
             runs[name] = parameters | given_here
-        if given.notebook.is_file():
-            for parameters in runs.values():  # refuse all before the first one runs
-                check_parameters(given.notebook, parameters)
+        # refuse all before the first one runs
+        runs = {name: check_parameters(given.notebook, asked) for name, asked in runs.items()}
         for name, parameters in runs.items():
-            numbers = run(given.notebook, given.out, parameters, name=name)
-            _report(given.notebook, given.out, name, numbers)
+            name = free_name(given.notebook, given.out, name)
+            numbers = _execute(given.notebook, given.out, parameters, True, name)
+            for number, value in numbers.items():
+                print(f"{number:32s}{value:10.4g}")
+            print(f"notebook  {given.out / name / given.notebook.name}")
+            print(f"pictures  {given.out / name / given.notebook.stem}_*.png")
+            print(f"numbers   {given.out / given.notebook.stem}.csv")
     except papermill.PapermillExecutionError as error:
         stopped = given.out / name / given.notebook.name
         print(f"{error}\n{stopped} shows where it stopped.", file=sys.stderr)
         raise SystemExit(1) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         parser.error(str(error))
-
-
-def _report(notebook: Path, out: Path, name: str, numbers: dict[str, float]) -> None:
-    for number, value in numbers.items():
-        print(f"{number:32s}{value:10.4g}")
-    print(f"notebook  {out / name / notebook.name}")
-    print(f"pictures  {out / name / notebook.stem}_*.png")
-    print(f"numbers   {out / notebook.stem}.csv")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,22 @@ from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DC
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from dmgi_lib.call_arguments import OUTPUT_TYPES, formatted, noise_sources, paired, visual_input
-from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step
+from dmgi_lib.call_arguments import (
+    MOST_IMAGES,
+    check_output_type,
+    chosen_dtype,
+    formatted,
+    noise_sources,
+    number,
+    paired,
+    visual_input,
+    whole_number,
+)
+from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step, lay_out_for_cpu
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.presets import MINI, PAPER, load_paper_components, weights_folder
-from dmgi_lib.prompts import encode_empty, encode_text, tokenize, word_maps
+from dmgi_lib.prompts import encode_empty, encode_text, tokenize, warn_of_styles, word_maps
 from dmgi_lib.style_modulation import (
     StyleModulationNetwork,
     modulate,
@@ -39,14 +49,15 @@ from dmgi_lib.weight_folder import (
     quiet_loading,
 )
 
-Condition = str | Path | Image.Image | np.ndarray | torch.Tensor
+Condition = str | Path | Image.Image | np.ndarray[Any, Any] | torch.Tensor
 
 
 @dataclass
 class DMGIPipelineOutput(BaseOutput):
     """Result of one call. B = prompts or conditions x num_images_per_prompt, in that order.
 
-    images: I', B PIL images, or array (B, H, W, 3) in [0, 1], or tensor (B, 3, H, W) in [-1, 1]
+    images: I', B PIL images, or float32: array (B, H, W, 3) in [0, 1] or tensor (B, 3, H, W) in
+        [-1, 1]
     latents: (B, num_ws, w_dim) codes w_t, which G draws
     diffusion_images: I_0^d in the same form; None at an early exit, where no image is reached
     attention: per image, word → (H, W) attention map of the last step made; None unless asked for
@@ -72,21 +83,6 @@ class DMGIPipeline(DiffusionPipeline):
     """
 
     _optional_components: ClassVar[list[str]] = list(OPTIONAL)
-
-    tokenizer: Any
-    text_encoder: Any
-    vae: Any
-    unet: Any
-    controlnet: Any
-    scheduler: Any
-    mapping_network: Any
-    style_modulation: Any
-    controlnet_scribble: Any
-    mapping_network_scribble: Any
-    style_modulation_scribble: Any
-    generator: Any
-    config: Any
-    progress_bar: Any
 
     def __init__(
         self,
@@ -134,36 +130,46 @@ class DMGIPipeline(DiffusionPipeline):
                 self.register_to_config(**{name: ("dmgi_lib", type(component).__name__)})
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = "mini", **components: Any) -> DMGIPipeline:
+    def from_pretrained(
+        cls,
+        name: str | Path = "mini",
+        *,
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+        **components: Any,
+    ) -> DMGIPipeline:
         """Loads a preset or a folder. Never downloads.
 
         Args:
             name: "mini", "paper", or a folder written by `save_pretrained`.
+            dtype: of the weights: torch.float32 (the default), torch.bfloat16 or torch.float16.
+            torch_dtype: the same, by diffusers' older name.
             components: a component to use instead of the stored one, such as generator=G; for
                 "paper" also base_model= and controlnet= (folder or hub id), and generator= (path
                 or module).
 
         Raises:
-            ValueError: unknown preset, truncated weights. FileNotFoundError: missing weights.
+            ValueError: unknown preset, truncated weights, two different dtypes.
+            FileNotFoundError: missing weights.
         """
+        dtype = chosen_dtype(dtype, torch_dtype)
         if str(name) == PAPER.name:
-            return cls._paper(**components)
+            return cls._paper(dtype, **components)
         folder = weights_folder(name)
         check_weights(folder)
-        components = {"dtype": torch.float32, "local_files_only": True} | components
         with quiet_loading():
-            pipe = super().from_pretrained(str(folder), **components)
+            pipe: DMGIPipeline = super().from_pretrained(
+                str(folder), **{"dtype": dtype, "local_files_only": True, **components}
+            )
         for part, module in pipe.components.items():
             if isinstance(module, torch.nn.Module) and part not in components:
                 check_loaded(module, folder / part / str(COMPONENTS[part].weights))
-        for network in (pipe.unet, pipe.vae, pipe.controlnet, pipe.controlnet_scribble):
-            if network is not None:
-                network.to(memory_format=torch.channels_last)  # convolutions are faster so on CPUs
         return pipe
 
     @classmethod
     def _paper(
         cls,
+        dtype: torch.dtype,
         base_model: str | Path | None = None,
         controlnet: str | Path | None = None,
         generator: Any = None,
@@ -172,8 +178,9 @@ class DMGIPipeline(DiffusionPipeline):
         if isinstance(generator, (str, Path)):
             from dmgi_lib.generators.checkpoints import load_generator
 
-            generator = load_generator(generator)
-        parts = load_paper_components(base_model, controlnet) | {"generator": generator}
+            generator = load_generator(generator).to(dtype=dtype)
+        parts = load_paper_components(base_model, controlnet, dtype=dtype)
+        parts |= {"generator": generator}
         return cls(
             **(parts | components),
             num_inference_steps=PAPER.num_inference_steps,
@@ -184,7 +191,10 @@ class DMGIPipeline(DiffusionPipeline):
     @property
     def image_size(self) -> int:
         """Edge of x and of the diffusion model's image in pixels."""
-        return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        edge: int = self.unet.config.sample_size * 2 ** (
+            len(self.vae.config.block_out_channels) - 1
+        )
+        return edge
 
     def encoder(self, condition: str = "mask") -> DiffusionEncoder:
         """E for "mask" or "scribble". Raises ValueError if this model has no ControlNet for it."""
@@ -195,6 +205,8 @@ class DMGIPipeline(DiffusionPipeline):
                 f"this model has no ControlNet for a {condition!r} condition; it has {have}. Pass"
                 " one of those, or load a model trained with the other."
             )
+        for network in (self.unet, self.vae, controlnets[condition]):
+            lay_out_for_cpu(network)
         return DiffusionEncoder(self.unet, controlnets[condition], self.scheduler)
 
     @torch.no_grad()
@@ -204,6 +216,7 @@ class DMGIPipeline(DiffusionPipeline):
         mask: Condition | Sequence[Condition] | None = None,
         *,
         scribble: Condition | Sequence[Condition] | None = None,
+        fit: str | None = None,
         exit_step: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -219,11 +232,13 @@ class DMGIPipeline(DiffusionPipeline):
             prompt: c, one or several. One prompt goes with every condition, and one condition with
                 every prompt; otherwise both come in equal number.
             mask: x, see `dmgi_lib.masks.load_mask` for the accepted kinds; or a list.
-            scribble: x as white strokes on black instead of a mask.
+            scribble: x as white strokes on black instead of a mask, see
+                `dmgi_lib.scribble_input.load_scribble`.
+            fit: "pad" or "crop" masks and scribbles that are not square; None refuses them.
             exit_step: step of the reverse process to decode, 0 (t = T, one U-Net pass) … S-1
                 (t = 0); None means S-1.
             num_inference_steps: S.
-            guidance_scale: classifier-free guidance; at most 1 turns it off.
+            guidance_scale: classifier-free guidance, 0 … 100; at most 1 turns it off.
             detail_psi: how far the codes of the finest detail are M's and T's, 0 (G's own, crisp)
                 … 1 (as predicted, soft); see `truncate_detail`.
             num_images_per_prompt: images with different noise for each prompt and condition.
@@ -235,37 +250,41 @@ class DMGIPipeline(DiffusionPipeline):
         Raises:
             ValueError: bad mask, prompt, step or counts; no M or G in this model.
         """
-        steps = (
-            self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        )
-        last = check_exit_step(exit_step, steps)
-        kind, condition = visual_input(mask, scribble, self.image_size)
+        if num_inference_steps is None:
+            num_inference_steps = self.config.num_inference_steps
+        most = getattr(self.scheduler.config, "num_train_timesteps", 1000)
+        last = check_exit_step(exit_step, num_inference_steps, most)
+        copies = whole_number("num_images_per_prompt", num_images_per_prompt, 1, MOST_IMAGES)
+        guidance = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        guidance = number("guidance_scale", guidance, 0.0, 100.0)
         psi = self.config.detail_psi if detail_psi is None else detail_psi
-        self._check_call(output_type, num_images_per_prompt, kind, psi)
+        psi = number("detail_psi", psi, 0.0, 1.0)
+        check_output_type(output_type)
+        kind, condition = visual_input(mask, scribble, self.image_size, fit)
+        self._check_parts(kind)
         encoder = self.encoder(kind)
         prompts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
-        rows, columns = paired(len(prompts), len(condition), num_images_per_prompt)
+        rows, columns = paired(len(prompts), len(condition), copies)
         sources = noise_sources(generator, len(rows))
-        if guidance_scale is None:
-            guidance_scale = self.config.guidance_scale
         tokens = tokenize(self.tokenizer, prompts)
+        warn_of_styles(prompts)
         text = encode_text(self.text_encoder, tokens.ids)
         with self.progress_bar(total=last + 1) as bar:
             for state in encoder.reverse_process(
                 text[rows],
                 encode_empty(self.tokenizer, self.text_encoder),
-                condition[columns].to(text),
+                condition[columns],
                 generator=sources,
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance,
                 exit_step=last,
             ):
                 bar.update()
                 final = state
         assert final.features is not None  # the last step made is always captured
-        word_mask = tokens.word_mask[rows].to(text.device)
-        predicted = self.latents_from_features(final.features, word_mask, kind)
-        latents = truncate_detail(predicted, self.generator.mean_latent, psi)
+        predicted = self.latents_from_features(final.features, tokens.word_mask[rows], kind)
+        w_avg = self.generator.mean_latent
+        latents = truncate_detail(predicted.to(w_avg), w_avg, psi)
         images = self.generator.synthesis(latents, noise_mode="const")
         denoised = None if final.latents is None else self.decode_latents(final.latents)
         attention = None
@@ -289,30 +308,22 @@ class DMGIPipeline(DiffusionPipeline):
         Args:
             word_mask: (B, L) bool, see `pool_attention`.
         """
-        w_m = getattr(self, part_name("mapping_network", condition))(features.h)
+        M = getattr(self, part_name("mapping_network", condition))
+        w_m: torch.Tensor = M(features.h.to(M.device, M.dtype))
         T = getattr(self, part_name("style_modulation", condition))
         if T is None:
             return w_m
-        maps = pool_attention(features.a, word_mask, T.config.pool)
-        return modulate(w_m, *T(features.f, maps))
+        maps = pool_attention(features.a, word_mask.to(features.h.device), T.config.pool)
+        f, a = ([x.to(T.device, T.dtype) for x in group] for group in (features.f, maps))
+        return modulate(w_m, *T(f, a))
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Diffusion latents (B, 4, h, w) → images (B, 3, H, W), about [-1, 1]."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        scaled = latents / self.vae.config.scaling_factor
+        images: torch.Tensor = self.vae.decode(scaled.to(self.vae.device, self.vae.dtype)).sample
+        return images
 
-    def _check_call(
-        self, output_type: str, num_images_per_prompt: int, condition: str, detail_psi: float
-    ) -> None:
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(
-                f"output_type came as {output_type!r}; expected one of {OUTPUT_TYPES}."
-            )
-        if num_images_per_prompt < 1:
-            raise ValueError(
-                f"num_images_per_prompt came as {num_images_per_prompt}; expected at least 1."
-            )
-        if not 0.0 <= detail_psi <= 1.0:
-            raise ValueError(f"detail_psi came as {detail_psi}; expected a number from 0 to 1.")
+    def _check_parts(self, condition: str) -> None:
         for name in (part_name("mapping_network", condition), "generator"):
             if getattr(self, name) is None:
                 raise ValueError(

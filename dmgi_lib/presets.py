@@ -132,7 +132,7 @@ def load_paper_components(
                 " name a local folder in diffusers format with base_model= and controlnet=."
             ) from error
 
-    cast = {"torch_dtype": dtype or torch.float32}
+    cast: dict[str, Any] = {"torch_dtype": dtype or torch.float32}
     trained = {}
     for name, cls in (
         ("mapping_network", MappingNetwork),

@@ -6,12 +6,15 @@ Stable Diffusion does, so that training and inference see the same number of tok
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from dmgi_lib.captions import BEINGS, STYLE_OF
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,18 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
             raise ValueError(
                 f"prompt came as {type(prompt).__name__}; expected a string, or a list of strings."
             )
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"prompt {prompt!r} holds half a character ({error.reason} at position"
+                f" {error.start}); expected whole Unicode text."
+            ) from None
         if not prompt.strip():
             raise ValueError("prompt is empty; expected a description, such as 'a young woman'.")
     length = tokenizer.model_max_length
-    encoded = tokenizer(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
-    ids = encoded["input_ids"]
+    encoded = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
+    ids = torch.tensor(encoded["input_ids"])
     special = torch.tensor(
         sorted({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None})
     )
@@ -53,15 +61,33 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
     for i, prompt in enumerate(prompts):
         if not words[i]:
             raise ValueError(f"prompt {prompt!r} holds no words; expected such as 'a young woman'.")
-        _warn_of_unknown(tokenizer, prompt, words[i], ids[i])
+        _warn_of_unknown(tokenizer, prompt, words[i], encoded["input_ids"][i])
         _warn_of_length(tokenizer, prompt, length)
     return Tokens(ids, ~torch.isin(ids, special), words)
+
+
+def warn_of_styles(prompts: Sequence[str]) -> None:
+    """Warns of words that ask for a style: no model of this kit has one yet."""
+    for prompt in prompts:
+        said = [
+            phrase
+            for table in (STYLE_OF, BEINGS)
+            for phrase in (name for names in table.values() for name in names)
+            if re.search(rf"\b{re.escape(_bare(phrase))}\b", prompt.lower())
+        ]
+        if said:
+            warnings.warn(
+                f"{prompt!r} asks for a style ({said[0]}), and this model has none: it draws"
+                " photographs of people whatever such words say.",
+                stacklevel=3,
+            )
 
 
 @torch.no_grad()
 def encode_text(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
     """(B, L) token ids → (B, L, D) last hidden states."""
-    return text_encoder(ids.to(text_encoder.device)).last_hidden_state
+    states: torch.Tensor = text_encoder(ids.to(text_encoder.device)).last_hidden_state
+    return states
 
 
 def encode_empty(tokenizer: Any, text_encoder: Any) -> torch.Tensor:
@@ -94,7 +120,7 @@ def word_maps(
     mean = torch.stack(
         [
             torch.nn.functional.interpolate(
-                maps[index].mean(0).T.unflatten(1, (edge, edge)).unsqueeze(0),
+                maps[index].mean(0).T.reshape(1, -1, edge, edge),
                 size=(max(edges), max(edges)),
                 mode="bilinear",
                 align_corners=False,
@@ -106,6 +132,10 @@ def word_maps(
     for word, tokens in words:
         positions.setdefault(word, []).extend(tokens)
     return {word: mean[tokens].mean(0) for word, tokens in positions.items()}
+
+
+def _bare(phrase: str) -> str:
+    return re.sub(r"^an? ", "", phrase)
 
 
 def _words(encoded: Any, index: int, prompt: str) -> list[tuple[str, list[int]]]:
@@ -124,7 +154,7 @@ def _words(encoded: Any, index: int, prompt: str) -> list[tuple[str, list[int]]]
 
 
 def _warn_of_unknown(
-    tokenizer: Any, prompt: str, words: list[tuple[str, list[int]]], ids: torch.Tensor
+    tokenizer: Any, prompt: str, words: list[tuple[str, list[int]]], ids: list[int]
 ) -> None:
     unknown = [w for w, tokens in words if any(ids[t] == tokenizer.unk_token_id for t in tokens)]
     if unknown and tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.pad_token_id):

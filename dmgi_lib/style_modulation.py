@@ -86,7 +86,7 @@ def pool_attention(
         maps = maps * word_mask[:, None, None, :]  # probabilities, so 0 is neutral under max
         over_heads = maps.amax(1) if pool == "heads_and_tokens" else maps.mean(1)
         edge = int(maps.shape[2] ** 0.5)
-        pooled.append(over_heads.amax(-1).unflatten(1, (edge, edge)).unsqueeze(1))
+        pooled.append(over_heads.amax(-1).view(-1, 1, edge, edge))
     return tuple(pooled)
 
 
@@ -159,7 +159,8 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_dataclass(cls, config: ModulationConfig) -> StyleModulationNetwork:
-        return cls(**asdict(config))
+        network: StyleModulationNetwork = cls(**asdict(config))
+        return network
 
     @torch.no_grad()
     def with_layout(self, pooled: int) -> StyleModulationNetwork:
@@ -175,7 +176,7 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
         if pooled < edge:
             raise ValueError(f"pooled came as {pooled} for a T of {edge}; expected {edge} or more.")
         options = {name: v for name, v in self.config.items() if not name.startswith("_")}
-        finer = type(self)(**(options | {"pooled": pooled}))
+        finer: StyleModulationNetwork = type(self)(**(options | {"pooled": pooled}))
         state, parts = self.state_dict(), pooled // edge
         for name, stack in self.stacks.items():
             key = f"stacks.{name}.{len(list(stack.children())) - 1}.weight"  # of the FC layer

@@ -34,7 +34,7 @@ def attention_panel(
 
     maps = features.a[block][sample][..., tokens].mean(-1)  # [heads, Q]
     edge = int(maps.shape[-1] ** 0.5)
-    weight = (maps.mean(0) if head is None else maps[head]).view(edge, edge).float().numpy()
+    weight = (maps.mean(0) if head is None else maps[head]).view(edge, edge).float().cpu().numpy()
     base = as_array(picture)
     figure = Figure(figsize=(5.4, 2.8), layout="constrained")
     plain, overlaid = figure.subplots(1, 2)

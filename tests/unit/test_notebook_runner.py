@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import multiprocessing
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from dmgi_lib.notebook_runner import main, run
+from dmgi_lib.notebook_runner import append_row, check_parameters, main, run
 
 
 @pytest.fixture
 def small_notebook(tmp_path) -> Path:
     cells = [
-        nbformat.v4.new_code_cell("a = 1  # a number", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "a = 1  # a number\nwords = ['one']  # some\nsure = True",
+            metadata={"tags": ["parameters"]},
+        ),
         nbformat.v4.new_code_cell(
             "import matplotlib.pyplot as plt\nfrom dmgi_lib.display import record\n"
-            "record('twice', 2 * a)\nplt.plot([1, a]);"
+            "record('twice', 2 * a)\nwords[0]\nplt.plot([1, a]);"
         ),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -83,6 +88,64 @@ def test_exponents_are_numbers(small_notebook, tmp_path):
 
 def test_runner_reports_the_failing_cell(small_notebook, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([str(small_notebook), "--out", str(tmp_path / "out"), "-p", "a", "[]"])
+        main([str(small_notebook), "--out", str(tmp_path / "out"), "-p", "words", "[]"])
     assert stopped.value.code == 1
     assert "small.ipynb shows where it stopped" in capsys.readouterr().err
+
+
+def test_a_number_that_is_none_is_kept_as_such(small_notebook, tmp_path, capsys):
+    main([str(small_notebook), "--out", str(tmp_path / "out"), "-p", "a", ".nan"])
+    rows = list(csv.DictReader((tmp_path / "out" / "small.csv").open()))
+    assert rows[0]["twice"] == "nan" and " nan" in capsys.readouterr().out
+
+
+def test_a_second_run_leaves_the_first_ones_notebook(small_notebook, tmp_path):
+    out = tmp_path / "out"
+    for a in (1, 2):
+        run(small_notebook, out, {"a": a}, progress=False)
+    first, second = out / "small.ipynb", out / "run-2" / "small.ipynb"
+    assert "a = 1" in first.read_text() and "a = 2" in second.read_text()
+    assert [row["run"] for row in csv.DictReader((out / "small.csv").open())] == ["", "run-2"]
+
+
+def append_many(path: Path, who: int) -> None:
+    for number in range(100):
+        append_row(path, {"run": f"{who}-{number}", f"column {who}": number})
+
+
+def test_processes_share_a_table(tmp_path):
+    path = tmp_path / "table.csv"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=append_many, args=(path, who)) for who in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    rows = list(csv.DictReader(path.open()))
+    assert len({row["run"] for row in rows}) == len(rows) == 200
+    assert set(rows[0]) == {"run", "column 0", "column 1"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({1: 2}, "no parameter 1; its parameters are .*'a', 'words', 'sure'"),
+        ({"words": [datetime.date(2026, 1, 2)]}, "words came as .*2026, 1, 2.*Quote it"),
+        ({"a": [1]}, r"a came as \[1\]; expected a number, such as 1"),
+        ({"a": True}, "a came as True; expected a number, such as 1"),
+        ({"a": None}, "a came as None; expected a number, such as 1"),
+    ],
+)
+def test_wrong_parameters(small_notebook, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        check_parameters(small_notebook, parameters)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"cells": [], "nbformat": 4}'])
+def test_what_is_no_notebook(text, tmp_path, capsys):
+    path = tmp_path / "empty.ipynb"
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        main([str(path), "--out", str(tmp_path / "out"), "-p", "a", "1"])
+    assert f"{path} is not a whole notebook" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

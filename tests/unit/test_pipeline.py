@@ -216,8 +216,27 @@ def test_bad_prompts(pipe, prompt):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "neither mask nor scribble|neither"),
-        ({"mask": face_mask(), "scribble": face_mask()}, "both"),
+        ({}, "neither mask nor scribble came; expected exactly one"),
+        ({"mask": face_mask(), "scribble": face_mask()}, "both mask and scribble came"),
+        ({"mask": face_mask()[:, :64]}, "fit='pad'"),
+        ({"mask": face_mask(), "exit_step": 0.5}, "exit_step came as 0.5; expected a whole"),
+        ({"mask": face_mask(), "exit_step": 2.5}, "exit_step came as 2.5; expected a whole"),
+        ({"mask": face_mask(), "exit_step": True}, "exit_step came as True"),
+        ({"mask": face_mask(), "num_inference_steps": "4"}, "num_inference_steps came as '4'"),
+        ({"mask": face_mask(), "num_inference_steps": 4.0}, "num_inference_steps came as 4.0"),
+        ({"mask": face_mask(), "num_inference_steps": 10**8}, "whole number from 1 to 1000"),
+        ({"mask": face_mask(), "num_images_per_prompt": 10**12}, "from 1 to 4096"),
+        ({"mask": face_mask(), "num_images_per_prompt": 1.5}, "num_images_per_prompt came as 1.5"),
+        ({"mask": [face_mask()] * 2, "num_images_per_prompt": 4000}, "makes 8000 images"),
+        ({"mask": face_mask(), "guidance_scale": float("inf")}, "guidance_scale came as inf"),
+        ({"mask": face_mask(), "guidance_scale": float("nan")}, "guidance_scale came as nan"),
+        ({"mask": face_mask(), "guidance_scale": 1e30}, r"guidance_scale came as 1e\+30"),
+        ({"mask": face_mask(), "guidance_scale": "x"}, "guidance_scale came as 'x'"),
+        ({"mask": face_mask(), "detail_psi": None, "guidance_scale": [2]}, "guidance_scale"),
+        ({"mask": face_mask(), "detail_psi": "1"}, "detail_psi came as '1'"),
+        ({"mask": face_mask(), "generator": 3}, "generator came as 3; expected a torch.Generator"),
+        ({"mask": face_mask(), "generator": ["x"]}, "generator came as 'x'"),
+        ({"mask": face_mask(), "prompt": "a \ud800 man"}, "holds half a character"),
         ({"mask": np.zeros((128, 128))}, "float64"),
         ({"mask": torch.full((128, 128), 40)}, r"\[40\]"),
         ({"mask": Image.new("RGB", (128, 128), (90, 90, 90))}, r"\(90, 90, 90\)"),
@@ -233,8 +252,33 @@ def test_bad_prompts(pipe, prompt):
     ],
 )
 def test_bad_calls(pipe, options, message):
+    started = []
+    handle = pipe.text_encoder.register_forward_pre_hook(lambda m, args: started.append(m))
     with pytest.raises(ValueError, match=message):
         pipe(**({"prompt": PROMPT} | options))
+    handle.remove()
+    assert not started  # before any work
+
+
+def test_numbers_of_other_kinds_and_other_shapes_are_taken(pipe):
+    out = pipe(
+        PROMPT,
+        mask=face_mask()[:, 16:112],
+        fit="pad",
+        exit_step=np.int64(0),
+        num_inference_steps=np.int32(4),
+        num_images_per_prompt=np.uint8(2),
+        guidance_scale=np.float32(2.5),
+        detail_psi=1,
+        generator=(seeded(0), seeded(1)),
+    )
+    assert len(out.images) == 2
+
+
+@pytest.mark.parametrize("words", ["a marble statue of a woman", "an elf", "a pencil sketch"])
+def test_styles_that_the_model_lacks_are_warned_of(pipe, words):
+    with pytest.warns(UserWarning, match="asks for a style .* this model has none"):
+        pipe(words, mask=face_mask(), exit_step=0)
 
 
 def test_unknown_preset():
