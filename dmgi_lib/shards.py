@@ -129,6 +129,7 @@ def _checked(path: Path, schema: pa.Schema) -> list[str]:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{path} is cut off, damaged or no parquet file ({error}). Delete it and run `make faces`,"
-        " which makes again what is missing; restore what ships with `git checkout`."
+        f"{path} is cut off, damaged or no parquet file, or was replaced while it was read:"
+        f" {error}. Run `make faces`, which makes again what is missing; restore what ships"
+        " with `git checkout`."
     )
