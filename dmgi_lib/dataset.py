@@ -1,18 +1,21 @@
 """Reader of the on-disk face dataset: ground truth (I, x, c) and labels of every sample.
 
-    ROOT/{train,test}/metadata.jsonl            one JSON object a line; likewise styles/ and views/
-    ROOT/{train,test}/images/000123.webp        128x128 RGB
-    ROOT/{train,test}/masks/000123.png          palette PNG, pixel value = class id 0..18
-    ROOT/{train,test}/scribbles/000123.png      "L", 0 or 255
+    ROOT/{train,test}/00000-of-00006.parquet    shards; likewise styles/, views/ and train_views/
+        image     128x128 RGB, WebP             each picture a struct {bytes, path}, so that
+        mask      palette PNG, class id 0..18   `datasets.load_dataset("parquet", data_files=...)`
+        scribble  "L" PNG, 0 or 255             opens it as a picture
+        depth     16-bit PNG, 1/10,000 of a camera unit; not in what ships
+        id, identity, captions, attributes, camera, shape_code, ...   one column a label
 
-Reading needs nothing of `data_prep`, which writes this format.
+Reading needs pyarrow and Pillow, nothing of `data_prep`, which writes this format.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -22,57 +25,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmgi_lib.files import file_hash
+from dmgi_lib.shards import PICTURES, REQUIRED, Shards, shard_paths
 
 ATTRIBUTES: tuple[str, ...] = (
-    "Bald",
-    "Bangs",
-    "Black_Hair",
-    "Blond_Hair",
-    "Brown_Hair",
-    "Red_Hair",
-    "Gray_Hair",
-    "Wavy_Hair",
-    "Straight_Hair",
-    "Long_Hair",
-    "Receding_Hairline",
-    "Eyeglasses",
-    "Sunglasses",
-    "Goatee",
-    "Mustache",
-    "No_Beard",
-    "Full_Beard",
-    "Male",
-    "Young",
-    "Smiling",
-    "Mouth_Slightly_Open",
-    "Eyes_Closed",
-    "Wearing_Lipstick",
-    "Heavy_Makeup",
-    "Wearing_Earrings",
-    "Wearing_Hat",
-    "Wearing_Necklace",
-    "Bushy_Eyebrows",
-    "Arched_Eyebrows",
-    "Chubby",
-    "Pale_Skin",
-    "Dark_Skin",
-    "Rosy_Cheeks",
-    "Freckles",
-    "Blue_Eyes",
-    "Brown_Eyes",
-    "Green_Eyes",
-    "5_o_Clock_Shadow",
-    "Bags_Under_Eyes",
-    "Double_Chin",
-    "Narrow_Eyes",
-    "Sideburns",
-    "Wearing_Necktie",
-)
+    "Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Red_Hair", "Gray_Hair", "Wavy_Hair",
+    "Straight_Hair", "Long_Hair", "Receding_Hairline", "Eyeglasses", "Sunglasses", "Goatee",
+    "Mustache", "No_Beard", "Full_Beard", "Male", "Young", "Smiling", "Mouth_Slightly_Open",
+    "Eyes_Closed", "Wearing_Lipstick", "Heavy_Makeup", "Wearing_Earrings", "Wearing_Hat",
+    "Wearing_Necklace", "Bushy_Eyebrows", "Arched_Eyebrows", "Chubby", "Pale_Skin", "Dark_Skin",
+    "Rosy_Cheeks", "Freckles", "Blue_Eyes", "Brown_Eyes", "Green_Eyes", "5_o_Clock_Shadow",
+    "Bags_Under_Eyes", "Double_Chin", "Narrow_Eyes", "Sideburns", "Wearing_Necktie",
+)  # fmt: skip
 
 SPLITS = ("train", "test")
-EXTRA_SPLITS = ("styles", "views")  # stylised renders; test identities from several cameras
-REQUIRED_KEYS = ("id", "identity", "captions", "attributes")
+# stylised renders; test identities from several cameras; training identities from several cameras
+EXTRA_SPLITS = ("styles", "views", "train_views")
+MODES = {"images": ("RGB",), "masks": ("P", "L"), "scribbles": ("L",), "depth": ("I;16",)}
+MOST_PIXELS = 4096**2  # of a picture of unknown origin
 
 
 def built_root() -> Path:
@@ -87,38 +56,66 @@ def shipped_root() -> Path:
 
 def default_root() -> Path:
     """$DMGI_FACES if set; else the full set where both splits are built; else what ships."""
-    whole = all((built_root() / split / "metadata.jsonl").is_file() for split in SPLITS)
+    whole = set(SPLITS) <= set(whole_splits(built_root()))
     return built_root() if whole or "DMGI_FACES" in os.environ else shipped_root()
+
+
+def whole_splits(root: Path) -> list[str]:
+    """The splits of a dataset that are there with all their shards."""
+
+    def is_whole(split: str) -> bool:
+        try:
+            return bool(shard_paths(root / split))
+        except FileNotFoundError:
+            return False
+
+    return [split for split in SPLITS + EXTRA_SPLITS if is_whole(split)]
 
 
 class PictureFiles:
     """Pictures that are decoded whenever they are indexed, for sets larger than the memory.
 
     Args:
-        paths: of N pictures of one size.  read: path → (H, W) or (3, H, W) uint8.
+        shards: of N samples, with pictures of one size.
+        kind: one of PICTURES.
     """
 
-    def __init__(self, paths: list[Path], read: Callable[[Path], np.ndarray]) -> None:
-        self.paths, self.read = paths, read
+    def __init__(self, shards: Shards, kind: str) -> None:
+        self.shards, self.kind = shards, kind
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.shards)
+
+    def encoded(self, rows: Any = slice(None)) -> list[bytes]:
+        """The pictures' files, undecoded, for a slice, a list or an index tensor."""
+        indices = torch.arange(len(self))[rows].tolist()
+        found = dict(self.shards.files(PICTURES[self.kind], indices))
+        return [found[row] for row in indices]
 
     def __getitem__(self, rows: Any) -> torch.Tensor:
         """One picture for an int; stacked pictures for a slice, a list or an index tensor."""
         if isinstance(rows, int):
-            return torch.from_numpy(self.read(self.paths[rows]))
+            return self[[rows]][0]
         indices = torch.arange(len(self))[rows].tolist()
         with ThreadPoolExecutor(2) as pool:  # decoding releases the GIL
-            pictures = list(pool.map(self.read, (self.paths[i] for i in indices)))
+            pictures = list(pool.map(self._decoded, indices, self.encoded(indices)))
+        shapes = {picture.shape for picture in pictures}
+        if len(shapes) > 1:
+            raise ValueError(f"{self.kind} came in sizes {sorted(shapes)}; expected one size.")
         return torch.from_numpy(np.stack(pictures))
+
+    def _decoded(self, row: int, data: bytes) -> np.ndarray:
+        try:
+            return decode(data, self.kind)
+        except ValueError as error:
+            raise ValueError(f"{self.shards.place(row)}, {self.kind}: {error}") from error
 
 
 class FaceDataset:
-    """One split of a face dataset. Pictures are decoded once, on first use, and kept as uint8.
+    """One split of a face dataset. Pictures are decoded once, on first use, and kept in memory.
 
-    Kinds of pictures that would take more than `memory` GB stay on disk: then `images`, `masks` or
-    `scribbles` can only be indexed (`PictureFiles`), which is all that the method needs.
+    Kinds of pictures that would take more than `memory` GB stay on disk: then `images`, `masks`,
+    `scribbles` or `depth` can only be indexed (`PictureFiles`), which is all that the method needs.
 
     Args:
         root: dataset folder; None means `default_root()`.
@@ -126,8 +123,8 @@ class FaceDataset:
         memory: GB (10^9 bytes) for each kind of picture.
 
     Raises:
-        ValueError: unknown split, or a broken metadata line.
-        FileNotFoundError: no dataset there, or a picture is missing.
+        ValueError: unknown split, a cut-off shard, or one that is not of a face dataset.
+        FileNotFoundError: no dataset there, or not all of its shards.
     """
 
     def __init__(
@@ -138,41 +135,74 @@ class FaceDataset:
         self.root = Path(root).expanduser() if root is not None else default_root()
         self.split, self.memory = split, memory
         self.folder = self.root / split
-        metadata = self.folder / "metadata.jsonl"
-        if not metadata.is_file():
+        paths = shard_paths(self.folder)
+        if not paths:
+            loose = (self.folder / "metadata.jsonl").is_file()
             raise FileNotFoundError(
-                f"no face dataset at {self.root} ({metadata} is missing). Build it with `make"
-                " faces`, name another folder (DMGI_FACES), or use what ships,"
-                f" {shipped_root()}."
+                f"no face dataset at {self.root} ({self.folder} holds"
+                f" {'loose files of an earlier version' if loose else 'no parquet shards'}). Build"
+                " it with `make faces`, convert CelebAMask-HQ anew, name another folder"
+                f" (DMGI_FACES), or use what ships, {shipped_root()}."
             )
-        self.records: list[dict[str, Any]] = _read_metadata(metadata)
+        self.shards = Shards(paths)
+        if not len(self):
+            raise ValueError(f"{self.folder} holds no samples; build it anew: `make faces`.")
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.shards)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """All labels of each sample, as they were written: id, identity, captions, camera, ..."""
+        columns = [name for name in self.shards.columns if name not in PICTURES.values()]
+        return [r for g in range(len(self.shards.groups)) for r in self._labels(g, columns)]
+
+    def _labels(self, group: int, columns: list[str]) -> list[dict[str, Any]]:
+        table = self.shards.read(group, columns)
+        missing = [name for name in REQUIRED if table[name].null_count]
+        if missing:
+            path = self.shards.groups[group][0]
+            raise ValueError(f"samples of {path} lack {missing}; build it anew: `make faces`.")
+        return table.to_pylist()
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that differ where the labels of the split do: what runs were made from."""
-        return file_hash(self.folder / "metadata.jsonl")
+        """16 hex digits that differ where labels or pictures do: what runs were made from."""
+        digest = hashlib.sha256(json.dumps(self.records, sort_keys=True).encode())
+        for kind, column in PICTURES.items():
+            if self.has(kind):
+                digest.update(kind.encode())
+                for _, data in self.shards.files(column, list(range(len(self)))):
+                    digest.update(hashlib.sha256(data).digest())
+        return digest.hexdigest()[:16]
 
     def has(self, kind: str) -> bool:
         """Whether the split holds "images", "masks", "scribbles" or "depth"."""
-        return (self.folder / kind).is_dir()
+        return PICTURES.get(kind) in self.shards.columns
 
     @cached_property
     def images(self) -> Any:
         """uint8 (N, 3, H, W), I."""
-        return self._pictures("images", "webp", "RGB")
+        return self._pictures("images")
 
     @cached_property
     def masks(self) -> Any:
         """uint8 (N, H, W), class ids 0..18."""
-        return self._pictures("masks", "png", None)
+        return self._pictures("masks")
 
     @cached_property
     def scribbles(self) -> Any:
         """uint8 (N, H, W), 0 or 255."""
-        return self._pictures("scribbles", "png", "L")
+        return self._pictures("scribbles")
+
+    @cached_property
+    def depth(self) -> Any:
+        """float32 (N, H, W), distance along the ray in camera units; 0 where there is nobody."""
+        return self._pictures("depth")
+
+    def encoded(self, kind: str, rows: Any = slice(None)) -> list[bytes]:
+        """Picture files of a kind (see `has`) as they are stored, without decoding them."""
+        return self._files(kind).encoded(rows)
 
     @cached_property
     def attributes(self) -> torch.Tensor:
@@ -188,7 +218,7 @@ class FaceDataset:
         Raises:
             ValueError: the data set does not know them (photographs).
         """
-        if any("shape_code" not in r for r in self.records):
+        if any(r.get("shape_code") is None for r in self.records):
             raise ValueError(
                 f"{self.folder} holds no shape codes; only the rendered face world knows them."
             )
@@ -211,42 +241,35 @@ class FaceDataset:
             seen.setdefault(int(record["identity"]), index)
         return torch.tensor(list(seen.values()), dtype=torch.int64)
 
-    def _pictures(self, folder: str, suffix: str, mode: str | None) -> torch.Tensor | PictureFiles:
-        def read(path: Path) -> np.ndarray:
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"{path} is missing although metadata.jsonl names it; run `make faces` again,"
-                    " it completes an interrupted build."
-                )
-            with Image.open(path) as image:
-                pixels = np.asarray(image if mode is None else image.convert(mode))
-            pixels = pixels.astype(np.uint8)
-            return pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy()
+    def _files(self, kind: str) -> PictureFiles:
+        if not self.has(kind):
+            raise FileNotFoundError(f"{self.folder} holds no {kind}; build the set with them.")
+        return PictureFiles(self.shards, kind)
 
-        paths = [self.folder / folder / f"{r['id']}.{suffix}" for r in self.records]
-        files = PictureFiles(paths, read)
-        return files if len(files) * read(paths[0]).nbytes > self.memory * 1e9 else files[:]
+    def _pictures(self, kind: str) -> torch.Tensor | PictureFiles:
+        files = self._files(kind)
+        size = len(files) * files[0].nbytes
+        return files if size > self.memory * 1e9 else files[:]
 
 
-def _read_metadata(path: Path) -> list[dict[str, Any]]:
-    records = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                missing = [key for key in REQUIRED_KEYS if key not in record]
-            except (json.JSONDecodeError, TypeError) as error:
-                raise ValueError(f"{path}, line {number} is not a JSON object: {error}") from error
-            if missing:
-                raise ValueError(
-                    f"{path}, line {number} lacks {missing}; rebuild it: `make faces`."
-                )
-            records.append(record)
-    if not records:
-        raise ValueError(f"{path} holds no samples; rebuild it: `make faces`.")
-    return records
+def decode(data: bytes, kind: str) -> np.ndarray:
+    """A picture file → (3, H, W) uint8 for images, (H, W) uint8 or, for depth, float32.
+
+    Raises:
+        ValueError: no WebP, PNG or JPEG file, cut off, too large, or of another mode.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("WEBP", "PNG", "JPEG")) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} px, at most {MOST_PIXELS:,} px")
+            if image.mode not in MODES[kind]:
+                raise ValueError(f"mode {image.mode}, expected {' or '.join(MODES[kind])}")
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"the picture cannot be read ({error})") from error
+    if kind == "depth":
+        return pixels.astype(np.float32) / 10_000
+    return pixels.transpose(2, 0, 1).copy() if pixels.ndim == 3 else pixels.copy()
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

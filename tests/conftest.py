@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from data_prep.shard_writer import write_split
 from dmgi_lib.dataset import ATTRIBUTES
 from dmgi_lib.masks import CLASSES, mask_to_image
 
@@ -101,18 +102,23 @@ def tiny_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny_faces")
     rng = np.random.default_rng(0)
     for split, count, first in (("train", 16, 0), ("test", 8, 100)):
-        folder, lines = root / split, []
-        for kind in ("images", "masks", "scribbles"):
-            (folder / kind).mkdir(parents=True)
+        samples = []
         for n in range(count):
             identity = first + (n if n < count - 2 else n - (count - 2))
             image, mask, record = _sample(identity, rng)
-            name = f"{first + n:06d}"
-            image.save(folder / "images" / f"{name}.webp", quality=90)
-            mask_to_image(torch.from_numpy(mask.copy())).save(folder / "masks" / f"{name}.png")
             edges = np.zeros((128, 128), np.uint8)
             edges[1:, 1:] = (mask[1:, 1:] != mask[:-1, 1:]) | (mask[1:, 1:] != mask[1:, :-1])
-            Image.fromarray(edges * 255).save(folder / "scribbles" / f"{name}.png")
-            lines.append(json.dumps({"id": name} | record))
-        (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            pictures = {
+                "image": _encoded(image, "WEBP", quality=90),
+                "mask": _encoded(mask_to_image(torch.from_numpy(mask.copy())), "PNG"),
+                "scribble": _encoded(Image.fromarray(edges * 255), "PNG"),
+            }
+            samples.append({"id": f"{first + n:06d}"} | record | pictures)
+        write_split(root / split, samples)
     return root
+
+
+def _encoded(image: Image.Image, file_format: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Converts a download of CelebAMask-HQ to the face world's on-disk format.
+"""Converts a download of CelebAMask-HQ to the face world's parquet shards.
 
     python -m data_prep.celebamask_hq --source CelebAMask-HQ --captions celeba-caption \\
         --partition list_eval_partition.txt --out faces512
@@ -20,5 +20,6 @@ The head poses of CelebAMask-HQ-pose-anno.txt are not needed: cameras come from 
 
 What is written is what `dmgi_lib.dataset.FaceDataset` reads, and besides it `report.json`, which
 names every sample that was skipped or repaired, and why. What CelebA does not know (shape code,
-skin tone, seed, depth) is left out.
+skin tone, seed, depth) is left out; `celeba_file`, the `classes` of the mask before it was
+made smaller and `notes` of repairs are there besides.
 """

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import tyro
 
 from data_prep.celebamask_hq.annotations import Annotations
 from data_prep.celebamask_hq.convert import Conversion
 from data_prep.celebamask_hq.pictures import Pictures
-from data_prep.celebamask_hq.source_masks import ORDERS, MergedMasks, PartMasks
+from data_prep.celebamask_hq.source_masks import MergedMasks, PartMasks
 
 SMALLEST, LARGEST = 32, 1024
+
+
+@dataclass
+class Settings:
+    """Converts CelebAMask-HQ to the format of the face world."""
+
+    source: Path
+    """the unpacked CelebAMask-HQ"""
+    captions: Path
+    """folder celeba-caption of Multi-Modal-CelebA-HQ; a sample without captions is skipped"""
+    out: Path
+    """root of the data set to write"""
+    partition: Path | None = None
+    """CelebA's list_eval_partition (.txt or .csv): 0 and 1 train, 2 tests; looked for in --source
+    by default"""
+    cameras: Path | None = None
+    """EG3D's dataset.json of the same pictures; optional"""
+    identities: Path | None = None
+    """CelebA's identity_CelebA.txt; optional"""
+    masks: Path | None = None
+    """folder of merged masks {index}.png, to use instead of parts"""
+    label_order: Literal["auto", "nose-2", "nose-10"] = "auto"
+    """id of the nose in merged masks; auto tells it from the pictures"""
+    size: int = 512
+    """edge of the pictures written, in pixels"""
+    workers: int = os.cpu_count() or 1
+    """processes"""
 
 
 def download_folder(source: Path) -> Path:
@@ -29,7 +60,7 @@ def download_folder(source: Path) -> Path:
     )
 
 
-def open_conversion(args: argparse.Namespace) -> Conversion:
+def open_conversion(args: Settings) -> Conversion:
     """Checks what was asked for and reads the annotation files.
 
     Raises:
@@ -67,42 +98,13 @@ def open_conversion(args: argparse.Namespace) -> Conversion:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.celebamask_hq",
-        description="Converts CelebAMask-HQ to the on-disk format of the face world.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--source", type=Path, required=True, help="the unpacked CelebAMask-HQ")
-    add(
-        "--captions",
-        type=Path,
-        required=True,
-        help="folder celeba-caption of Multi-Modal-CelebA-HQ; a sample without captions is skipped",
-    )
-    add(
-        "--partition",
-        type=Path,
-        help="CelebA's list_eval_partition (.txt or .csv): 0 and 1 train, 2 tests; looked for in"
-        " --source by default",
-    )
-    add("--cameras", type=Path, help="EG3D's dataset.json of the same pictures; optional")
-    add("--identities", type=Path, help="CelebA's identity_CelebA.txt; optional")
-    add("--masks", type=Path, help="folder of merged masks {index}.png, to use instead of parts")
-    add(
-        "--label-order",
-        choices=["auto", *ORDERS],
-        default="auto",
-        help="id of the nose in merged masks; auto tells it from the pictures",
-    )
-    add("--out", type=Path, required=True, help="root of the data set to write")
-    add("--size", type=int, default=512, help="edge of the pictures written, in pixels")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    args = parser.parse_args(arguments)
+    program = "python -m data_prep.celebamask_hq"
+    args = tyro.cli(Settings, args=arguments, prog=program)
     try:
         conversion = open_conversion(args)
     except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+        print(f"{program}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     report = conversion.run(args.workers)
     print(report.table(), f"every skipped sample: {args.out / 'report.json'}", sep="\n")
     if not any(report.converted.values()):

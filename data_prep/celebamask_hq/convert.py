@@ -1,4 +1,4 @@
-"""The conversion: pictures once, resumable; metadata and report anew in every run.
+"""The conversion: pictures once, resumable; labels and report anew in every run.
 
 So captions, cameras or identities may be added later without making pictures again, and what was
 skipped is tried again.
@@ -14,14 +14,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from tqdm.auto import tqdm
 
 from data_prep.celebamask_hq.annotations import Annotations
-from data_prep.celebamask_hq.pictures import KINDS, Pictures, sample_name, write
+from data_prep.celebamask_hq.pictures import Pictures, sample_name
 from data_prep.celebamask_hq.report import Damage, Note, Report
+from data_prep.shard_writer import Sample
 from dmgi_lib.dataset import SPLITS
+from dmgi_lib.files import write_text
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Conversion:
     annotations: Annotations
 
     def prepare(self) -> None:
-        """Makes the folders and sweeps what a killed run left half-written.
+        """Takes the folder, and sweeps what a killed run left half-written.
 
         Raises:
             ValueError: the root holds another data set, or this one at other settings.
@@ -42,6 +43,7 @@ class Conversion:
             "source": "CelebAMask-HQ",
             "size": self.pictures.size,
             "masks": self.pictures.masks.description,
+            "format": "parquet",
         }
         path = root / "conversion.json"
         if path.is_file():
@@ -53,38 +55,38 @@ class Conversion:
                 )
         elif any((root / split).exists() for split in SPLITS):
             raise ValueError(f"{root} holds another data set; choose another --out.")
-        root.mkdir(parents=True, exist_ok=True)
-        write(path, json.dumps(settings).encode())
+        write_text(path, json.dumps(settings))
         for split in SPLITS:
-            for kind in KINDS:
-                folder = root / split / kind
-                folder.mkdir(parents=True, exist_ok=True)
-                for leftover in folder.glob(".*.part"):
-                    leftover.unlink()
+            for broken in self.pictures.split(split).sweep():
+                print(f"{broken} could not be read; what was in it is converted again.")
 
     def run(self, workers: int) -> Report:
-        """Converts what is missing, then writes metadata.jsonl of both splits and report.json.
+        """Converts what is missing, then writes the shards of both splits and report.json.
 
         Args:
             workers: number of processes; 1 works in this one.
         """
         report = Report(files=list(self.annotations.remarks))
-        records: dict[tuple[int, str], dict[str, Any]] = {}
+        records: dict[str, dict[str, Sample]] = {split: {} for split in SPLITS}
         for index in tqdm(self.indices(), desc="annotations", mininterval=5):
             try:
                 split, record, notes = self.annotations.join(index)
             except Damage as damage:
                 report.skipped[index] = damage
                 continue
-            records[index, split] = {"id": sample_name(index)} | record
+            records[split][sample_name(index)] = {"id": sample_name(index)} | record
             report.notes[index] = notes
-        missing = [sample for sample in records if not self.pictures.is_done(*sample)]
+        missing = []
+        for split, wanted in records.items():
+            done = self.pictures.split(split).finished()
+            missing += [(split, record) for name, record in wanted.items() if name not in done]
         results = tqdm(
             self._converted(missing, workers), total=len(missing), desc="pictures", mininterval=5
         )
-        for (index, _), found in zip(missing, results, strict=True):
+        for (split, record), found in zip(missing, results, strict=True):
             if found is not None:
-                report.skipped[index] = found
+                report.skipped[int(record["id"])] = found
+                del records[split][record["id"]]
         self._collect(records, report)
         return report
 
@@ -93,32 +95,34 @@ class Conversion:
         names = (re.fullmatch(r"(\d+)\.jpg", path.name) for path in self.pictures.images.iterdir())
         return sorted({int(name[1]) for name in names if name} | set(self.annotations.files))
 
-    def _converted(self, samples: list[tuple[int, str]], workers: int) -> Iterator[Damage | None]:
+    def _converted(
+        self, samples: list[tuple[str, Sample]], workers: int
+    ) -> Iterator[Damage | None]:
         if workers == 1 or len(samples) < 2:
             yield from map(self.pictures.convert, samples)
             return
         with ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),)) as pool:
             yield from pool.map(self.pictures.convert, samples, chunksize=4)
 
-    def _collect(self, records: dict[tuple[int, str], dict[str, Any]], report: Report) -> None:
-        lines: dict[str, list[str]] = {split: [] for split in SPLITS}
-        report.converted.update(dict.fromkeys(SPLITS, 0))
+    def _collect(self, records: dict[str, dict[str, Sample]], report: Report) -> None:
         noted: dict[int, list[Note]] = {}
-        for (index, split), record in records.items():
-            if index in report.skipped:
-                continue
-            classes, notes = self.pictures.record(index, split)
-            if notes := report.notes[index] + notes:
-                noted[index] = notes
-            report.classes.update(classes)
-            report.converted[split] += 1
-            report.without_camera += record["camera"] is None
-            lines[split].append(json.dumps(record, ensure_ascii=False) + "\n")
+        for split, wanted in records.items():
+            made = self.pictures.split(split)
+            report.converted[split] = len(wanted)
+            for path, names in made.arrange(list(wanted)):
+                before = made.read(path, names)
+                samples = [old | wanted[old["id"]] for old in before]
+                if samples != before or not path.is_file():
+                    made.write(path, samples)
+                for sample in samples:
+                    index = int(sample["id"])
+                    found = [(kind, detail) for kind, detail in sample["notes"]]
+                    if notes := report.notes[index] + found:
+                        noted[index] = notes
+                    report.classes.update(sample["classes"])
+                    report.without_camera += sample["camera"] is None
         report.notes = noted
-        root = self.pictures.out
-        for split in SPLITS:
-            write(root / split / "metadata.jsonl", "".join(lines[split]).encode())
-        write(root / "report.json", json.dumps(report.to_json(), indent=1).encode())
+        write_text(self.pictures.out / "report.json", json.dumps(report.to_json(), indent=1))
 
 
 def _end_with(parent: int) -> None:

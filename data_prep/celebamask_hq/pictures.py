@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +10,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.celebamask_hq.report import Damage, Note
+from data_prep.celebamask_hq.report import Damage
 from data_prep.celebamask_hq.source_masks import MergedMasks, PartMasks, open_picture
 from data_prep.scribbles import scribble
+from data_prep.shard_writer import SHARD, Sample, Split
 from dmgi_lib.masks import CLASSES, PALETTE
 
-KINDS = {"images": "webp", "masks": "png", "scribbles": "png", "records": "json"}
+SHARD_PIXELS = 2**26  # of the pictures of a shard: 256 of 512 px, which is 10 to 25 MB
 
 
 @dataclass(frozen=True)
 class Pictures:
     """Where pictures come from and where they go.
-
-    A sample's record is written after its pictures, so what has a record is whole.
 
     Attributes:
         images: folder CelebA-HQ-img.
@@ -38,18 +35,17 @@ class Pictures:
     out: Path
     size: int
 
-    def path(self, index: int, split: str, kind: str) -> Path:
-        """Where a file of a sample is written; `kind` is one of KINDS."""
-        return self.out / split / kind / f"{sample_name(index)}.{KINDS[kind]}"
+    def split(self, name: str) -> Split:
+        """A split of the data set to write."""
+        return Split(self.out / name, min(SHARD, SHARD_PIXELS // self.size**2))
 
-    def is_done(self, index: int, split: str) -> bool:
-        """True if all files of a sample are there."""
-        return all(self.path(index, split, kind).is_file() for kind in KINDS)
+    def convert(self, sample: tuple[str, Sample]) -> Damage | None:
+        """Adds image, mask and scribble to (split, record) and the split's spool, or says why not.
 
-    def convert(self, sample: tuple[int, str]) -> Damage | None:
-        """Writes image, mask, scribble and record of a sample (index, split), or says why not."""
-        index, split = sample
-        size = (self.size, self.size)
+        What the mask held and what was repaired goes with it, as `classes` and `notes`.
+        """
+        split, record = sample
+        index, size = int(record["id"]), (self.size, self.size)
         try:
             image = open_picture(self.images / f"{index}.jpg", "RGB", "image")
             ids, notes = self.masks.read(index)
@@ -61,39 +57,20 @@ class Pictures:
         mask = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
         strokes = scribble(np.asarray(mask), np.asarray(image))
         mask.putpalette(PALETTE.tobytes())  # "L" becomes "P", ids stay
-        files = {
-            "images": _encoded(image, "WEBP", quality=94, method=4),
-            "masks": _encoded(mask, "PNG", optimize=True),
-            "scribbles": _encoded(Image.fromarray(strokes), "PNG", optimize=True),
-            "records": _record(ids, notes),
+        made = {
+            "image": _encoded(image, "WEBP", quality=94, method=4),
+            "mask": _encoded(mask, "PNG", optimize=True),
+            "scribble": _encoded(Image.fromarray(strokes), "PNG", optimize=True),
+            "classes": [CLASSES[i] for i in np.unique(ids)],
+            "notes": [list(note) for note in notes],
         }
-        for kind, data in files.items():
-            write(self.path(index, split, kind), data)
+        self.split(split).add(record | made)
         return None
-
-    def record(self, index: int, split: str) -> tuple[list[str], list[Note]]:
-        """Mask classes in a converted sample, and what was repaired in it."""
-        made = json.loads(self.path(index, split, "records").read_text(encoding="utf-8"))
-        return made["classes"], [(kind, detail) for kind, detail in made["notes"]]
 
 
 def sample_name(index: int) -> str:
     """The id of a sample on disk: six digits."""
     return f"{index:06d}"
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file whole: to a temporary name first, which is renamed or removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _record(ids: np.ndarray, notes: list[Note]) -> bytes:
-    return json.dumps({"classes": [CLASSES[i] for i in np.unique(ids)], "notes": notes}).encode()
 
 
 def _encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:

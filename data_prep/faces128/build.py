@@ -4,9 +4,7 @@ Every sample is a pure function of its number, so a stopped build goes on where 
 number of processes, and gives the same files; other processors round some pixels differently.
 """
 
-import argparse
 import io
-import json
 import multiprocessing
 import os
 import shutil
@@ -14,15 +12,17 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import tyro
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_prep.faces128.check import SUFFIXES, check
+from data_prep.faces128.check import check
 from data_prep.faces128.person import Identity, View
+from data_prep.shard_writer import Sample, Split, read_shard, write_shard
 from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, built_root
 from dmgi_lib.masks import PALETTE
 
@@ -30,10 +30,15 @@ TEST_SEED = 1_000_000  # test identities are drawn from here on, training identi
 SECOND_VIEW = 500_000  # sample numbers of second views
 STYLE = 10_000  # sample number of a stylised render: style * STYLE + identity
 CAMERAS = (-40.0, -20.0, 0.0, 20.0, 40.0)  # yaw of the views; number: identity * 10 + camera
+TRAIN_CAMERAS = 4  # views of a training identity: one drawn from each quarter of +-45 degrees
 
 
 def sample_numbers(
-    train: tuple[int, int], test: tuple[int, int], styles: int = 0, views: int = 0
+    train: tuple[int, int],
+    test: tuple[int, int],
+    styles: int = 0,
+    views: int = 0,
+    train_views: int = 0,
 ) -> dict[str, list[int]]:
     """Split → sample numbers.
 
@@ -41,6 +46,7 @@ def sample_numbers(
         train, test: identities, and how many of them get a second view.
         styles: renders of each style, of training identities.
         views: test identities seen from all CAMERAS.
+        train_views: training identities seen from TRAIN_CAMERAS cameras.
     """
     from data_prep.faces128.styles import STYLES
 
@@ -49,6 +55,7 @@ def sample_numbers(
         numbers[split] = [*range(identities), *(SECOND_VIEW + i for i in range(second))]
     numbers["styles"] = [k * STYLE + i for k in range(len(STYLES)) for i in range(styles)]
     numbers["views"] = [i * 10 + k for i in range(views) for k in range(len(CAMERAS))]
+    numbers["train_views"] = [i * 10 + k for i in range(train_views) for k in range(TRAIN_CAMERAS)]
     return numbers
 
 
@@ -60,7 +67,7 @@ def sample_person(split: str, number: int) -> tuple[int, Identity, View, str]:
     style, view_number = "photo", 0
     if split == "styles":
         style, identity_number = STYLES[number // STYLE], number % STYLE
-    elif split == "views":
+    elif split in ("views", "train_views"):
         identity_number = number // 10
     else:
         view_number, identity_number = divmod(number, SECOND_VIEW)
@@ -69,21 +76,12 @@ def sample_person(split: str, number: int) -> tuple[int, Identity, View, str]:
     view = sample_view(identity, view_number)
     if split == "views":
         view = replace(view, yaw=CAMERAS[number % 10], pitch=view.pitch / 2, roll=0.0)
+    if split == "train_views":
+        rng = np.random.default_rng([seed, number % 10, 5])
+        band = number % 10 % TRAIN_CAMERAS
+        yaw = -45.0 + 90.0 * (band + float(rng.random())) / TRAIN_CAMERAS
+        view = replace(view, yaw=yaw, pitch=float(rng.uniform(-15, 15)), roll=0.0)
     return identity_number, identity, view, style
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file whole: to a temporary name, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def _sweep(root: Path, split: str) -> None:
-    """Removes temporary files that a killed process left."""
-    for folder in (root / split, *(root / split / kind for kind in SUFFIXES)):
-        for path in folder.glob(".*.*"):
-            path.unlink()
 
 
 def _png(image: Image.Image) -> bytes:
@@ -119,67 +117,46 @@ def label(split: str, number: int, mask: np.ndarray, camera: list[float]) -> dic
     }
 
 
-def _write_record(folder: Path, record: dict) -> None:
-    write(folder / "records" / f"{record['id']}.json", json.dumps(record).encode())
-
-
-def make_sample(root: Path, split: str, number: int, spp: int) -> None:
-    """Renders sample `number` of `split` and writes its five files, the record last."""
+def make_sample(split: str, number: int, spp: int) -> Sample:
+    """Renders sample `number` of `split`: its labels and its four picture files."""
     from data_prep.faces128.render import render
     from data_prep.scribbles import scribble
 
-    folder = root / split
-    name = f"{number:06d}"
     _, identity, view, style = sample_person(split, number)
     picture = render(identity, view, spp=spp, style=style)
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture.image).save(buffer, "WEBP", quality=94, method=4)
-    write(folder / "images" / f"{name}.webp", buffer.getvalue())
+    image = io.BytesIO()
+    Image.fromarray(picture.image).save(image, "WEBP", quality=94, method=4)
     mask = Image.fromarray(picture.mask, "P")
     mask.putpalette(PALETTE.astype(np.uint8).tobytes())
-    write(folder / "masks" / f"{name}.png", _png(mask))
-    strokes = scribble(picture.mask, picture.image)
-    write(folder / "scribbles" / f"{name}.png", _png(Image.fromarray(strokes)))
     depth = np.clip(picture.depth * 10_000, 0, 65_535).round().astype(np.uint16)
-    write(folder / "depth" / f"{name}.png", _png(Image.fromarray(depth)))
     camera = [round(float(x), 6) for x in picture.camera]
-    _write_record(folder, label(split, number, picture.mask, camera))
+    return label(split, number, picture.mask, camera) | {
+        "image": image.getvalue(),
+        "mask": _png(mask),
+        "scribble": _png(Image.fromarray(scribble(picture.mask, picture.image))),
+        "depth": _png(Image.fromarray(depth)),
+    }
 
 
-def _relabelled(folder: Path, old: str) -> dict:
-    """The record of a sample of the split `folder` as `label` makes it now; old: its JSON."""
-    was = json.loads(old)
-    mask = np.asarray(Image.open(folder / "masks" / f"{was['id']}.png"))
-    return label(folder.name, int(was["id"]), mask, was["camera"])
+def _render(root: Path, split: str, number: int, spp: int) -> None:
+    Split(root / split).add(make_sample(split, number, spp))
 
 
 def relabel(root: Path) -> None:
     """Writes attributes and captions of all rendered samples anew, as `label` makes them now.
 
-    Every file is replaced whole; one that was stopped is finished by the next. What ships has no
-    records, only their collection.
+    Every file is replaced whole; one that was stopped is finished by the next.
     """
     for split in SPLITS + EXTRA_SPLITS:
-        folder, collection = root / split, root / split / "metadata.jsonl"
-        _sweep(root, split)
-        records = sorted((folder / "records").glob("*.json"))
-        for path in tqdm(records, desc=split, mininterval=10):
-            _write_record(folder, _relabelled(folder, path.read_text(encoding="utf-8")))
-        if records:
-            _collect(root, split)
-        elif collection.is_file():
-            lines = tqdm(collection.read_text(encoding="utf-8").splitlines(), split, mininterval=10)
-            anew = "".join(json.dumps(_relabelled(folder, line)) + "\n" for line in lines)
-            write(collection, anew.encode())
+        spool = Split(root / split).spool
+        paths = sorted([*(root / split).glob("*.parquet"), *spool.glob("*.parquet")])
+        for path in tqdm(paths, desc=split, mininterval=10):
+            write_shard(path, [_relabelled(split, sample) for sample in read_shard(path)])
 
 
-def _collect(root: Path, split: str) -> int:
-    records = sorted((root / split / "records").glob("*.json"))
-    lines = b"\n".join(path.read_bytes() for path in records) + b"\n"
-    if records:
-        write(root / split / "metadata.jsonl", lines)
-    return len(records)
+def _relabelled(split: str, sample: Sample) -> Sample:
+    mask = np.asarray(Image.open(io.BytesIO(sample["mask"])))
+    return sample | label(split, int(sample["id"]), mask, sample["camera"])
 
 
 def _begin_worker(scratch: Path) -> None:
@@ -199,13 +176,43 @@ def _begin_worker(scratch: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _missing(root: Path, split: str, numbers: list[int]) -> list[int]:
-    """Sample numbers of which a file is missing."""
-    done = set(numbers)
-    for kind, suffix in SUFFIXES.items():
-        (root / split / kind).mkdir(parents=True, exist_ok=True)
-        done &= {int(path.stem) for path in (root / split / kind).glob(f"[0-9]*.{suffix}")}
-    return [number for number in numbers if number not in done]
+class _Plan:
+    """What a build has to render: tasks (split, number), and the shards that wait for them."""
+
+    def __init__(self, root: Path, wanted: dict[str, list[int]]) -> None:
+        self.tasks: list[tuple[str, int]] = []
+        self.shard_of: dict[tuple[str, int], tuple[Path, list[str]]] = {}
+        self.missing: dict[Path, int] = {}
+        for split, numbers in wanted.items():
+            if numbers:
+                self._add(Split(root / split), split, numbers)
+
+    def _add(self, made: Split, split: str, numbers: list[int]) -> None:
+        if (made.folder / "metadata.jsonl").is_file() or (made.folder / "records").is_dir():
+            raise ValueError(
+                f"{made.folder} holds loose files of an earlier version of the kit; name another"
+                " folder with --root, or remove that one."
+            )
+        for path in made.sweep():
+            print(f"{path} could not be read; what was in it is rendered again.")
+        ids = made.finished() | {f"{number:06d}" for number in numbers}
+        for path, names in made.arrange(sorted(ids)):
+            if path.is_file():
+                continue
+            tasks = [(split, int(name)) for name in names if not made.waiting(name).is_file()]
+            self.tasks += tasks
+            self.shard_of |= dict.fromkeys(tasks, (path, names))
+            self.missing[path] = len(tasks)
+            if not tasks:
+                made.write(path, made.read(path, names))
+
+    def finish(self, task: tuple[str, int]) -> None:
+        """Writes the shard of a rendered sample when it was the last one missing there."""
+        path, names = self.shard_of[task]
+        self.missing[path] -= 1
+        if not self.missing[path]:
+            made = Split(path.parent)
+            made.write(path, made.read(path, names))
 
 
 def build(root: Path, wanted: dict[str, list[int]], workers: int, spp: int) -> None:
@@ -213,72 +220,75 @@ def build(root: Path, wanted: dict[str, list[int]], workers: int, spp: int) -> N
 
     Args:
         wanted: split → sample numbers, from `sample_numbers`.
+
+    Raises:
+        ValueError: the folder holds a face world of an earlier version.
     """
-    tasks = []
-    for split, numbers in wanted.items():
-        if numbers:
-            _sweep(root, split)
-            tasks += [(split, number) for number in _missing(root, split, numbers)]
+    plan = _Plan(root, wanted)
     scratch = root / ".scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     started = time.perf_counter()
     pool = ProcessPoolExecutor(workers, initializer=_begin_worker, initargs=(scratch,))
     try:
-        futures = {pool.submit(make_sample, root, *task, spp): task for task in tasks}
-        bar = tqdm(as_completed(futures), total=len(futures), desc="faces128", mininterval=10)
-        for finished, future in enumerate(bar, 1):
+        futures = {pool.submit(_render, root, *task, spp): task for task in plan.tasks}
+        for future in tqdm(as_completed(futures), "faces128", len(futures), mininterval=10):
             if error := future.exception():
                 error.add_note(f"while rendering sample {futures[future]}")
                 raise error
-            if finished % 100 == 0:
-                for split in wanted:
-                    _collect(root, split)
+            plan.finish(futures[future])
     finally:  # after a fault or Ctrl-C, nothing new is begun
         pool.shutdown(cancel_futures=True)
         shutil.rmtree(scratch)
     seconds = time.perf_counter() - started
-    if tasks:
+    if plan.tasks:
         print(
-            f"rendered {len(tasks):,} samples in {seconds:,.0f} s:"
-            f" {seconds / len(tasks):.2f} s a sample with {workers} processes"
+            f"rendered {len(plan.tasks):,} samples in {seconds:,.0f} s:"
+            f" {seconds / len(plan.tasks):.2f} s a sample with {workers} processes"
         )
-    print(
-        *(f"{split}: {_collect(root, split)} samples" for split in wanted),
-        sep=", ",
-        end=f" in {root}\n",
-    )
+    counts = {split: len(Split(root / split).finished()) for split in wanted}
+    print(", ".join(f"{split}: {n} samples" for split, n in counts.items()), f"in {root}")
+
+
+@dataclass
+class Command:
+    """Builds the face world: renders what is missing, and verifies everything."""
+
+    root: Path = field(default_factory=built_root)
+    """folder to build in"""
+    train: int = 6000
+    """training identities"""
+    test: int = 500
+    """test identities"""
+    second_views: int = 800
+    """training identities seen twice"""
+    test_second_views: int = 100
+    """test identities seen twice"""
+    styles: int = 150
+    """renders of each style"""
+    views: int = 300
+    """test identities from 5 cameras"""
+    train_views: int = 0
+    """training identities from 4 cameras, for generators of heads in three dimensions"""
+    workers: int = os.cpu_count() or 1
+    """processes"""
+    spp: int = 16
+    """light paths a pixel"""
+    check: bool = False
+    """only verify what is there"""
+    relabel: bool = False
+    """only write attributes and captions anew"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, default=built_root(), help="folder to build in")
-    parser.add_argument("--train", type=int, default=6000, help="training identities")
-    parser.add_argument("--test", type=int, default=500, help="test identities")
-    parser.add_argument(
-        "--second-views", type=int, default=800, help="training identities seen twice"
-    )
-    parser.add_argument(
-        "--test-second-views", type=int, default=100, help="test identities seen twice"
-    )
-    parser.add_argument("--styles", type=int, default=150, help="renders of each style")
-    parser.add_argument("--views", type=int, default=300, help="test identities from 5 cameras")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--spp", type=int, default=16, help="light paths a pixel")
-    parser.add_argument("--check", action="store_true", help="only verify what is there")
-    parser.add_argument(
-        "--relabel", action="store_true", help="only write attributes and captions anew"
-    )
-    args = parser.parse_args()
-    if args.relabel:
-        relabel(args.root)
-    elif not args.check:
-        train, test = (args.train, args.second_views), (args.test, args.test_second_views)
-        numbers = sample_numbers(train, test, args.styles, args.views)
-        build(args.root, numbers, args.workers, args.spp)
-    faults = check(args.root)
+    given = tyro.cli(Command)
+    if given.relabel:
+        relabel(given.root)
+    elif not given.check:
+        train, test = (given.train, given.second_views), (given.test, given.test_second_views)
+        numbers = sample_numbers(train, test, given.styles, given.views, given.train_views)
+        build(given.root, numbers, given.workers, given.spp)
+    faults = check(given.root)
     print(*faults or ["all samples are sound"], sep="\n")
     raise SystemExit(bool(faults))
 

@@ -1,15 +1,14 @@
 """One sample of a built face world: its files, and the person and picture they were made from."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data_prep.faces128.build import sample_person
 from data_prep.faces128.head import head_model
 from data_prep.faces128.person import Identity, View
+from dmgi_lib.dataset import FaceDataset
 
 
 @dataclass(frozen=True)
@@ -30,28 +29,19 @@ def read(root: Path, split: str, count: int | None = None) -> list[Sample]:
     Raises:
         FileNotFoundError: no built set is there, or only a sample without depth maps.
     """
-    folder = root / split
-    if not (folder / "metadata.jsonl").is_file() or not (folder / "depth").is_dir():
+    data = FaceDataset(root, split, memory=0)
+    if not data.has("depth"):
         raise FileNotFoundError(
-            f"{folder} lacks metadata.jsonl or depth maps, which the sample in the clone has not;"
-            " name a built face world with --root, or build it with `make faces`."
+            f"{data.folder} lacks depth maps, which the sample in the clone has not; name a built"
+            " face world with --root, or build it with `make faces`."
         )
+    rows = slice(count)
+    images = data.images[rows].permute(0, 2, 3, 1).numpy()
+    pictures = zip(images, data.masks[rows].numpy(), data.depth[rows].numpy(), strict=True)
     samples = []
-    for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
-        record = json.loads(line)
-        name = record["id"]
-        depth = np.asarray(Image.open(folder / "depth" / f"{name}.png"), np.float32) / 10_000
-        _, identity, view, _ = sample_person(split, int(name))
-        samples.append(
-            Sample(
-                record,
-                np.asarray(Image.open(folder / "images" / f"{name}.webp").convert("RGB")),
-                np.asarray(Image.open(folder / "masks" / f"{name}.png")),
-                depth,
-                identity,
-                view,
-            )
-        )
+    for record, (image, mask, depth) in zip(data.records[rows], pictures, strict=True):
+        _, identity, view, _ = sample_person(split, int(record["id"]))
+        samples.append(Sample(record, image, mask, depth, identity, view))
     return samples
 
 

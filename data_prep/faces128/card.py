@@ -1,18 +1,18 @@
 """Writes the data card of a built face world: `python -m data_prep.faces128.card`."""
 
-import argparse
-import io
-import json
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import tyro
 from PIL import Image
 
-from data_prep.faces128.build import TEST_SEED, write
+from data_prep.faces128.build import TEST_SEED
 from data_prep.faces128.built_sample import read
-from data_prep.faces128.survey import SURVEYED, survey
-from dmgi_lib.dataset import EXTRA_SPLITS, SPLITS, built_root
+from data_prep.faces128.survey import Surveyed, survey
+from dmgi_lib.dataset import FaceDataset, built_root, whole_splits
+from dmgi_lib.files import write_text, write_whole
 from dmgi_lib.presets import weights_folder
 
 CELEBA = (
@@ -44,7 +44,8 @@ attributes (true, false, or unknown where the picture does not show them), a cam
 EG3D's convention, the identity's number and the seed that makes it again. `l_` is the person's own
 left, which lies on the picture's right. Training and test identities are disjoint: test seeds start
 at {test_seed:,}. `styles` holds training identities as statues, other beings, paintings and
-drawings; `views` holds test identities seen by five cameras.
+drawings; `views` holds test identities seen by five cameras, `train_views` training identities seen
+by four, one from each quarter of 45 degrees to either side.
 
 ## How it is made
 
@@ -97,12 +98,10 @@ def contact_sheet(images: list[np.ndarray], columns: int = 10) -> Image.Image:
 
 def _split_rows(root: Path) -> str:
     rows = []
-    for split in SPLITS + EXTRA_SPLITS:
-        path = root / split / "metadata.jsonl"
-        if path.is_file():
-            records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-            people = len({r["seed"] for r in records})
-            rows.append(f"| {split} | {len(records):,} | {people:,} |")
+    for split in whole_splits(root):
+        records = FaceDataset(root, split).records
+        people = len({r["seed"] for r in records})
+        rows.append(f"| {split} | {len(records):,} | {people:,} |")
     return "\n".join(rows)
 
 
@@ -196,27 +195,33 @@ def write_card(
     samples = read(root, split, count)
     text = markdown(root, survey(samples), split, judge, rendered)
     order = np.random.default_rng(0).permutation(len(samples))[:100]
-    drawn = io.BytesIO()
-    contact_sheet([samples[i].image for i in order]).save(drawn, "PNG", optimize=True)
-    out.mkdir(parents=True, exist_ok=True)
-    write(out / "contact_sheet.png", drawn.getvalue())
-    write(out / "card.md", text.encode())
+    sheet = contact_sheet([samples[i].image for i in order])
+    write_whole(out / "contact_sheet.png", lambda path: sheet.save(path, "PNG", optimize=True))
+    write_text(out / "card.md", text)
+
+
+@dataclass
+class Command:
+    """Writes the data card of a built face world."""
+
+    root: Path = field(default_factory=built_root)
+    """a built face world"""
+    out: Path | None = None
+    """folder of the card; the root where not given"""
+    split: Surveyed = "test"
+    """split that is measured"""
+    samples: int | None = None
+    """at most so many"""
+    judge: Path = weights_folder("mini") / "judge_attributes" / "card.md"
+    """the attribute judge's card.md"""
+    rendered: str = ""
+    """"… s a sample", as the build printed it"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    judge = weights_folder("mini") / "judge_attributes" / "card.md"
-    parser.add_argument("--root", type=Path, default=built_root(), help="a built face world")
-    parser.add_argument("--out", type=Path, help="folder of the card; the root where not given")
-    parser.add_argument("--split", default="test", choices=SURVEYED, help="split that is measured")
-    parser.add_argument("--samples", type=int, default=None, help="at most so many")
-    parser.add_argument("--judge", type=Path, default=judge, help="the attribute judge's card.md")
-    parser.add_argument("--rendered", default="", help='"… s a sample", as the build printed it')
-    args = parser.parse_args()
-    out = args.out or args.root
-    write_card(args.root, out, args.split, args.samples, args.judge, args.rendered)
+    given = tyro.cli(Command)
+    out = given.out or given.root
+    write_card(given.root, out, given.split, given.samples, given.judge, given.rendered)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Verifies a built face world, or a sample of one, file by file."""
+"""Verifies a built face world, or a sample of one, shard by shard."""
 
-import json
+import io
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep.shard_writer import LARGEST, Sample, read_shard
 from dmgi_lib.dataset import ATTRIBUTES, EXTRA_SPLITS, SPLITS
 from dmgi_lib.masks import CLASSES, PALETTE
+from dmgi_lib.shards import PICTURES, Shards, shard_paths
 
 SIZE = 128
-SUFFIXES = {"images": "webp", "masks": "png", "scribbles": "png", "depth": "png", "records": "json"}
+MODES = {"images": "RGB", "masks": "P", "scribbles": "L", "depth": "I;16"}
 SHIPPED = ("images", "masks", "scribbles")  # a sample has no more
 SHAPE_CODE = 48
 NEAR, FAR = 20_000, 40_000  # depth, 1 / 10,000 of a unit; the camera is 2.7 units from the head
@@ -23,67 +25,63 @@ LEAST_SKIN = 200  # pixels
 def check(root: Path) -> list[str]:
     """Faults of a built set, one line each; an empty list means that all is well.
 
-    Folders of depth maps and records are verified where they are there.
+    Depth maps are verified where they are there.
     """
     faults: list[str] = []
     people: dict[str, set[int]] = {}
     for split in SPLITS + EXTRA_SPLITS:
         folder = root / split
-        path = folder / "metadata.jsonl"
-        if not path.is_file():
-            if split in SPLITS or folder.is_dir():
-                faults.append(f"{path} is missing: run the build")
+        if split not in SPLITS and not folder.is_dir():
             continue
-        records = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        faults += [f"{split}: {fault}" for fault in _folder_faults(folder)]
+        names: Counter[str] = Counter()
+        seeds = people[split] = set()
+        for path in sorted(folder.glob("*.parquet")):
             try:
-                record = json.loads(line)
-                records.append(record | {"id": str(record["id"])})
-            except (json.JSONDecodeError, TypeError, KeyError) as error:
-                faults.append(f"{path}, line {number} is no record: {error!r}")
-        people[split] = {r["seed"] for r in records if "seed" in r}
-        faults += [f"{split}: {fault}" for fault in _folder_faults(folder, records)]
-        for record in records:
-            found = [*_record_faults(record), *_picture_faults(folder, record["id"])]
-            faults += [f"{split}/{record['id']}: {fault}" for fault in found]
-    learnt = people.get("train", set()) | people.get("styles", set())
-    held_out = people.get("test", set()) | people.get("views", set())
+                samples = read_shard(path)
+            except ValueError as error:
+                faults.append(f"{split}: {error}")
+                continue
+            for sample in samples:
+                names[str(sample["id"])] += 1
+                if isinstance(sample.get("seed"), int):
+                    seeds.add(sample["seed"])
+                found = [*_record_faults(sample), *_picture_faults(sample)]
+                faults += [f"{split}/{sample['id']}: {fault}" for fault in found]
+        if twice := sorted(name for name, count in names.items() if count > 1):
+            faults.append(f"{split}: ids occur twice: {', '.join(twice)}")
+    learnt = set().union(
+        *(people.get(split, set()) for split in ("train", "styles", "train_views"))
+    )
+    held_out = people["test"] | people.get("views", set())
     if learnt & held_out:
         faults.append(f"training and test samples share identities: {sorted(learnt & held_out)}")
     return faults
 
 
-def _folder_faults(folder: Path, records: list[dict]) -> Iterator[str]:
-    """What does not fit between the lines of metadata.jsonl and the files."""
-    if not records:
-        yield "metadata.jsonl holds no records"
-    names = Counter(r["id"] for r in records)
-    twice = sorted(name for name, count in names.items() if count > 1)
-    if twice:
-        yield f"ids occur twice: {', '.join(twice)}"
-    for kind, suffix in SUFFIXES.items():
-        if kind not in SHIPPED and not (folder / kind).is_dir():
-            continue
-        wanted = {f"{name}.{suffix}" for name in names}
-        there = (
-            {path.name for path in (folder / kind).iterdir()} if (folder / kind).is_dir() else set()
-        )
-        for name in sorted(wanted - there):
-            yield f"{kind}/{name} is missing: run the build"
-        for name in sorted(there - wanted):
-            yield f"{kind}/{name} is not in metadata.jsonl: run the build"
-    for record in records:
-        path = folder / "records" / f"{record['id']}.json"
-        if path.is_file():
-            try:
-                same = json.loads(path.read_text(encoding="utf-8")) == record
-            except ValueError:
-                same = False
-            if not same:
-                yield f"records/{path.name} differs from metadata.jsonl: run the build"
+def _folder_faults(folder: Path) -> Iterator[str]:
+    """What is wrong with the files of a split as a whole."""
+    try:
+        paths = shard_paths(folder)
+        if not paths:
+            yield f"{folder} holds no shards: run the build"
+        elif not len(Shards(paths)):
+            yield f"{folder} holds no samples: run the build"
+    except FileNotFoundError as error:
+        yield str(error)
+    except ValueError as error:
+        if "columns" in str(error):  # a shard that cannot be read is named when its turn comes
+            yield str(error)
+    for path in sorted(folder.glob("*")):
+        if path.name == ".spool":
+            yield f"{len(list(path.iterdir()))} samples wait in {path} for others: run the build"
+        elif path.suffix != ".parquet" or path.name.startswith("."):
+            yield f"{path} is no shard: run the build"
+        elif path.stat().st_size > LARGEST:
+            yield f"{path} has {path.stat().st_size:,} bytes; at most {LARGEST:,} are expected"
 
 
-def _record_faults(record: dict) -> Iterator[str]:
+def _record_faults(record: Sample) -> Iterator[str]:
     texts = record.get("captions")
     if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
         yield "captions are no list of texts"
@@ -109,16 +107,16 @@ def _record_faults(record: dict) -> Iterator[str]:
             yield f"{name} is no whole number"
 
 
-def _picture_faults(folder: Path, name: str) -> Iterator[str]:
-    """Pictures that are missing are not named again."""
+def _picture_faults(sample: Sample) -> Iterator[str]:
     pictures: dict[str, np.ndarray] = {}
-    modes = {"images": "RGB", "masks": "P", "scribbles": "L", "depth": "I;16"}
-    for kind, mode in modes.items():
-        path = folder / kind / f"{name}.{SUFFIXES[kind]}"
-        if not path.is_file():
+    for kind, mode in MODES.items():
+        data = sample.get(PICTURES[kind])
+        if data is None:
+            if kind in SHIPPED or PICTURES[kind] in sample:
+                yield f"{kind} are missing: build it anew"
             continue
         try:
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(data)) as image:
                 image.load()
                 pixels, found, palette = np.asarray(image), image.mode, image.getpalette()
         except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -3,15 +3,18 @@
 What ships has the format of the full set, without depth maps, stylised renders and views.
 """
 
-import argparse
-import json
 import shutil
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import tyro
+
 from data_prep.faces128.build import SECOND_VIEW
-from data_prep.faces128.check import SHIPPED, SUFFIXES, check
+from data_prep.faces128.check import check
+from data_prep.shard_writer import Sample, read_shard, write_split
 from dmgi_lib.dataset import SPLITS, built_root, shipped_root
+from dmgi_lib.shards import shard_paths
 
 
 def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
@@ -38,23 +41,7 @@ def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
     made.chmod(0o755)
     try:
         for split in SPLITS:
-            lines = (root / split / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-            wanted = identities[split]
-            chosen = [x for x in lines if int(json.loads(x)["id"]) % SECOND_VIEW < wanted]
-            if split == "train":
-                chosen = [x for x in chosen if int(json.loads(x)["id"]) < SECOND_VIEW]
-            found = len({json.loads(line)["identity"] for line in chosen})
-            if found < wanted:
-                raise ValueError(
-                    f"{root} holds {found} {split} identities, {wanted} were asked for;"
-                    " ask for fewer or build more with `make faces`."
-                )
-            for kind in SHIPPED:
-                (made / split / kind).mkdir(parents=True)
-                for line in chosen:
-                    name = f"{json.loads(line)['id']}.{SUFFIXES[kind]}"
-                    shutil.copyfile(root / split / kind / name, made / split / kind / name)
-            (made / split / "metadata.jsonl").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+            write_split(made / split, _chosen(root, split, identities[split]))
         shutil.rmtree(out, ignore_errors=True)
         made.rename(out)
     except BaseException:
@@ -63,17 +50,41 @@ def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
+def _chosen(root: Path, split: str, wanted: int) -> list[Sample]:
+    chosen = []
+    for path in shard_paths(root / split):
+        for sample in read_shard(path):
+            second_view, identity = divmod(int(sample["id"]), SECOND_VIEW)
+            if identity < wanted and not (split == "train" and second_view):
+                sample.pop("depth", None)
+                chosen.append(sample)
+    found = len({sample["identity"] for sample in chosen})
+    if found < wanted:
+        raise ValueError(
+            f"{root} holds {found} {split} identities, {wanted} were asked for;"
+            " ask for fewer or build more with `make faces`."
+        )
+    return chosen
+
+
+@dataclass
+class Command:
+    """Copies people of a built face world into the clone, in place of those that are there."""
+
+    root: Path = field(default_factory=built_root)
+    """a built face world"""
+    out: Path = field(default_factory=shipped_root)
+    """folder of the sample"""
+    train: int = 6000
+    """training identities"""
+    test: int = 500
+    """test identities"""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, default=built_root(), help="a built face world")
-    parser.add_argument("--out", type=Path, default=shipped_root(), help="folder of the sample")
-    parser.add_argument("--train", type=int, default=6000, help="training identities")
-    parser.add_argument("--test", type=int, default=500, help="test identities")
-    args = parser.parse_args()
-    size = ship(args.root, args.out, {"train": args.train, "test": args.test})
-    print(f"{args.out}: {size / 1e6:.1f} MB")
+    given = tyro.cli(Command)
+    size = ship(given.root, given.out, {"train": given.train, "test": given.test})
+    print(f"{given.out}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ Cameras and depth against the mesh's eye centres, mask edges against image edges
 samples are like. Everything is measured on the files, as a reader of the data set sees them.
 """
 
-import argparse
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import tyro
 
 from data_prep.faces128.built_sample import Sample, eyeballs, read
 from data_prep.faces128.captions import words
@@ -16,7 +18,8 @@ from data_prep.faces128.distributions import attribute_shares, distributions, sp
 from data_prep.faces128.regions import CLASS
 from dmgi_lib.dataset import built_root
 
-SURVEYED = ("train", "test", "views")  # the people of `styles` look like somebody else
+# the people of `styles` look like somebody else
+Surveyed = Literal["train", "test", "views", "train_views"]
 MIN_EYE = 6  # an eye of fewer pixels is hidden by hair, a lid or the nose
 MAX_YAW, MAX_PITCH = 25.0, 12.0  # beyond, nose, brow or lid may stand before an eye's centre
 
@@ -133,15 +136,21 @@ def survey(samples: list[Sample], geometry: int = 100) -> dict:
     }
 
 
+@dataclass
+class Command:
+    """Measures a built face world on its files, as a reader of the data set sees them."""
+
+    root: Path = field(default_factory=built_root)
+    """a built face world"""
+    split: Surveyed = "test"
+    """split that is measured"""
+    samples: int | None = None
+    """at most so many"""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, default=built_root(), help="a built face world")
-    parser.add_argument("--split", default="test", choices=SURVEYED, help="split that is measured")
-    parser.add_argument("--samples", type=int, default=None, help="at most so many")
-    args = parser.parse_args()
-    print(json.dumps(survey(read(args.root, args.split, args.samples)), indent=1))
+    given = tyro.cli(Command)
+    print(json.dumps(survey(read(given.root, given.split, given.samples)), indent=1))
 
 
 if __name__ == "__main__":

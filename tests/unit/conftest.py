@@ -1,14 +1,13 @@
 """Fixtures that several unit tests share."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tiny_models import face_mask, pipeline
+from tiny_shards import encoded
 from tiny_training import CONFIG
 
+from data_prep.shard_writer import write_split
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import mask_to_image
 from dmgi_lib.pipeline import DMGIPipeline
@@ -19,20 +18,17 @@ from dmgi_lib.training.feature_cache import FeatureCache, build
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> FaceDataset:
     root = tmp_path_factory.mktemp("faces")
-    for name in ("images", "masks"):
-        (root / "train" / name).mkdir(parents=True)
-    lines = []
+    samples = []
     for i in range(10):
         pixels = np.zeros((128, 128, 3), np.uint8)
         pixels[:, : 12 * i + 6] = (25 * i, 90, 200)
-        Image.fromarray(pixels).save(root / f"train/images/{i:06d}.webp", lossless=True)
         mask = face_mask()
         mask[:20, : 10 * i] = 13
-        mask_to_image(mask).save(root / f"train/masks/{i:06d}.png")
         captions = ["a young woman", "an old man with gray hair"]
         record = {"id": f"{i:06d}", "identity": i, "captions": captions, "attributes": {}}
-        lines.append(json.dumps(record))
-    (root / "train/metadata.jsonl").write_text("\n".join(lines))
+        image, drawn = encoded(pixels, "WEBP", lossless=True), encoded(mask_to_image(mask))
+        samples.append(record | {"image": image, "mask": drawn})
+    write_split(root / "train", samples)
     return FaceDataset(root)
 
 

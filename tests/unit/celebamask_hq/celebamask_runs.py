@@ -38,10 +38,6 @@ def ids(out):
     }
 
 
-def files(root):
-    return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 def stop(download, out, capsys, *more):
     with pytest.raises(SystemExit):
         convert(download, out, *more)

@@ -1,13 +1,12 @@
 """The CelebAMask-HQ converter on a whole download in the official layout."""
 
-import json
-
 import fake_celebamask as fake
 import numpy as np
 import pytest
 import torch
 from celebamask_runs import SIZE, convert, ids, notes, skipped, stop
 from PIL import Image
+from tiny_shards import opened
 
 from data_prep.celebamask_hq.__main__ import main
 from data_prep.celebamask_hq.annotations import hair_color
@@ -43,7 +42,8 @@ def test_a_whole_download_becomes_a_face_data_set(whole_download, tmp_path, caps
         assert train.captions[n] == fake.captions(index)
         assert train.records[n]["camera"] == fake.camera(index)
         assert train.records[n]["celeba_file"] == fake.celeba_file(index)
-    with Image.open(tmp_path / "out/train/masks/000000.png") as mask:
+        assert {"skin", "hair"} <= set(train.records[n]["classes"])
+    with opened(train.encoded("masks")[0]) as mask:
         assert mask.mode == "P" and mask.getpalette()[3 * 13 : 3 * 14] == [0, 0, 204]
     image = train.images[0].permute(1, 2, 0).numpy()
     strokes = scribble(train.masks[0].numpy(), image)
@@ -148,5 +148,5 @@ def test_broken_merged_masks_are_skipped(whole_download, tmp_path):
         2000: "mask not valid",
         29999: "mask empty",
     }
-    records = [json.loads(x) for x in (tmp_path / "out/train/metadata.jsonl").open()]
+    records = FaceDataset(tmp_path / "out", "train").records
     assert [record["id"] for record in records] == ["000000", "000001"]
