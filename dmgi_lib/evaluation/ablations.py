@@ -211,10 +211,7 @@ class Ablation:
 
     def images(self, step: int, choice: Choice) -> Tensor:
         """I' of all samples at a step, by the networks of a row."""
-        networks = {
-            name: copy.deepcopy(network).eval().to(self.device, self.dtype)
-            for name, network in self.networks(choice).items()
-        }
+        networks = {name: network.eval() for name, network in self.networks(choice).items()}
         return self.study.images(step, **networks)
 
     def rows(self, name: str) -> dict[int, FinishedRow]:

@@ -6,6 +6,7 @@ for row in scene.rows():
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -148,7 +149,7 @@ def draw_to_disk(row: Row, folder: Path, at_once: int = 25) -> tuple[Tensor, flo
             begin = time.perf_counter()
             tensors = {"pictures": row.draw(part).contiguous()}
             note = {"minutes": f"{(time.perf_counter() - begin) / 60:.3f}"}
-            write_whole(path, lambda target, t=tensors, n=note: save_file(t, target, n))
+            write_whole(path, functools.partial(save_file, tensors, metadata=note))
         with safe_open(path, framework="pt") as file:
             parts.append(file.get_tensor("pictures"))
             minutes += float(file.metadata()["minutes"])

@@ -140,6 +140,32 @@ def on_device(judges: Judges, device: torch.device) -> Judges:
 
 
 @torch.no_grad()
+def seen(
+    drawn: Tensor, real: Tensor, masks: Tensor, shuffled: Tensor, judges: Judges
+) -> dict[str, Tensor]:
+    """What the judges see of pictures and of the samples' own, on the CPU.
+
+    Args:
+        drawn, real: (B, 3, 128, 128) in [-1, 1].
+        masks, shuffled: (B, 128, 128) class ids, of the samples and of others.
+    """
+    device, parser = judges.identity.device, judges.parser
+    drawn, real, masks, shuffled = (x.to(device) for x in (drawn, real, masks, shuffled))
+    identity, parsed = judges.identity.identity, parser.parse(drawn)
+    found = {
+        "own": metrics.confusion(parsed, masks),
+        "shuffled": metrics.confusion(parsed, shuffled),
+        "embedding": parser.embedding(drawn),
+        "reference": parser.embedding(real),
+        "perceptual": metrics.perceptual_distance(parser.features(drawn), parser.features(real)),
+        "ssim": metrics.ssim(drawn, real),
+        "identity": metrics.identity_cosine(identity(drawn), identity(real)),
+        "attributes": judges.attributes(drawn)[0] > 0,
+    }
+    return {name: value.cpu() for name, value in found.items()}
+
+
+@torch.no_grad()
 def read(
     images: Tensor,
     truth: GroundTruth,
@@ -158,35 +184,21 @@ def read(
     Raises:
         ValueError: pictures and samples differ in number.
     """
-    n, device = len(images), judges.identity.device
+    n = len(images)
     if n != len(truth):
         raise ValueError(
             f"{n} pictures came for {len(truth)} samples; expected one each. Take the"
             " samples that were drawn: truth.taken(rows)."
         )
     other = torch.from_numpy(others(n, seed))
-    parser, identity = judges.parser, judges.identity.identity
     parts: list[dict[str, Tensor]] = []
     for rows in tqdm(torch.arange(n).split(READ_AT_ONCE), desc="judges", disable=None, leave=False):
-        drawn, real = images[rows].to(device), truth.images[rows].to(device)
-        masks, shuffled = truth.masks[rows].to(device), truth.masks[other[rows]].to(device)
-        parsed = parser.parse(drawn)
-        found = {
-            "own": metrics.confusion(parsed, masks),
-            "shuffled": metrics.confusion(parsed, shuffled),
-            "embedding": parser.embedding(drawn),
-            "reference": parser.embedding(real),
-            "perceptual": metrics.perceptual_distance(
-                parser.features(drawn), parser.features(real)
-            ),
-            "ssim": metrics.ssim(drawn, real),
-            "identity": metrics.identity_cosine(identity(drawn), identity(real)),
-            "attributes": judges.attributes.read(drawn)[0],
-        }
+        part = (images[rows], truth.images[rows], truth.masks[rows], truth.masks[other[rows]])
+        parts.append(seen(*part, judges))
         if clip is not None:
             prompts = [truth.prompts[i] for i in rows.tolist()]
-            found["clip"] = text_similarity(clip, tokenizer, prompts)(drawn.to(clip.device))
-        parts.append({name: value.cpu() for name, value in found.items()})
+            likes = text_similarity(clip, tokenizer, prompts)
+            parts[-1]["clip"] = likes(images[rows].to(clip.device)).cpu()
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     ids = [record.get("id", str(i)) for i, record in enumerate(truth.records)]
     columns: dict[str, Any] = {"sample": ids}

@@ -76,15 +76,17 @@ class StepStudy:
     @torch.no_grad()
     def modulation(self, step: int, style_modulation: Any) -> tuple[Tensor, Tensor]:
         """w_t^γ and w_t^β of T at a step, each (N, num_ws, w_dim)."""
-        features = self.features[step]
+        T, features = style_modulation, self.features[step]
         words = self.tokens.word_mask.to(features.h.device)
-        maps = pool_attention(features.a, words, style_modulation.config.pool)
-        return style_modulation(features.f, maps)
+        maps = pool_attention(features.a, words, T.config.pool)
+        f, a = ([x.to(T.device, T.dtype) for x in group] for group in (features.f, maps))
+        return T(f, a)
 
     @torch.no_grad()
     def codes(self, step: int, mapping_network: Any, style_modulation: Any = None) -> Tensor:
         """w_t (N, num_ws, w_dim) of M, or of M and T, at a step."""
-        w_m = mapping_network(self.features[step].h)
+        M = mapping_network
+        w_m = M(self.features[step].h.to(M.device, M.dtype))
         if style_modulation is None:
             return w_m
         return modulate(w_m, *self.modulation(step, style_modulation))

@@ -136,7 +136,8 @@ class SynthesisBlock(nn.Module):
         rows = iter(ws.unbind(dim=1))
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1)
-            x = x.contiguous(memory_format=torch.channels_last)
+            if x.device.type == "cpu":
+                x = x.contiguous(memory_format=torch.channels_last)
         else:
             x = self.conv0(x, next(rows), noise_mode, generator)
         x = self.conv1(x, next(rows), noise_mode, generator)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmgi_lib.devices import autocast, has_fast_bf16
+from dmgi_lib.devices import autocast, has_fast_bf16, machine
 
 
 @pytest.mark.parametrize("able", ["avx512_bf16", "amx_bf16"])
@@ -23,3 +23,9 @@ def test_fp32_elsewhere(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # older than that
     assert not has_fast_bf16()
     assert not has_fast_bf16("mps")
+
+
+def test_a_machine_is_named_with_what_numbers_depend_on():
+    text = machine("cpu")
+    for part in (f"torch {torch.__version__}", f"torch threads {torch.get_num_threads()}", "cores"):
+        assert part in text

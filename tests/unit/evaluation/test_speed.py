@@ -28,11 +28,6 @@ def test_each_call_is_timed_in_turns(monkeypatch):
     assert marks == [0, 6, 7, *(11, 17, 17, 18, 18, 22), *(22, 28, 28, 29, 29, 33)]
 
 
-def test_the_machine_is_described():
-    facts = speed.machine()
-    assert facts["cores"] >= 1 and facts["torch"] and facts["cpu"]
-
-
 def test_peak_memory_is_that_of_the_program_itself():
     """Not what the process that started it held, which `getrusage` counts in."""
     held = b"x" * 10**9

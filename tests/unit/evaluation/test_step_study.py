@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_measure import ground_truth
+from tiny_evaluation import ground_truth
 from tiny_models import controlnet, mapping_network, pipeline
 
-from dmgi_lib.evaluation.protocol import draw
+from dmgi_lib.evaluation.draw import draw
 from dmgi_lib.evaluation.step_study import StepStudy
 
 
