@@ -20,20 +20,28 @@ from torch._subclasses.fake_tensor import (
 )
 
 
-def _getitem(self: FakeTensor, index: Any) -> FakeTensor:
-    """Indexing that asks for no GPU: the C++ binding of a CPU build looks for one."""
-    if self.device.type == "cpu":
-        return torch.Tensor.__getitem__(self, index)
-    with in_kernel_invocation_manager(self.fake_mode):
-        found = torch.Tensor.__getitem__(self, index)
-    return FakeTensor(self.fake_mode, found, self.device)
+def _without_guard(name: str) -> Any:
+    """A method whose binding in C++ looks for the device's driver, which a CPU build lacks."""
+    own = getattr(torch.Tensor, name)
+
+    def method(self: FakeTensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.device.type == "cpu":
+            return own(self, *args, **kwargs)
+        with in_kernel_invocation_manager(self.fake_mode):
+            found = own(self, *args, **kwargs)
+        return self if found is self else FakeTensor(self.fake_mode, found, self.device)
+
+    return method
 
 
 @contextmanager
 def fake_cuda() -> Iterator[FakeTensorMode]:
     """Inside, all tensors made are fake, and device "cuda" is there."""
+    names = ("__getitem__", "contiguous")
+    methods = {name: _without_guard(name) for name in names}
     with (
-        patch.object(FakeTensor, "__getitem__", _getitem, create=True),
+        patch.multiple(FakeTensor, create=True, **methods),
+        torch.no_grad(),
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
     ):
         yield mode

@@ -56,9 +56,9 @@ def test_bad_input(G):
 
 
 def test_searches_on_the_generators_device(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)  # of CPU builds: no CUDA
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
     G, target = tiny_stylegan2(), torch.zeros(2, 3, 16, 16)
-    with fake_cuda():
+    with fake_cuda(), torch.no_grad():  # autograd of a CPU build knows no CUDA
         on_cuda(G)
         found = invert(G, target, InversionConfig(steps=2, levels=2))
     for tensor in (found.latents, found.images, found.curve):

@@ -133,8 +133,8 @@ def test_rows_without_diffusion_are_drawn_on_a_gpu(tmp_path, monkeypatch, key):
         return lambda images: images.mean((1, 2, 3))
 
     monkeypatch.setattr(table_rows, "text_similarity", similarity)
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)  # of CPU builds: no CUDA
-    with fake_cuda():
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
+    with fake_cuda(), torch.no_grad():  # autograd of a CPU build knows no CUDA
         for network in (made.pipe.generator, made.mask_encoder):
             on_cuda(network)
         images = row.draw(slice(0, 2))
