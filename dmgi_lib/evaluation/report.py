@@ -163,7 +163,7 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Lines and rows of a table that `write_csv` wrote; empty cells left out."""
     written = path.read_text(encoding="utf-8").splitlines()
     lines = [line[2:] for line in written if line.startswith("# ")]
-    table = pd.read_csv(path, skiprows=len(lines), float_precision="round_trip")
+    table = pd.read_csv(path, skiprows=len(lines))
     return lines, [row.dropna().to_dict() for _, row in table.astype(object).iterrows()]
 
 

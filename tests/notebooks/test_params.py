@@ -8,7 +8,7 @@ import pytest
 import yaml
 from papermill import inspect_notebook
 
-from dmgi_lib.evaluation.ablations import CHOICES, MULTI, Choice
+from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI, Choice
 from dmgi_lib.notebook_runner import check_parameters
 
 FOLDER = Path(__file__).parents[2] / "notebooks"

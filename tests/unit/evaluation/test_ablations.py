@@ -9,7 +9,7 @@ from tiny_evaluation import samples, save_folder
 from tiny_training import CONFIG
 
 from dmgi_lib.evaluation import ablations
-from dmgi_lib.evaluation.ablations import CHOICES, MULTI
+from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI
 from dmgi_lib.evaluation.draw import draw
 from dmgi_lib.evaluation.read import COLUMNS
 from dmgi_lib.evaluation.report import read_csv

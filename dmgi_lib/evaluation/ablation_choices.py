@@ -1,0 +1,83 @@
+"""The ablations by name: what the paper's available sources leave open, chosen another way.
+
+Fields and their alternatives are those of MappingConfig, ModulationConfig, StageConfig, LossWeights
+and CacheConfig.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One row: what differs from the defaults in M, in T, and in the training of each.
+
+    Attributes:
+        mapping, modulation:  fields of MappingConfig and ModulationConfig.
+        first, second, third: fields of the stages' StageConfig; third None: no stage 3.
+        losses:  fields of LossWeights, in all stages.
+        source:  of the features that M learns from, "reverse" or "noised".
+        longer:  T is trained for that many times the steps.
+        seed:    added to the budget's: how far two trainings of one choice lie apart.
+        against: the row that differs in this choice alone.
+    """
+
+    mapping: Mapping[str, Any] = field(default_factory=dict)
+    modulation: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict)
+    second: Mapping[str, Any] = field(default_factory=dict)
+    third: Mapping[str, Any] | None = None
+    losses: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "reverse"
+    longer: int = 1
+    seed: int = 0
+    against: str = "default"
+
+    def depends_on(self, stage: int) -> dict[str, Any]:
+        """All that the networks after a stage depend on; equal for rows that can share them."""
+        parts = [
+            ("losses", "source", "seed"),
+            ("mapping", "first"),
+            ("modulation", "second", "longer"),
+        ]
+        parts += [("third",)]
+        return {name: getattr(self, name) for part in parts[: stage + 1] for name in part}
+
+
+def _drawn(sampling: str) -> dict[str, Any]:
+    return {"first": {"sampling": sampling}, "second": {"sampling": sampling}}
+
+
+MULTI = "stage 3: default"
+CHOICES: dict[str, Choice] = {
+    "default": Choice(),
+    "default, with another seed": Choice(seed=1),
+    "M: one row for all layers (W)": Choice(mapping={"latent": "w"}),
+    "M: the code itself, no offsets from w_avg": Choice(mapping={"origin": "zero"}),
+    "M: trained on noised pictures (leaks I)": Choice(source="noised"),
+    "steps: drawn early": Choice(**_drawn("early")),
+    "steps: drawn late": Choice(**_drawn("late")),
+    "steps: only the first": Choice(first={"steps": (0,)}, second={"steps": (0,)}),
+    "T: max over heads and words": Choice(modulation={"pool": "heads_and_tokens"}),
+    "T: averaged over positions": Choice(modulation={"average": "space"}),
+    "T: local path alone": Choice(modulation={"paths": "local"}),
+    "T: averaged path alone": Choice(modulation={"paths": "averaged"}),
+    "T: layout kept at 4 x 4 before its last layer": Choice(modulation={"pooled": 4}),
+    "T: taught by I_0^d alone": Choice(second={"targets": "diffusion"}),
+    "T: taught by I alone": Choice(second={"targets": "image"}),
+    "T: trained for twice the steps": Choice(longer=2),
+    "losses: no parsing": Choice(losses={"parsing": 0.0}),
+    "losses: no attributes": Choice(losses={"attributes": 0.0}),
+    "losses: no parts": Choice(losses={"parts": 0.0}),
+    "losses: no code prior": Choice(losses={"code_prior": 0.0}),
+    "losses: code prior alike in all rows": Choice(losses={"row_growth": 1.0}),
+    MULTI: Choice(third={}, against="T: trained for twice the steps"),
+    "stage 3: shares uniform over steps": Choice(third={"schedule": "uniform"}, against=MULTI),
+    "stage 3: steps drawn early": Choice(third={"sampling": "early"}, against=MULTI),
+    "stage 3: steps drawn late": Choice(third={"sampling": "late"}, against=MULTI),
+    "stage 3: taught by I_0^d alone": Choice(third={"targets": "diffusion"}, against=MULTI),
+    "stage 3: taught by I alone": Choice(third={"targets": "image"}, against=MULTI),
+}
