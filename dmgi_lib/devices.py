@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 import torch
 
@@ -88,10 +89,27 @@ def peak_gb(device: str | torch.device) -> float | None:
 
 
 def machine(device: str | torch.device = "cpu") -> str:
-    """What a card or table says it was made on: "NVIDIA H200", or "2 CPU cores (x86_64), fp32"."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if torch.device(device).type == "mps":
-        return f"Apple GPU ({platform.machine()})"
-    precision = "bf16" if has_fast_bf16("cpu") else "fp32"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {precision}"
+    """What a card or table says it was made on: processor, and versions that numbers depend on.
+
+    "NVIDIA H200, torch 2.8.0, python 3.12.3", or
+    "AMD EPYC, 2 cores, torch threads 1, fp32, torch 2.8.0, python 3.12.3".
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif kind == "mps":
+        name = f"Apple GPU ({platform.machine()})"
+    else:
+        threads, precision = torch.get_num_threads(), "bf16" if has_fast_bf16("cpu") else "fp32"
+        name = f"{_processor()}, {os.cpu_count()} cores, torch threads {threads}, {precision}"
+    return f"{name}, torch {torch.__version__}, python {platform.python_version()}"
+
+
+def _processor() -> str:
+    """The processor's name; Linux tells it in a file only."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -212,7 +212,7 @@ def show_scores(
     """Bars with 95 % intervals, a panel a column and a bar a row, in the order given.
 
     Args:
-        rows: name → one row as `evaluation.protocol.score` returns it.
+        rows: name → one row as `evaluation.report.score` returns it.
         columns: of the rows; "<column> low" and "<column> high" are drawn where they are known.
         height: inches a bar.
         lower_is_better: columns whose titles say so.

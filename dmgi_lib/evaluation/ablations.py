@@ -10,11 +10,8 @@ was killed goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,16 +20,36 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
+from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
+from dmgi_lib.devices import pick_device
 from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
-from dmgi_lib.evaluation.protocol import GroundTruth, load_clip, read
-from dmgi_lib.evaluation.reading import COLUMNS, FID, Reading, ahead, interval, summary
-from dmgi_lib.evaluation.row_files import FinishedRow, RowFiles, shared_hash
+from dmgi_lib.evaluation.draw import Row, place
+from dmgi_lib.evaluation.read import (
+    COLUMNS,
+    FID,
+    FinishedRow,
+    Reading,
+    finish,
+    load_clip,
+    on_device,
+    read,
+)
+from dmgi_lib.evaluation.report import (
+    ahead,
+    columns_of,
+    header_lines,
+    interval,
+    summary,
+    write_csv,
+)
+from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.step_study import StepStudy
-from dmgi_lib.evaluation.table_output import columns_of, header_lines, write_csv
+from dmgi_lib.evaluation.table import Dtype, shared_hash
 from dmgi_lib.files import folder_hash, state_hash
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
@@ -72,26 +89,32 @@ class Ablation:
         dataset: the one that the caches were made from.
         truth:   test samples.
         run_dir: checkpoints; training goes on where it was stopped.
-        files:   finished rows.
+        folder:  of finished rows.
+        facts:   what every row is made from.
+        device, dtype: of what is drawn; the trainings have `device` and their own precision.
     """
 
     def __init__(
         self,
         weights: Path,
-        caches: Mapping[str, FeatureCache],
+        caches: dict[str, FeatureCache],
         dataset: FaceDataset,
         truth: GroundTruth,
         run_dir: Path,
-        files: RowFiles,
+        folder: Path,
+        facts: Mapping[str, Any],
         budget: Budget,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.weights, self.caches, self.dataset, self.truth = weights, caches, dataset, truth
-        self.run_dir, self.files, self.budget = run_dir, files, budget
+        self.run_dir, self.folder, self.facts, self.budget = run_dir, folder, facts, budget
+        self.device, self.dtype = torch.device(device), dtype
         self.G = required_part(weights, "generator", "data_prep.priors.train_stylegan2")
         self.loss_net = required_part(weights, "loss_net", "data_prep.priors.train_recognizers")
         self.frozen = [state_hash(network) for network in (self.G, self.loss_net)]
-        self.judges = load_judges(weights)
-        self.clip = load_clip(weights)
+        self.judges = on_device(load_judges(weights), self.device)
+        self.clip = load_clip(weights).to(self.device)
         self.trained: dict[str, dict[str, Any]] = {}
         self.exits = (0, caches["reverse"].num_inference_steps - 1)
 
@@ -101,47 +124,57 @@ class Ablation:
 
         Codes are decoded as predicted, so rows differ by what was trained alone.
         """
-        pipe = DMGIPipeline.from_pretrained(self.weights, detail_psi=1.0)
-        return StepStudy(pipe, self.truth, self.exits, self.budget.seed)
+        pipe = DMGIPipeline.from_pretrained(self.weights, detail_psi=1.0, dtype=self.dtype)
+        return StepStudy(pipe.to(self.device), self.truth, self.exits, self.budget.seed)
 
     def networks(self, choice: Choice) -> dict[str, Any]:
-        """M and T of a row."""
+        """M and T of a row, as they were trained."""
         found: dict[str, Any] = {}
         for stage in (1, 2) if choice.third is None else (1, 2, 3):
             found |= self._stage(stage, choice, found)
-        return {name: network.eval() for name, network in found.items()}
+        return found
+
+    def images(self, step: int, choice: Choice) -> Tensor:
+        """I' of all samples at a step, by the networks of a row."""
+        networks = {name: network.eval() for name, network in self.networks(choice).items()}
+        return self.study.images(step, **networks)
 
     def rows(self, name: str) -> dict[int, FinishedRow]:
         """A choice at the first and at the last exit."""
         choice, key = CHOICES[name], "".join(c if c.isalnum() else "_" for c in name)
         caches = [self.caches[source] for source in sorted({"reverse", choice.source})]
-        facts = {
+        made_from = {
             "choice": choice.depends_on(2 if choice.third is None else 3),
             "caches": [[cache.manifest, len(cache)] for cache in caches],
         }
-
-        def draw(part: slice, step: int) -> Tensor:
-            return self.study.images(step, **self.networks(choice))[part]
-
-        def read_all(images: Tensor) -> Reading:
-            seed, tokenizer = self.budget.seed, self.study.pipe.tokenizer
-            return read(images, self.truth, self.judges, seed, self.clip, tokenizer)
-
-        n = len(self.truth.images)
-        found = {}
+        n, found = len(self.truth), {}
         for step in self.exits:
-            of = functools.partial(draw, step=step)
-            found[step] = self.files.row(f"{key}_{step}", name, of, read_all, n, n, **facts)
+
+            def draw(part: slice, step: int = step) -> Tensor:
+                return self.images(step, choice)[part]
+
+            row = Row(f"{key}_{step}", name, draw, made_from, self.truth)
+            path = place(self.folder, row.key, {**self.facts, **made_from})
+            found[step] = finish(row, path, self._read, n)
         return found
+
+    def _read(self, images: Tensor, truth: GroundTruth) -> Reading:
+        seed, tokenizer = self.budget.seed, self.study.pipe.tokenizer
+        return read(images, truth, self.judges, seed, self.clip, tokenizer)
 
     def _stage(self, stage: int, choice: Choice, before: dict[str, Any]) -> dict[str, Any]:
         """The averaged networks that a stage trains, from those of the stages before."""
         cache = self.caches[choice.source if stage == 1 else "reverse"]
         budget, options = self.budget, (choice.first, choice.second, choice.third)[stage - 1] or {}
         seed = budget.seed + choice.seed
-        facts = [choice.depends_on(stage), vars(budget), len(cache), cache.manifest, self.frozen]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-        if digest not in self.trained:
+        facts = {
+            "choice": choice.depends_on(stage),
+            "budget": vars(budget),
+            "cache": [len(cache), cache.manifest],
+            "frozen": self.frozen,
+        }
+        run_dir = place(self.run_dir, f"stage{stage}", facts)
+        if run_dir.name not in self.trained:
             torch.manual_seed(seed)
             config = StageConfig(
                 stage,
@@ -158,9 +191,10 @@ class Ablation:
                 **copy.deepcopy(before),
                 mapping=replace(MINI.mapping, **choice.mapping),
                 modulation=replace(MINI.modulation, **choice.modulation),
+                accelerator=Accelerator(cpu=self.device.type == "cpu"),
             )
             loop = LoopConfig(
-                run_dir=self.run_dir / f"stage{stage}-{digest}",
+                run_dir=run_dir,
                 minutes=math.inf,
                 max_steps=budget.steps * (choice.longer if stage == 2 else 1),
                 batch_size=budget.batch_size,
@@ -170,8 +204,8 @@ class Ablation:
                 cooldown=0.3,
             )
             result = trainer.fit(loop)
-            self.trained[digest] = {k: result.ema[k] for k in STAGES[stage]}
-        return self.trained[digest]
+            self.trained[run_dir.name] = {k: result.ema[k] for k in STAGES[stage]}
+        return self.trained[run_dir.name]
 
 
 def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -203,56 +237,64 @@ def _gains(ours: Reading, theirs: Reading, seed: int) -> dict[str, float]:
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line; see the module docstring."""
-    defaults = Budget()
-    parser = argparse.ArgumentParser(
-        description="Train and measure one row for each named choice.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    cache = Path("~/.cache/dmgi/features").expanduser()
-    runs = Path("~/.cache/dmgi/runs/ablations").expanduser()
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="for each stage")
-    parser.add_argument("--only", nargs="*", default=list(CHOICES), choices=list(CHOICES))
-    parser.add_argument("--weights", type=Path, default=MINI.folder, help="pipeline folder")
-    parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
-    parser.add_argument("--cache", type=Path, default=cache / "mask", help="feature cache")
-    parser.add_argument("--noised-cache", type=Path, default=cache / "noised", help="leaking one")
-    parser.add_argument("--run-dir", type=Path, default=runs, help="checkpoints")
-    parser.add_argument("--rows", type=Path, default=Path("runs/ablations"), help="finished rows")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablations.csv"), help="table")
-    parser.add_argument("--n", type=int, default=200, help="test identities")
-    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
-    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
-    parser.add_argument("--held-out", type=int, default=defaults.held_out, help="identities")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    given = parser.parse_args(arguments)
-    budget = Budget(**{name: getattr(given, name) for name in vars(defaults)})
-    names, notes, caches = list(given.only), [], {"reverse": FeatureCache(given.cache)}
+def run(
+    budget: tyro.conf.OmitArgPrefixes[Budget],
+    only: tuple[str, ...] = tuple(CHOICES),
+    weights: Path = MINI.folder,
+    data: Path | None = None,
+    cache: Path = Path("~/.cache/dmgi/features/mask"),
+    noised_cache: Path = Path("~/.cache/dmgi/features/noised"),
+    run_dir: Path = Path("~/.cache/dmgi/runs/ablations"),
+    rows: Path = Path("runs/ablations"),
+    out: Path = Path("runs/ablations.csv"),
+    n: int = 200,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+) -> None:
+    """Train and measure one row for each named choice.
+
+    Args:
+        only: names of choices
+        weights: pipeline folder
+        data: face dataset; default: the one that was built, else the one that ships
+        cache: feature cache
+        noised_cache: the one that leaks I
+        run_dir: checkpoints
+        rows: finished rows
+        out: table
+        n: test identities
+        device: auto, cpu, cuda or mps
+        dtype: precision of the drawing
+    """
+    if unknown := [name for name in only if name not in CHOICES]:
+        raise SystemExit(f"--only came with {unknown}; expected names out of {list(CHOICES)}.")
+    names, notes, caches = list(only), [], {"reverse": FeatureCache(cache.expanduser())}
     leaking = [name for name in names if CHOICES[name].source == "noised"]
-    if leaking and not given.noised_cache.is_dir():
+    if leaking and not noised_cache.expanduser().is_dir():
         names = [name for name in names if name not in leaking]
         notes = [
             f"no row {', '.join(leaking)}: its cache is missing; build it with python -m"
             " dmgi_lib.training.feature_cache --source noised --cache ~/.cache/dmgi/features/noised"
         ]
     elif leaking:
-        caches["noised"] = FeatureCache(given.noised_cache)
-    train, test = (FaceDataset(given.data, split) for split in ("train", "test"))
+        caches["noised"] = FeatureCache(noised_cache.expanduser())
+    root, where = data or default_root(), pick_device(device)
+    train, test = (FaceDataset(root, split) for split in ("train", "test"))
     for one in caches.values():
-        one.check(train, DMGIPipeline.from_pretrained(given.weights))
-    files = RowFiles(
-        given.rows,
-        weights=shared_hash(given.weights),
-        controlnet=folder_hash(given.weights / "controlnet"),
-        data=test.digest,
-        n=given.n,
-        budget=vars(budget),
-    )
-    truth = GroundTruth.read(test, given.n)
-    ablation = Ablation(given.weights, caches, train, truth, given.run_dir, files, budget)
+        one.check(train, DMGIPipeline.from_pretrained(weights))
+    facts = {
+        "weights": shared_hash(weights),
+        "controlnet": folder_hash(weights / "controlnet"),
+        "data": test.digest,
+        "n": n,
+        "budget": vars(budget),
+        "dtype": dtype,
+    }
+    truth = GroundTruth.read(test, n)
+    parts = (train, truth, run_dir.expanduser(), rows, facts, budget)
+    ablation = Ablation(weights, caches, *parts, where, getattr(torch, dtype))
     header = [
-        *header_lines(truth, "mask", given.data.name),
+        *header_lines(truth, "mask", root.name, where),
         f"{budget.steps} steps of training for M, for T, and for both in rows of stage 3, batch"
         f" {budget.batch_size}, learning rate {budget.learning_rate:g}, from"
         f" {len(caches['reverse'])} cached entries; gain: how much better than the row it stands"
@@ -262,11 +304,11 @@ def main(arguments: list[str] | None = None) -> None:
     lines: list[dict[str, Any]] = []
     for line in lines_of(ablation, names):
         lines.append(line)
-        write_csv(given.out, header, lines)
+        write_csv(out, header, lines)
         shown = "  ".join(f"{column} {line[column]:.3f}" for column in COLUMNS)
         tqdm.write(f"{line['row']}, exit {line['exit step']}: {shown}")
-    print(*header, given.out, sep="\n")
+    print(*header, out, sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(run)

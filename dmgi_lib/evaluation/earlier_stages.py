@@ -1,4 +1,4 @@
-"""M of stage 1 and T of stage 2, as rows of Table 1 beside the networks that came out of stage 3.
+"""Other models as rows of Table 1: M of stage 1 and T of stage 2 beside those of stage 3.
 
 A pipeline folder holds the last stage only. The earlier ones are read from the checkpoints that
 `dmgi_lib.training.stages` leaves in its run folders, if they belong to this model.
@@ -27,13 +27,13 @@ NETWORKS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class EarlierModel:
-    """A row of an earlier stage.
+class OtherModel:
+    """A model whose last exit is a row: an earlier stage, or one to compare with.
 
     Attributes:
         key, name: of the row.
-        pipe:      the model with the networks of that stage.
-        made_from: hash of the checkpoints; "" if there is none.
+        pipe:      the model.
+        made_from: hash of its weights; "" if they are those of the table's model.
     """
 
     key: str
@@ -44,7 +44,7 @@ class EarlierModel:
 
 def earlier_models(
     pipe: DMGIPipeline, condition: str, runs: Path = RUNS
-) -> tuple[list[EarlierModel], list[str]]:
+) -> tuple[list[OtherModel], list[str]]:
     """Models "M only" and "M + T", and notes on what could not be had.
 
     Without a checkpoint of stage 1, M only is the model's own M with T taken out; its name says so.
@@ -54,24 +54,22 @@ def earlier_models(
     """
     m_part, t_part = (part_name(p, condition) for p in ("mapping_network", "style_modulation"))
     try:
-        first, m_hash, m_seen = _averaged(
-            runs / f"{condition}_stage1", "mapping_network", pipe.generator
-        )
+        first, m_hash, m_seen = _averaged(runs / f"{condition}_stage1", "mapping_network", pipe)
     except LookupError as reason:
         alone = _with(pipe, {t_part: None})
-        found = [EarlierModel("m_only", "DMGI, M only (T taken out)", alone, "")]
+        found = [OtherModel("m_only", "DMGI, M only (T taken out)", alone, "")]
         return found, [f"no rows of the model after stages 1 and 2: {reason}"]
     m_only = _with(pipe, {m_part: first, t_part: None})
-    found = [EarlierModel("m_only", f"DMGI, M only (stage 1, {m_seen})", m_only, m_hash)]
+    found = [OtherModel("m_only", f"DMGI, M only (stage 1, {m_seen})", m_only, m_hash)]
     try:
         second, t_hash, t_seen = _averaged(
-            runs / f"{condition}_stage2", "style_modulation", pipe.generator, first
+            runs / f"{condition}_stage2", "style_modulation", pipe, first
         )
     except LookupError as reason:
         return found, [f"no row of the model after stage 2: {reason}"]
     both = _with(pipe, {m_part: first, t_part: second})
     name = f"DMGI, M + T (stage 2, {t_seen} more)"
-    found.append(EarlierModel("m_and_t", name, both, f"{m_hash} {t_hash}"))
+    found.append(OtherModel("m_and_t", name, both, f"{m_hash} {t_hash}"))
     return found, []
 
 
@@ -84,7 +82,7 @@ def last_stage(folder: Path, condition: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _averaged(run_dir: Path, name: str, generator: Any, M: Any = None) -> tuple[Any, str, str]:
+def _averaged(run_dir: Path, name: str, pipe: DMGIPipeline, M: Any = None) -> tuple[Any, str, str]:
     """The averaged network of a run's checkpoint, the file's hash, and on how much it was trained.
 
     Raises:
@@ -95,7 +93,7 @@ def _averaged(run_dir: Path, name: str, generator: Any, M: Any = None) -> tuple[
         raise LookupError(f"{run_dir.name} of the training runs holds no checkpoint")
     state = torch.load(path, map_location="cpu", weights_only=True)
     made_from = state.get("made_from", {})
-    for frozen, network in (("generator", generator), ("mapping_network", M)):
+    for frozen, network in (("generator", pipe.generator), ("mapping_network", M)):
         if network is None:
             continue
         if made_from.get("frozen", {}).get(frozen) != state_hash(network):
@@ -103,7 +101,7 @@ def _averaged(run_dir: Path, name: str, generator: Any, M: Any = None) -> tuple[
     network = NETWORKS[name].from_config(made_from["networks"][name])
     network.load_state_dict(state["ema"][name])
     seen = f"{state['step'] * state['batch_size']:,} samples"
-    return network.eval(), file_hash(path), seen
+    return network.eval().to(pipe.device, pipe.dtype), file_hash(path), seen
 
 
 def _with(pipe: DMGIPipeline, parts: dict[str, Any]) -> DMGIPipeline:

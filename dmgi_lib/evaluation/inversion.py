@@ -55,7 +55,10 @@ class InversionConfig:
 
 @dataclass(frozen=True)
 class Inversion:
-    """latents (B, num_ws, w_dim); images (B, 3, H, W) = G(w*); curve (steps, B) of the loss."""
+    """latents (B, num_ws, w_dim); images (B, 3, H, W) = G(w*); curve (steps, B) of the loss.
+
+    All float32, on G's device.
+    """
 
     latents: Tensor
     images: Tensor
@@ -84,10 +87,10 @@ def invert(
 
     Args:
         G: frozen generator with `synthesis`, `mean_latent` and `mapping`.
-        target: (B, 3, H, W) in [-1, 1], in G's resolution.
+        target: (B, 3, H, W) in [-1, 1], in G's resolution, on any device.
         config: space and schedule.
         perceptual: image, target → (B,), such as `dmgi_lib.training.losses.PerceptualLoss`.
-        generator: source of the noise on w; None means seed 0.
+        generator: source of the noise on w, on the CPU; None means seed 0.
         progress: shows a bar; None means only where somebody watches.
 
     Raises:
@@ -98,22 +101,24 @@ def invert(
     if target.ndim != 4 or target.shape[1:] != (3, size, size):
         raise ValueError(f"target came as {tuple(target.shape)}; expected (B, 3, {size}, {size}).")
     rng = generator or torch.Generator().manual_seed(0)
+    device, dtype = G.mean_latent.device, G.mean_latent.dtype
+    target = target.to(device).float()
     z = torch.randn(1000, G.config.z_dim, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        spread = G.mapping(z)[:, 0].std(0).square().mean().sqrt()
+        spread = G.mapping(z.to(device, dtype))[:, 0].float().std(0).square().mean().sqrt()
     rows = 1 if config.space == "W" else G.num_ws
-    start = G.mean_latent.detach().expand(len(target), rows, -1)
+    start = G.mean_latent.detach().float().expand(len(target), rows, -1)
     offset = torch.zeros_like(start, requires_grad=True)  # in units of W's deviation
     optimizer = torch.optim.Adam([offset], config.learning_rate, (0.9, 0.99))
-    curve = torch.empty(config.steps, len(target))
+    curve = []
     for step in tqdm(range(config.steps), desc=config.space, disable=_hidden(progress)):
         done = step / config.steps
         for group in optimizer.param_groups:
             ramp = min(1.0, done / 0.1 + 1 / config.steps)
             group["lr"] = config.learning_rate * ramp * (0.5 + 0.5 * math.cos(math.pi * done))
         noise = torch.randn(offset.shape, generator=rng) * config.noise * max(0.0, 1 - done / 0.75)
-        ws = (start + spread * (offset + noise)).expand(-1, G.num_ws, -1)
-        image = G.synthesis(ws, noise_mode="const")
+        ws = (start + spread * (offset + noise.to(device))).expand(-1, G.num_ws, -1)
+        image = G.synthesis(ws.to(dtype), noise_mode="const").float()
         loss = pyramid_distance(image, target, config.levels)
         if perceptual is not None:
             loss = loss + config.perceptual * perceptual(image, target)
@@ -121,10 +126,11 @@ def invert(
         optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()  # samples do not see each other
         optimizer.step()
-        curve[step] = loss.detach()
+        curve.append(loss.detach())
     with torch.no_grad():
         latents = (start + spread * offset).expand(-1, G.num_ws, -1).contiguous()
-        return Inversion(latents, G.synthesis(latents, noise_mode="const"), curve)
+        images = G.synthesis(latents.to(dtype), noise_mode="const").float()
+        return Inversion(latents, images, torch.stack(curve))
 
 
 def _hidden(progress: bool | None) -> bool | None:

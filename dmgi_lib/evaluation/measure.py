@@ -7,10 +7,8 @@ Prints tables and writes the same as JSON.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,19 +16,27 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
+from torch import Tensor
 
 from dmgi_lib.dataset import FaceDataset, default_root
+from dmgi_lib.devices import machine, pick_device
 from dmgi_lib.evaluation import metrics
+from dmgi_lib.evaluation.draw import draw, random_faces
 from dmgi_lib.evaluation.goals import Finding
 from dmgi_lib.evaluation.metrics import HairColorReference
-from dmgi_lib.evaluation.protocol import GroundTruth, draw, random_faces, score
-from dmgi_lib.evaluation.speed import machine, measure_in_fresh_process
+from dmgi_lib.evaluation.read import on_device
+from dmgi_lib.evaluation.report import score
+from dmgi_lib.evaluation.samples import GroundTruth
+from dmgi_lib.evaluation.speed import measure_in_fresh_process
+from dmgi_lib.evaluation.table import Dtype
 from dmgi_lib.evaluation.word_swap import (
     SWAP_COLORS,
     score_hair_colors,
     swap_hair_color,
     swappable_caption,
 )
+from dmgi_lib.files import write_text
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
 from dmgi_lib.recognizers import Judges, hair_color_name, load_judges
@@ -64,103 +70,110 @@ class MeasureConfig:
             )
 
 
-def swap_test(
-    pipe: DMGIPipeline,
-    truth: GroundTruth,
-    judges: Judges,
-    reference: HairColorReference,
-    exit_step: int,
-    config: MeasureConfig,
-) -> dict[str, Any]:
-    """Swap the hair-colour word of each usable caption through five colours and read the result.
+@dataclass
+class Measurement:
+    """Draws and reads what `MeasureConfig` asks for."""
 
-    Usable: some caption names exactly one hair colour, and the mask has enough hair to measure.
-    """
-    captions = [swappable_caption(record["captions"]) for record in truth.records]
-    usable = [i for i in _with_hair(truth) if captions[i]][: config.n_swap]
-    if not usable:
-        raise ValueError(
-            f"none of {len(captions)} samples has both hair in its mask and a caption that names "
-            "one hair colour; expected some. Use a larger test set."
+    pipe: DMGIPipeline
+    truth: GroundTruth
+    judges: Judges
+    reference: HairColorReference
+    config: MeasureConfig
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Ceiling, exits, the diffusion model's own image, and floor, by `score`."""
+        truth, seed = self.truth, self.config.seed
+        steps = self.pipe.config.num_inference_steps
+        drawn = {"ground truth (ceiling of the judges)": truth.images}
+        for step in self.config.exit_steps:
+            images, denoised = self._draw(truth.prompts, truth.masks, step)
+            drawn[f"DMGI, exit step {step % steps} of 0…{steps - 1}"] = images
+            if denoised is not None:
+                drawn["I_0^d, the diffusion model's own image"] = denoised
+        drawn["random face of G (floor)"] = random_faces(self.pipe, len(truth), seed)
+        return {name: score(images, truth, self.judges, seed) for name, images in drawn.items()}
+
+    def hair_colours(self) -> dict[str, dict[str, Any]]:
+        """Ceiling, the readings of the ground-truth images, and the swaps at each step."""
+        truth, names = (
+            self.truth,
+            [hair_color_name(r.get("hair_color")) for r in self.truth.records],
         )
-    masks, wanted, images = truth.masks[usable], [], []
-    for color in SWAP_COLORS:
-        prompts = [swap_hair_color(str(captions[i]), color) or "" for i in usable]
-        images.append(draw(pipe, prompts, masks, exit_step, config.seed, config.batch_size)[0])
-        wanted += [color] * len(usable)
-    rng = np.random.default_rng(config.seed)
-    drawn, masks = torch.cat(images), masks.repeat(len(SWAP_COLORS), 1, 1)
-    parsed = torch.cat([judges.parser.parse(part) for part in drawn.split(50)])
-    result = score_hair_colors(drawn, masks, wanted, judges.attributes, reference, rng)
-    return result | {
-        "captions": len(usable),
-        "mIoU": metrics.mean_iou(metrics.confusion(parsed, masks)),
-    }
+        rows = [i for i in self._with_hair() if names[i] in SWAP_COLORS]
+        wanted = [str(names[i]) for i in rows]
+        found = {
+            "ground truth (ceiling)": self._read(truth.images[rows], truth.masks[rows], wanted)
+        }
+        for step in self.config.swap_steps:
+            number = step % self.pipe.config.num_inference_steps
+            found[f"DMGI, exit step {number}"] = self.swapped(step)
+        return found
+
+    def swapped(self, exit_step: int) -> dict[str, Any]:
+        """Swaps the hair-colour word of each usable caption through five colours and reads it.
+
+        Usable: some caption names exactly one hair colour, and the mask has enough hair to measure.
+        """
+        captions = [swappable_caption(record["captions"]) for record in self.truth.records]
+        usable = [i for i in self._with_hair() if captions[i]][: self.config.n_swap]
+        if not usable:
+            raise ValueError(
+                f"none of {len(captions)} samples has both hair in its mask and a caption that"
+                " names one hair colour; expected some. Use a larger test set."
+            )
+        masks, wanted, images = self.truth.masks[usable], [], []
+        for color in SWAP_COLORS:
+            prompts = [swap_hair_color(str(captions[i]), color) or "" for i in usable]
+            images.append(self._draw(prompts, masks, exit_step)[0])
+            wanted += [color] * len(usable)
+        drawn, masks = torch.cat(images), masks.repeat(len(SWAP_COLORS), 1, 1)
+        device = self.judges.identity.device
+        parsed = torch.cat([self.judges.parser.parse(p.to(device)).cpu() for p in drawn.split(50)])
+        agreement = metrics.mean_iou(metrics.confusion(parsed, masks))
+        return self._read(drawn, masks, wanted) | {"captions": len(usable), "mIoU": agreement}
+
+    def _with_hair(self) -> list[int]:
+        """Samples whose mask has enough hair for its colour to be measured."""
+        pairs = enumerate(zip(self.truth.images, self.truth.masks, strict=True))
+        return [i for i, pair in pairs if metrics.median_hair_lab(*pair) is not None]
+
+    def _draw(self, prompts: list[str], masks: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        return draw(self.pipe, prompts, masks, step, self.config.seed, self.config.batch_size)
+
+    def _read(self, images: Tensor, masks: Tensor, wanted: list[str]) -> dict[str, Any]:
+        rng = np.random.default_rng(self.config.seed)
+        return score_hair_colors(images, masks, wanted, self.judges, self.reference, rng)
 
 
-def _with_hair(truth: GroundTruth) -> list[int]:
-    """Samples whose mask has enough hair for its colour to be measured."""
-    pairs = enumerate(zip(truth.images, truth.masks, strict=True))
-    return [i for i, pair in pairs if metrics.median_hair_lab(*pair) is not None]
-
-
-def true_hair_colors(
-    truth: GroundTruth, judges: Judges, reference: HairColorReference, seed: int
+def measure(
+    weights: str, root: Path, config: MeasureConfig, device: str = "cpu", dtype: Dtype = "float32"
 ) -> dict[str, Any]:
-    """Ceiling of the hair-colour test: both readings of the ground-truth images."""
-    names = [hair_color_name(record.get("hair_color")) for record in truth.records]
-    rows = [i for i in _with_hair(truth) if names[i] in SWAP_COLORS]
-    wanted, rng = [str(names[i]) for i in rows], np.random.default_rng(seed)
-    return score_hair_colors(
-        truth.images[rows], truth.masks[rows], wanted, judges.attributes, reference, rng
-    )
-
-
-def measure(weights: str, root: Path, config: MeasureConfig) -> dict[str, Any]:
     """Everything, as one JSON-ready dict.
 
     Args:
         weights: preset or folder; holds the judges too.
         root:    dataset folder.
     """
-    begin = time.perf_counter()
-    speed = measure_in_fresh_process(weights)  # first, while nothing else competes for memory
-    truth = GroundTruth.read(FaceDataset(root, split="test"), config.n)
+    begin, where = time.perf_counter(), pick_device(device)
+    # first, while nothing else competes for memory
+    speed = measure_in_fresh_process(weights, device=str(where), dtype=dtype)
     folder = weights_folder(weights)
-    judges = load_judges(folder)
-    reference = HairColorReference.load(folder / "judge_attributes" / "hair_colors.json")
-    pipe = DMGIPipeline.from_pretrained(weights)
-    last = pipe.config.num_inference_steps - 1
-
-    prompts = truth.prompts
-    rows = {"ground truth (ceiling of the judges)": score(truth.images, truth, judges, config.seed)}
-    for exit_step in config.exit_steps:
-        images, denoised = draw(
-            pipe, prompts, truth.masks, exit_step, config.seed, config.batch_size
-        )
-        rows[f"DMGI, exit step {exit_step % (last + 1)} of 0…{last}"] = score(
-            images, truth, judges, config.seed
-        )
-        if denoised is not None:
-            rows["I_0^d, the diffusion model's own image"] = score(
-                denoised, truth, judges, config.seed
-            )
-    floor = random_faces(pipe, len(prompts), config.seed)
-    rows["random face of G (floor)"] = score(floor, truth, judges, config.seed)
-
-    hair = {"ground truth (ceiling)": true_hair_colors(truth, judges, reference, config.seed)}
-    for exit_step in config.swap_steps:
-        hair[f"DMGI, exit step {exit_step % (last + 1)}"] = swap_test(
-            pipe, truth, judges, reference, exit_step, config
-        )
+    measurement = Measurement(
+        DMGIPipeline.from_pretrained(weights, dtype=getattr(torch, dtype)).to(where),
+        GroundTruth.read(FaceDataset(root, split="test"), config.n),
+        on_device(load_judges(folder), where),
+        HairColorReference.load(folder / "judge_attributes" / "hair_colors.json"),
+        config,
+    )
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": machine(where),
+        "dtype": dtype,
         "weights": weights,
-        "test set": {"root": root.name, "identities": len(truth.records)},
+        "test set": {"root": root.name, "identities": len(measurement.truth)},
         "config": asdict(config),
-        "rows": rows,
-        "hair colour": hair,
+        "rows": measurement.rows(),
+        "hair colour": measurement.hair_colours(),
         "speed": speed,
         "minutes": (time.perf_counter() - begin) / 60,
     }
@@ -193,10 +206,9 @@ def goals(result: dict[str, Any]) -> list[Finding]:
 
 def report(result: dict[str, Any]) -> str:
     """The result as plain text."""
-    machine_ = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     n = result["test set"]["identities"]
     lines = [
-        f"{result['date']}; {machine_}; weights {result['weights']}",
+        f"{result['date']}; {result['machine']}; weights {result['weights']}",
         f"N = {n} test identities of {result['test set']['root']}; mIoU, ACC and features by the "
         "parser judge; intervals: 95 % bootstrap over samples",
     ]
@@ -225,43 +237,29 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line; see the module docstring."""
-    defaults = MeasureConfig()
-    parser = argparse.ArgumentParser(
-        description="Measure the shipped model on test identities.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--weights", default="mini", help="preset, or folder with model and judges")
-    parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
-    parser.add_argument("--out", type=Path, default=Path("runs/measure.json"), help="JSON file")
-    parser.add_argument("--n", type=int, default=defaults.n, help="test identities")
-    parser.add_argument("--n-swap", type=int, default=defaults.n_swap, help="captions swapped")
-    steps, swap_steps = list(defaults.exit_steps), list(defaults.swap_steps)
-    parser.add_argument("--exit-steps", type=int, nargs="+", default=steps, help="-1 is the last")
-    parser.add_argument("--swap-steps", type=int, nargs="+", default=swap_steps, help="hair test")
-    parser.add_argument(
-        "--batch-size", type=int, default=defaults.batch_size, help="images at once"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of noise and bootstrap")
-    args = parser.parse_args(arguments)
-    config = MeasureConfig(
-        args.n,
-        args.n_swap,
-        tuple(args.exit_steps),
-        tuple(args.swap_steps),
-        args.batch_size,
-        args.seed,
-    )
-    result = measure(args.weights, args.data, config)
+def run(
+    config: tyro.conf.OmitArgPrefixes[MeasureConfig],
+    weights: str = "mini",
+    data: Path | None = None,
+    out: Path = Path("runs/measure.json"),
+    device: str = "auto",
+    dtype: Dtype = "float32",
+) -> None:
+    """Measure the shipped model on test identities.
+
+    Args:
+        weights: preset, or folder with model and judges
+        data: face dataset; default: the one that was built, else the one that ships
+        out: JSON file
+        device: auto, cpu, cuda or mps
+        dtype: precision of the drawing
+    """
+    result = measure(weights, data or default_root(), config, device, dtype)
     result["goals"] = [asdict(goal) | {"met": goal.met} for goal in goals(result)]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.out.with_name(f".{os.getpid()}.{args.out.name}")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, args.out)
+    write_text(out, json.dumps(result, indent=1) + "\n")
     print(report(result))
-    print(f"\nwritten to {args.out} in {result['minutes']:.1f} min")
+    print(f"\nwritten to {out} in {result['minutes']:.1f} min")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(run)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from dmgi_lib.files import write_text
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import HAIR_COLORS
 
@@ -44,10 +45,10 @@ def confusion(parsed: Tensor, target: Tensor) -> Tensor:
             f"confusion() got maps of shapes {tuple(parsed.shape)} and {tuple(target.shape)}; "
             "expected two (B, H, W) maps of one size. Resize the mask to the parser's 128 pixels."
         )
-    n, batch = len(CLASSES), len(parsed)
-    image = torch.arange(batch)[:, None, None] * n * n
-    cell = image + target.long() * n + parsed.long()
-    return torch.bincount(cell.flatten(), minlength=batch * n * n).reshape(batch, n, n)
+    n = len(CLASSES)
+    cell = (target.long() * n + parsed.long()).flatten(1)
+    counts = torch.zeros(len(parsed), n * n, dtype=torch.int64, device=parsed.device)
+    return counts.scatter_add_(1, cell, torch.ones_like(cell)).unflatten(1, (n, n))
 
 
 def mean_iou(table: Tensor) -> float:
@@ -123,6 +124,8 @@ def ssim(image_a: Tensor, image_b: Tensor) -> Tensor:
     """
     a, b = ((image.clamp(-1, 1).float() + 1) / 2 for image in (image_a, image_b))
     of = functools.partial(structural_similarity_index_measure, data_range=1.0)
+    if a.device.type != "cpu":
+        return torch.as_tensor(of(a, b, reduction="none")).double()
     pairs = zip(a.split(1), b.split(1), strict=True)  # one by one they stay in the CPU's cache
     return torch.stack([torch.as_tensor(of(*pair)) for pair in pairs]).double()
 
@@ -138,10 +141,9 @@ def verification_auc(same: Tensor, different: Tensor) -> float:
     Args:
         same, different: scores, (N,) and (M,); ties count one half.
     """
-    ordered = different.double().sort().values
-    below = torch.searchsorted(ordered, same.double(), right=False)
-    up_to = torch.searchsorted(ordered, same.double(), right=True)
-    return ((below + up_to).double() / 2 / len(ordered)).mean().item()
+    scores = torch.cat([same, different]).double()
+    is_same = torch.cat([torch.ones(len(same)), torch.zeros(len(different))]).long()
+    return binary_auroc(scores, is_same.to(scores.device)).item()
 
 
 # --- attributes ----------------------------------------------------------------------------------
@@ -259,9 +261,7 @@ class HairColorReference:
             "means": self.means.tolist(),
             "covariances": self.covariances.tolist(),
         }
-        temporary = Path(f"{path}.part")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(Path(path), json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> HairColorReference:

@@ -8,48 +8,61 @@ who draws a first face, not of a process that has evaluated anything before.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
-def measure_in_fresh_process(weights: str = "mini", repeats: int = 5) -> dict[str, float]:
-    """Run `measure_here` in a process of its own.
-
-    Returns:
-        seconds: load, first_image, exit_step_0 and full_process (medians over calls at batch 1);
-        ratio full_process / exit_step_0; peak_memory_gb (10^9 bytes) after loading and drawing
-        at exit_step = 0, and peak_memory_full_gb after the full process; num_inference_steps.
+def measure_in_fresh_process(
+    weights: str = "mini", repeats: int = 5, device: str = "cpu", dtype: str = "float32"
+) -> dict[str, Any]:
+    """Run `measure_here` in a process of its own, with the same arguments and result.
 
     Raises:
         RuntimeError: if the process fails, with the end of its error output.
     """
     command = [sys.executable, "-m", "dmgi_lib.evaluation.speed", "--weights", weights]
-    done = subprocess.run(
-        [*command, "--repeats", str(repeats)], capture_output=True, text=True, check=False
-    )
+    command += ["--repeats", str(repeats), "--device", device, "--dtype", dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_here(weights: str, repeats: int) -> dict[str, float]:
-    """Load and draw in this process; see `measure_in_fresh_process` for the result."""
+def measure_here(
+    weights: str = "mini", repeats: int = 5, device: str = "auto", dtype: str = "float32"
+) -> dict[str, Any]:
+    """Load and draw in this process.
+
+    Args:
+        weights: preset or folder
+        repeats: calls per median
+        device: auto, cpu, cuda or mps
+        dtype: float32, float16 or bfloat16
+
+    Returns:
+        seconds: load, first_image, exit_step_0 and full_process (medians over calls at batch 1);
+        ratio full_process / exit_step_0; peak_memory_gb (10^9 bytes) of the process after loading
+        and drawing at exit_step = 0, and peak_memory_full_gb after the full process; likewise
+        peak_gpu_gb and peak_gpu_full_gb of a CUDA GPU; num_inference_steps.
+    """
     start = time.perf_counter()
     import numpy as np
+    import torch
 
     from dmgi_lib import DMGIPipeline
+    from dmgi_lib.devices import peak_gb, pick_device, synchronize
 
-    pipe = DMGIPipeline.from_pretrained(weights)
+    where = pick_device(device)
+    pipe = DMGIPipeline.from_pretrained(weights, dtype=getattr(torch, dtype)).to(where)
+    synchronize(where)
     load = time.perf_counter() - start
 
     mask = np.zeros((pipe.image_size,) * 2, dtype=np.uint8)  # a plain head: speed asks no more
@@ -58,16 +71,16 @@ def measure_here(weights: str, repeats: int) -> dict[str, float]:
     mask[((y - 0.08) / 0.32) ** 2 + (x / 0.25) ** 2 < 1] = 1
 
     def seconds(exit_step: int | None) -> float:
-        begin = time.perf_counter()
-        pipe("a woman with black hair", mask=mask, exit_step=exit_step)
-        return time.perf_counter() - begin
+        return _seconds(
+            lambda: pipe("a woman with black hair", mask=mask, exit_step=exit_step), where
+        )
 
     first = seconds(0)
     early = statistics.median(seconds(0) for _ in range(repeats))
-    peak_early = peak_memory_gb()
+    peak_early, gpu_early = peak_memory_gb(), peak_gb(where)
     seconds(None)  # warm up the decoder
     full = statistics.median(seconds(None) for _ in range(max(1, repeats // 2)))
-    return {
+    found = {
         "load": load,
         "first_image": first,
         "exit_step_0": early,
@@ -77,6 +90,20 @@ def measure_here(weights: str, repeats: int) -> dict[str, float]:
         "peak_memory_full_gb": peak_memory_gb(),
         "num_inference_steps": pipe.config.num_inference_steps,
     }
+    if gpu_early is not None:
+        found |= {"peak_gpu_gb": gpu_early, "peak_gpu_full_gb": peak_gb(where)}
+    return found
+
+
+def _seconds(call: Callable[[], Any], device: Any) -> float:
+    """Of one call, until the device has done all of it."""
+    from dmgi_lib.devices import synchronize
+
+    synchronize(device)
+    begin = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - begin
 
 
 def seconds_a_face(
@@ -126,29 +153,10 @@ def seconds_a_face(
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
+            took = _seconds(call, pipe.device)
             if turn:  # the first one warms up
-                taken[name].append(time.perf_counter() - begin)
+                taken[name].append(took)
     return {name: statistics.median(values) for name, values in taken.items()}
-
-
-def machine() -> dict[str, Any]:
-    """CPU, cores, and versions that the numbers depend on."""
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.open() if "model name" in line]
-        cpu = names[0] if names else cpu
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "torch threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def peak_memory_gb() -> float:
@@ -166,17 +174,7 @@ def peak_memory_gb() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9  # Linux counts kilobytes
 
 
-def main() -> None:
-    """Command line; see the module docstring."""
-    parser = argparse.ArgumentParser(
-        description="Time and memory of one image, as JSON.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--weights", default="mini", help="preset or folder")
-    parser.add_argument("--repeats", type=int, default=5, help="calls per median")
-    args = parser.parse_args()
-    print(json.dumps(measure_here(args.weights, args.repeats)))
-
-
 if __name__ == "__main__":
-    main()
+    import tyro
+
+    print(json.dumps(tyro.cli(measure_here, description="Time and memory of one image, as JSON.")))

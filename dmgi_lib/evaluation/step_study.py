@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmgi_lib.evaluation.protocol import GroundTruth, judged_size
+from dmgi_lib.evaluation.draw import judged_size
+from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
 from dmgi_lib.pipeline import DMGIPipeline
@@ -24,13 +25,13 @@ from dmgi_lib.style_modulation import modulate, pool_attention, truncate_detail
 
 
 class StepStudy:
-    """Features of N samples at chosen steps.
+    """Features of N samples at chosen steps, on the pipeline's device.
 
     Args:
         pipe:       its E, text encoder and G; M and T come with each question.
         truth:      N samples: masks or scribbles, prompts, pictures.
         steps:      kept, 0 … S-1.
-        seed:       sample i starts from noise of seed + i, as in `protocol.draw`, or of seed[i].
+        seed:       sample i starts from noise of seed + i, as in `draw.draw`, or of seed[i].
         condition:  "mask" or "scribble".
         leaking:    take features of the noised picture I instead: they leak I, to show how much.
         batch_size: samples a reverse process.
@@ -75,35 +76,40 @@ class StepStudy:
     @torch.no_grad()
     def modulation(self, step: int, style_modulation: Any) -> tuple[Tensor, Tensor]:
         """w_t^γ and w_t^β of T at a step, each (N, num_ws, w_dim)."""
-        features = self.features[step]
-        maps = pool_attention(features.a, self.tokens.word_mask, style_modulation.config.pool)
-        return style_modulation(features.f, maps)
+        T, features = style_modulation, self.features[step]
+        words = self.tokens.word_mask.to(features.h.device)
+        maps = pool_attention(features.a, words, T.config.pool)
+        f, a = ([x.to(T.device, T.dtype) for x in group] for group in (features.f, maps))
+        return T(f, a)
 
     @torch.no_grad()
     def codes(self, step: int, mapping_network: Any, style_modulation: Any = None) -> Tensor:
         """w_t (N, num_ws, w_dim) of M, or of M and T, at a step."""
-        w_m = mapping_network(self.features[step].h)
+        M = mapping_network
+        w_m = M(self.features[step].h.to(M.device, M.dtype))
         if style_modulation is None:
             return w_m
         return modulate(w_m, *self.modulation(step, style_modulation))
 
     def images(self, step: int, mapping_network: Any, style_modulation: Any = None) -> Tensor:
-        """I'_t (N, 3, 128, 128) in [-1, 1]."""
+        """I'_t (N, 3, 128, 128) in [-1, 1], on the CPU."""
         return self.draw(self.codes(step, mapping_network, style_modulation))
 
     @torch.no_grad()
     def draw(self, w: Tensor) -> Tensor:
         """G(w) for any codes (B, num_ws, w_dim), truncated as in a call, as the judges read it."""
         G = self.pipe.generator
-        w = truncate_detail(w, G.mean_latent, self.pipe.config.detail_psi)
+        w = truncate_detail(w.to(G.mean_latent), G.mean_latent, self.pipe.config.detail_psi)
         parts = [G.synthesis(part, noise_mode="const") for part in w.split(16)]
         return torch.cat([judged_size(part) for part in parts])
 
     def _visual(self, rows: Tensor) -> Tensor:
-        """x of some samples, (B, 3, 128, 128) in [0, 1]."""
+        """x of some samples, (B, 3, 128, 128) in [0, 1], as the pipeline computes."""
         if self.condition == "mask":
-            return mask_to_rgb(self.truth.masks[rows])
-        return scribble_to_rgb(self.truth.scribbles[rows])
+            picture = mask_to_rgb(self.truth.masks[rows])
+        else:
+            picture = scribble_to_rgb(self.truth.scribbles[rows])
+        return picture.to(self.pipe.device, self.pipe.unet.dtype)
 
     def _reversed(
         self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
@@ -127,7 +133,8 @@ class StepStudy:
         self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
     ) -> tuple[list[DiffusionFeatures], None]:
         vae = self.pipe.vae
-        clean = vae.encode(self.truth.images[rows]).latent_dist.mode() * vae.config.scaling_factor
+        images = self.truth.images[rows].to(vae.device, vae.dtype)
+        clean = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
         features = self.pipe.encoder(self.condition).noised_features(
             clean,
             text,

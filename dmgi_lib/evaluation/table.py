@@ -3,36 +3,124 @@
     python -m dmgi_lib.evaluation.table --out runs/table1.csv
 
 One table for each kind of x that the model has networks for: runs/table1.csv for masks,
-runs/table1_scribble.csv for scribbles, each with a figure. Every row is kept in a file of its own
-under --rows, and a row's pictures while it is drawn, so a run that was killed goes on where it was.
-The columns are the paper's, computed with the kit's own extractors, so no number compares with the
-paper's.
+runs/table1_scribble.csv for scribbles, each with a figure (.png) and the numbers of all samples
+(.parquet). Pictures and readings of each row are kept under --rows, so a run that was killed goes
+on where it was. The columns are the paper's, computed with the kit's own extractors, so no number
+compares with the paper's.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
+import tyro
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
-from dmgi_lib.evaluation.earlier_stages import RUNS, EarlierModel, earlier_models, last_stage
-from dmgi_lib.evaluation.goals import Finding, mask_goals, scribble_goals
-from dmgi_lib.evaluation.protocol import GroundTruth, load_clip
-from dmgi_lib.evaluation.reading import COLUMNS, summary
-from dmgi_lib.evaluation.row_files import CONDITIONS, OWN, FinishedRow, RowFiles, shared_hash
-from dmgi_lib.evaluation.table_output import columns_of, draw_figure, header_lines, write_csv
-from dmgi_lib.evaluation.table_rows import Table, TableConfig
-from dmgi_lib.files import folder_hash
+from dmgi_lib.devices import pick_device
+from dmgi_lib.evaluation.draw import Row, place
+from dmgi_lib.evaluation.earlier_stages import RUNS, OtherModel, earlier_models, last_stage
+from dmgi_lib.evaluation.goals import Finding, mask_goals, scribble_goals, swap_findings
+from dmgi_lib.evaluation.read import (
+    COLUMNS,
+    FinishedRow,
+    Reading,
+    finish,
+    load_clip,
+    on_device,
+    read,
+)
+from dmgi_lib.evaluation.report import (
+    columns_of,
+    draw_figure,
+    header_lines,
+    sample_table,
+    summary,
+    write_csv,
+)
+from dmgi_lib.evaluation.rows import Scene, TableConfig, swap_rows
+from dmgi_lib.evaluation.samples import GroundTruth, givers
+from dmgi_lib.evaluation.speed import seconds_a_face
+from dmgi_lib.files import folder_hash, write_text, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
-from dmgi_lib.recognizers import load_judges
+from dmgi_lib.recognizers import Judges, load_judges
 from dmgi_lib.training.losses import PerceptualLoss
 from dmgi_lib.weight_folder import load_part, part_name, required_part
+
+CONDITIONS = ("mask", "scribble")
+OWN = ("controlnet", "mapping_network", "style_modulation")  # one for each kind of x
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(kw_only=True)
+class Table(Scene):
+    """A scene with judges, and a folder where pictures and readings of its rows are kept.
+
+    To make a row anew under equal facts, delete its files.
+
+    Attributes:
+        folder: of the files; made when the first is written.
+        facts:  what every row is made from: hashes of weights and data, N, seed, precision.
+    """
+
+    judges: Judges
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, images: Tensor, truth: GroundTruth) -> Reading:
+        """The judges' reading of pictures against samples."""
+        return read(images, truth, self.judges, self.config.seed, self.clip, self.pipe.tokenizer)
+
+    def finished(self, row: Row) -> FinishedRow:
+        """The row, drawn and read, or as its files hold it."""
+        path = place(self.folder, row.key, self.facts | row.made_from)
+        return finish(row, path, self.read, self.config.batch_size)
+
+    def seconds(self) -> dict[str, float]:
+        """Of one face at batch 1: each exit, and ControlNet alone. See `seconds_a_face`."""
+        steps, condition = self.config.controlnet_steps, self.config.condition
+        made_from = {"networks": self.made_from.get("x", ""), "steps": [*self.exits, steps]}
+        path = place(self.folder, "seconds", self.facts | made_from | {"condition": condition})
+        path = path.with_suffix(".json")
+        if not path.exists():
+            x, prompt = self.inputs(self.truth)[0], self.truth.prompts[0]
+            taken = seconds_a_face(self.pipe, prompt, x, condition, self.exits, steps)
+            write_text(path, json.dumps(taken, indent=1) + "\n")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def swaps(self, own: Reading) -> list[Finding]:
+        """What exchanged captions and masks change; own: of the exit at the last step."""
+        readings = {
+            row.key.removeprefix("swap_"): self.finished(row).reading for row in swap_rows(self)
+        }
+        giver = self.truth.taken(givers(self.truth, self.config.seed)).attributes
+        return swap_findings(own, giver=giver, seed=self.config.seed, **readings)
+
+    def findings(self, rows: Mapping[str, FinishedRow]) -> list[Finding]:
+        """Swaps and goals of a finished table."""
+        first, last = (f"exit_{step}" for step in (0, self.last))
+        readings, seed = {key: row.reading for key, row in rows.items()}, self.config.seed
+        asked = self.swaps(readings[last])
+        if self.config.condition == "scribble":
+            return asked + scribble_goals(readings, last, seed)
+        return asked + mask_goals(readings, first, last, self.seconds(), seed)
+
+
+def shared_hash(folder: Path) -> str:
+    """Of a model's networks but those of one kind of x and the mask encoder.
+
+    So networks of scribbles, trained anew, leave finished rows of masks as they are, and defaults
+    of a call, in model_index.json, those that no call draws.
+    """
+    own = {part_name(p, x) for p in OWN for x in CONDITIONS}
+    return folder_hash(folder, own | {"mask_encoder", "model_index.json"})
 
 
 def missing_parts(pipe: DMGIPipeline, condition: str) -> list[str]:
@@ -49,85 +137,79 @@ def open_table(
     config: TableConfig,
     runs: Path = RUNS,
     others: Mapping[str, Path] | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Table, list[str]]:
     """A table of a model's folder, and notes on rows that could not be had.
 
     Args:
         folder: of model, judges, loss_net and image_encoder; mask_encoder if it was trained.
-        rows:   where finished rows are kept.
+        rows:   where pictures and readings are kept.
         runs:   training runs of the earlier stages.
         others: name → folder: models whose last exit is a row too.
+        device, dtype: of the drawing; the judges read there too, in fp32.
     """
-    pipe, condition = DMGIPipeline.from_pretrained(folder), config.condition
-    earlier, notes = earlier_models(pipe, condition, runs)
+    pipe = DMGIPipeline.from_pretrained(folder, dtype=dtype).to(device)
+    condition = config.condition
+    models, notes = earlier_models(pipe, condition, runs)
     for number, (name, other) in enumerate((others or {}).items()):
-        model = DMGIPipeline.from_pretrained(other)
-        earlier.append(EarlierModel(f"other_{number}", name, model, folder_hash(other)))
+        model = DMGIPipeline.from_pretrained(other, dtype=dtype).to(device)
+        models.append(OtherModel(f"other_{number}", name, model, folder_hash(other)))
     encoder = load_part(folder, "mask_encoder") if condition == "mask" else None
     if condition == "mask" and encoder is None:
         notes.append(
             "no rows of the mask encoder: the model's folder holds none; train it with"
-            " python -m dmgi_lib.evaluation.baselines"
+            " python -m dmgi_lib.evaluation.mask_encoder_training"
         )
     stage = last_stage(folder, condition)
     if stage != 3:
         notes.append(f"T comes out of stage {stage or '?'}; stage 3 would train M and T together")
     loss_net = required_part(folder, "loss_net", "data_prep.priors.train_recognizers")
-    data = dataset.digest
     own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
-    made_from = {
-        "x": " ".join(own.values()),
-        "controlnet": own["controlnet"],
-        "mask_encoder": folder_hash(folder / "mask_encoder"),
-    }
+    facts = {"weights": shared_hash(folder), "data": dataset.digest, "n": n, "seed": config.seed}
+    if dtype != torch.float32:
+        facts["dtype"] = str(dtype)
     table = Table(
-        pipe,
-        GroundTruth.read(dataset, n),
-        load_judges(folder),
-        load_clip(folder),
-        config,
-        RowFiles(rows, weights=shared_hash(folder), data=data, n=n, seed=config.seed),
-        encoder,
-        PerceptualLoss(loss_net.eval().requires_grad_(False)),
-        earlier,
-        stage == 3,
-        made_from,
+        pipe=pipe,
+        truth=GroundTruth.read(dataset, n),
+        clip=load_clip(folder).to(device),
+        config=config,
+        mask_encoder=None if encoder is None else encoder.eval().to(device),
+        perceptual=PerceptualLoss(loss_net.eval().requires_grad_(False).to(device)),
+        others=models,
+        multi_step=stage == 3,
+        made_from={
+            "x": " ".join(own.values()),
+            "controlnet": own["controlnet"],
+            "mask_encoder": folder_hash(folder / "mask_encoder"),
+        },
+        judges=on_device(load_judges(folder), pipe.device),
+        folder=rows,
+        facts=facts,
     )
     return table, notes
 
 
-def findings(table: Table, rows: Mapping[str, FinishedRow]) -> list[Finding]:
-    """Swaps and goals of a finished table."""
-    first, last = (f"exit_{step}" for step in (0, table.last))
-    readings = {key: row.reading for key, row in rows.items()}
-    seed = table.config.seed
-    asked = table.swaps(readings[last])
-    if table.config.condition == "scribble":
-        return asked + scribble_goals(readings, last, seed)
-    return asked + mask_goals(readings, first, last, table.seconds(), seed)
-
-
 def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Finding]:
-    """Draws and reads what is missing, writes CSV and figure, prints each row and the findings."""
+    """Draws and reads what is missing, writes the table, prints each row and the findings."""
     rows: dict[str, FinishedRow] = {}
     numbers: dict[str, dict[str, Any]] = {}
-    seconds = table.seconds()
+    seconds, config, defaults = table.seconds(), table.config, table.pipe.config
     for row in tqdm(list(table.rows()), desc="rows", disable=None):
         rows[row.key] = done = table.finished(row)
-        numbers[row.key] = summary(done.reading, table.config.seed)
+        numbers[row.key] = summary(done.reading, config.seed)
         shown = "  ".join(f"{name} {numbers[row.key][name]:.3f}" for name in COLUMNS)
         tqdm.write(f"{done.name}, N = {len(done.reading)}: {shown}")
-    asked = findings(table, rows)
-    condition, config = table.config.condition, table.pipe.config
-    header = header_lines(table.truth, condition, dataset)
+    asked = table.findings(rows)
+    header = header_lines(table.truth, config.condition, dataset, table.pipe.device)
     goals = [finding for finding in asked if finding.bound is not None]
     lines = [
         *header,
-        f"W+ optimisation: {table.config.inversion_steps} steps on L1 over scales and the loss"
+        f"W+ optimisation: {config.inversion_steps} steps on L1 over scales and the loss"
         " network's perceptual distance; text optimisation:"
-        f" {table.config.text_steps} steps; the method's process has {config.num_inference_steps}"
-        f" steps, guidance {config.guidance_scale:g}; codes of M, T and mask encoder truncated in"
-        f" their last row, detail_psi {config.detail_psi:g}",
+        f" {config.text_steps} steps; the method's process has {defaults.num_inference_steps}"
+        f" steps, guidance {defaults.guidance_scale:g}; codes of M, T and mask encoder truncated in"
+        f" their last row, detail_psi {defaults.detail_psi:g}",
         "seconds a face: medians at batch 1, measured in turns in the same run",
         *notes,
         *(finding.line() for finding in asked),
@@ -136,75 +218,65 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
     written = [
         {"key": key, "row": row.name}
         | columns_of(numbers[key])
-        | {"seconds a face": seconds.get(key, ""), "minutes drawn and read": row.minutes}
+        | {"seconds a face": seconds.get(key), "minutes drawn and read": row.minutes}
         for key, row in rows.items()
     ]
     write_csv(out, lines, written)
+    samples = sample_table({key: row.reading for key, row in rows.items()})
+    write_whole(out.with_suffix(".parquet"), lambda path: samples.to_parquet(path, index=False))
     inputs = table.inputs(table.truth)
     draw_figure(rows, numbers, inputs, header[0], out.with_suffix(".png"))
-    print(*lines, f"{out} and {out.with_suffix('.png')}", sep="\n")
+    print(*lines, f"{out}, {out.with_suffix('.png')}, {out.with_suffix('.parquet')}", sep="\n")
     return asked
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line; see the module docstring."""
-    defaults = TableConfig()
-    parser = argparse.ArgumentParser(
-        description="Draw and measure every row of the mini world's Table 1.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--weights", default="mini", help="preset, or folder with model and judges")
-    parser.add_argument("--other", nargs="*", default=[], help="NAME=FOLDER: rows of other models")
-    parser.add_argument("--data", type=Path, default=default_root(), help="face dataset")
-    parser.add_argument("--n", type=int, default=500, help="test identities (first views)")
-    parser.add_argument("--out", type=Path, default=Path("runs/table1.csv"), help="CSV; a PNG too")
-    parser.add_argument("--rows", type=Path, default=Path("runs/table"), help="finished rows")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="training runs of stages 1 and 2")
-    parser.add_argument(
-        "--condition", choices=CONDITIONS, help="x; default: all that the model has"
-    )
-    parser.add_argument(
-        "--exit-steps",
-        type=int,
-        nargs="*",
-        default=[],
-        help="besides first and last; empty: middle",
-    )
-    numbers = ("controlnet_steps", "n_inversion", "inversion_steps", "text_steps", "batch_size")
-    for name in (*numbers, "seed"):
-        value = getattr(defaults, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
-    given = parser.parse_args(arguments)
-    config = TableConfig(
-        exit_steps=tuple(given.exit_steps),
-        **{name: getattr(given, name) for name in (*numbers, "seed")},
-    )
-    folder = weights_folder(given.weights)
-    others = {name: Path(path) for name, _, path in (text.partition("=") for text in given.other)}
+def run(
+    config: tyro.conf.OmitArgPrefixes[TableConfig],
+    condition: Literal["mask", "scribble"] | None = None,
+    weights: str = "mini",
+    other: tuple[str, ...] = (),
+    data: Path | None = None,
+    n: int = 500,
+    out: Path = Path("runs/table1.csv"),
+    rows: Path = Path("runs/table"),
+    runs: Path = RUNS,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+) -> None:
+    """Draw and measure every row of the mini world's Table 1.
+
+    Args:
+        condition: x; default: all that the model has
+        weights: preset, or folder with model and judges
+        other: NAME=FOLDER, rows of other models
+        data: face dataset; default: the one that was built, else the one that ships
+        n: test identities (first views)
+        out: CSV; figure and samples go beside it
+        rows: pictures and readings of the rows, 0.1 GB for 500 pictures
+        runs: training runs of stages 1 and 2
+        device: auto, cpu, cuda or mps
+        dtype: precision of the drawing
+    """
+    folder, where = weights_folder(weights), pick_device(device)
+    root = data or default_root()
+    models = {name: Path(path) for name, _, path in (text.partition("=") for text in other)}
     pipe = DMGIPipeline.from_pretrained(folder)
-    for condition in (given.condition,) if given.condition else CONDITIONS:
-        missing = missing_parts(pipe, condition)
-        if missing:
+    for kind in (condition,) if condition else CONDITIONS:
+        if missing := missing_parts(pipe, kind):
             text = (
-                f"no {condition} table: this model has no {', '.join(missing)}. Train them with"
-                f" `make train`, or see --condition {condition} of its commands."
+                f"no {kind} table: this model has no {', '.join(missing)}. Train them with"
+                f" `make train`, or see --condition {kind} of its commands."
             )
-            if given.condition:
-                parser.error(text)
+            if condition:
+                raise SystemExit(text)
             print(text)
             continue
-        table, notes = open_table(
-            folder,
-            FaceDataset(given.data, split="test"),
-            given.n,
-            given.rows,
-            replace(config, condition=condition),
-            given.runs,
-            others,
-        )
-        suffix = "" if condition == "mask" else f"_{condition}"
-        make(table, notes, given.data.name, given.out.with_stem(given.out.stem + suffix))
+        faces, asked = FaceDataset(root, split="test"), replace(config, condition=kind)
+        precision = getattr(torch, dtype)
+        table, notes = open_table(folder, faces, n, rows, asked, runs, models, where, precision)
+        suffix = "" if kind == "mask" else f"_{kind}"
+        make(table, notes, root.name, out.with_stem(out.stem + suffix))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(run)

@@ -8,14 +8,16 @@ sources).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from dmgi_lib.evaluation.intervals import bootstrap_interval
 from dmgi_lib.evaluation.metrics import HairColorReference, hair_color_by_pixels
-from dmgi_lib.recognizers import AttributeJudge
+from dmgi_lib.evaluation.report import interval
+from dmgi_lib.recognizers import Judges
 
 SWAP_COLORS: tuple[str, ...] = ("black", "brown", "blond", "red", "gray")
 
@@ -51,10 +53,10 @@ def score_hair_colors(
     images: Tensor,
     masks: Tensor,
     wanted: Sequence[str],
-    judge: AttributeJudge,
+    judges: Judges,
     reference: HairColorReference,
     rng: np.random.Generator,
-) -> dict:
+) -> dict[str, Any]:
     """How often the wanted hair colour is read.
 
     Args:
@@ -65,27 +67,28 @@ def score_hair_colors(
         shares 0..1 "judge", "pixels" and "both" with 95 % bootstrap intervals, and for judge and
         pixels "read_as": wanted → {read: count}.
     """
-    by_judge = [name for part in images.split(64) for name in judge.read(part)[1]]
-    by_pixels = [
-        hair_color_by_pixels(image, mask, reference)
-        for image, mask in zip(images, masks, strict=True)
-    ]
-    right = {
-        "judge": np.array([a == b for a, b in zip(by_judge, wanted, strict=True)]),
-        "pixels": np.array([a == b for a, b in zip(by_pixels, wanted, strict=True)]),
+    judge, device = judges.attributes, judges.identity.device
+    read = {
+        "judge": [name for part in images.split(64) for name in judge.read(part.to(device))[1]],
+        "pixels": [
+            hair_color_by_pixels(image, mask, reference)
+            for image, mask in zip(images, masks, strict=True)
+        ],
     }
+    right = {name: np.array(names) == np.array(wanted) for name, names in read.items()}
     right["both"] = right["judge"] & right["pixels"]
-    result: dict = {"n": len(wanted)}
+    result: dict[str, Any] = {"n": len(wanted)}
     for name, hits in right.items():
-        result[name] = {"share": float(hits.mean()), "interval": _interval(hits, rng)}
-    for name, read in (("judge", by_judge), ("pixels", by_pixels)):
-        table: dict[str, dict[str, int]] = {}
-        for want, got in zip(wanted, read, strict=True):
-            row = table.setdefault(want, {})
-            row[got] = row.get(got, 0) + 1
-        result[name]["read_as"] = table
+
+        def share(rows: Any, hits: np.ndarray = hits) -> float:
+            return float(hits[rows].mean())
+
+        span = interval(share, len(hits), rng, resamples=1000)
+        result[name] = {"share": float(hits.mean()), "interval": span}
+    for name, names in read.items():
+        pairs = Counter(zip(wanted, names, strict=True))
+        result[name]["read_as"] = {
+            want: {got: count for (asked, got), count in pairs.items() if asked == want}
+            for want in dict.fromkeys(wanted)
+        }
     return result
-
-
-def _interval(hits: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    return bootstrap_interval(lambda rows: float(hits[rows].mean()), len(hits), rng)

@@ -34,7 +34,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmgi_lib.evaluation.speed import machine, peak_memory_gb
+from dmgi_lib.devices import machine
+from dmgi_lib.evaluation.speed import peak_memory_gb
 from dmgi_lib.generators.eg3d import EG3DOutput, TriPlaneGenerator
 from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.generators.eg3d.volume_rendering import RenderingConfig
@@ -225,8 +226,7 @@ def main() -> None:
 
     if given.cpu_time:
         torch.set_num_threads(1)
-    facts = ", ".join(f"{name} {value}" for name, value in machine().items())
-    print(f"{date.today()}, {facts}; {'processor time' if given.cpu_time else 'clock'}")
+    print(f"{date.today()}, {machine()}; {'processor time' if given.cpu_time else 'clock'}")
     ratios = generator_ratios(given.batch, given.repeats, given.cpu_time)
     bounds = {f"{name} {PASSES[1]}": BOUND for name in STYLEGAN2}
     cached, online = training_step.seconds(2 * given.repeats, cpu_time=given.cpu_time)

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from table_samples import samples, tiny_clip, tiny_judges
+import tyro
+from tiny_evaluation import samples, save_folder
 from tiny_training import CONFIG
 
 from dmgi_lib.evaluation import ablations
 from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI
-from dmgi_lib.evaluation.protocol import draw
-from dmgi_lib.evaluation.reading import COLUMNS
-from dmgi_lib.evaluation.row_files import RowFiles
-from dmgi_lib.evaluation.table_output import read_csv
+from dmgi_lib.evaluation.draw import draw
+from dmgi_lib.evaluation.read import COLUMNS
+from dmgi_lib.evaluation.report import read_csv
 from dmgi_lib.presets import MINI
 from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.losses import LossWeights
@@ -24,26 +24,13 @@ BUDGET = ablations.Budget(steps=2, batch_size=4, held_out=2)
 @pytest.fixture(scope="module")
 def weights(pipe, loss_net, tmp_path_factory):
     """A pipeline folder with judges."""
-    folder = tmp_path_factory.mktemp("weights")
-    pipe.save_pretrained(folder)
-    judged = tiny_judges()
-    for name, part in {
-        "judge_parser": judged.parser,
-        "judge_attributes": judged.attributes,
-        "judge_identity": judged.identity,
-        "loss_net": loss_net,
-        "image_encoder": tiny_clip(pipe),
-    }.items():
-        part.save_pretrained(folder / name)
-    return folder
+    return save_folder(pipe, loss_net, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
 def ablation(weights, cache, dataset, tmp_path):
-    files = RowFiles(tmp_path / "rows", n=2)
-    caches = {"reverse": cache}
-    parts = (dataset, samples(2), tmp_path / "runs", files, BUDGET)
-    return ablations.Ablation(weights, caches, *parts)
+    parts = (dataset, samples(2), tmp_path / "runs", tmp_path / "rows", {"n": 2}, BUDGET)
+    return ablations.Ablation(weights, {"reverse": cache}, *parts)
 
 
 def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
@@ -196,10 +183,10 @@ def test_rows_are_trained_and_read_once_and_written_with_their_gains(
     names = ["default", "T: local path alone", "M: trained on noised pictures (leaks I)"]
     arguments = ["--only", *names, "--weights", str(weights), "--data", str(data), "--n", "3"]
     arguments += ["--cache", str(cache.folder), "--noised-cache", str(tmp_path / "none")]
-    arguments += ["--steps", "2", "--batch-size", "4", "--held-out", "2"]
+    arguments += ["--steps", "2", "--batch-size", "4", "--held-out", "2", "--device", "cpu"]
     for name in ("run-dir", "rows", "out"):
         arguments += [f"--{name}", str(tmp_path / name)]
-    ablations.main(arguments)
+    tyro.cli(ablations.run, args=arguments)
     lines, rows = read_csv(tmp_path / "out")
     text = "\n".join(lines)
     assert "2 steps of training for M, for T" in text and "N = 3 test identities" in text
@@ -219,7 +206,7 @@ def test_rows_are_trained_and_read_once_and_written_with_their_gains(
     assert local[f"{perceptual} gain"] == pytest.approx(gain, abs=1e-4)
 
     monkeypatch.setattr(ablations, "StageTrainer", lambda *a, **k: pytest.fail("trained again"))
-    monkeypatch.setattr(ablations.StepStudy, "images", lambda *a: pytest.fail("drawn again"))
-    ablations.main(arguments)
+    monkeypatch.setattr(ablations.StepStudy, "images", lambda *a, **k: pytest.fail("drawn again"))
+    tyro.cli(ablations.run, args=arguments)
     assert read_csv(tmp_path / "out")[1] == rows
     assert "default, exit 0" in capsys.readouterr().out

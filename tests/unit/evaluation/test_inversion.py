@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tiny_devices import fake_cuda, on_cuda
+from tiny_models import tiny_stylegan2
 
 from dmgi_lib.evaluation.inversion import InversionConfig, invert, pyramid_distance
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
@@ -51,3 +53,14 @@ def test_bad_input(G):
         InversionConfig("Z")
     with pytest.raises(ValueError, match="at least 1"):
         InversionConfig(steps=0)
+
+
+def test_searches_on_the_generators_device(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
+    G, target = tiny_stylegan2(), torch.zeros(2, 3, 16, 16)
+    with fake_cuda(), torch.no_grad():  # autograd of a CPU build knows no CUDA
+        on_cuda(G)
+        found = invert(G, target, InversionConfig(steps=2, levels=2))
+    for tensor in (found.latents, found.images, found.curve):
+        assert tensor.device.type == "cuda" and tensor.dtype == torch.float32
+    assert found.curve.shape == (2, 2)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_measure import ground_truth
-from tiny_models import controlnet, mapping_network, pipeline
+from tiny_devices import fake_cuda, on_cuda
+from tiny_evaluation import ground_truth
+from tiny_models import controlnet, generator, mapping_network, pipeline, style_modulation
 
-from dmgi_lib.evaluation.protocol import draw
+from dmgi_lib.evaluation.draw import draw
 from dmgi_lib.evaluation.step_study import StepStudy
 
 
@@ -70,3 +71,15 @@ def test_one_noise_for_all(pipe, truth):
     assert (shared[0] - shared[1]).abs().max() < 1e-5
     apart = StepStudy(pipe, same, [0], seed=5).features[0].h
     assert (apart[0] - apart[1]).abs().max() > 1e-3
+
+
+def test_networks_on_a_gpu_decode_features_of_the_cpu(pipe, truth):
+    """As in ablations, where the trainer has put M and T there."""
+    study, m, t, G = StepStudy(pipe, truth, [0]), mapping_network(), style_modulation(), generator()
+    study.pipe = pipeline(generator=G)
+    with fake_cuda():
+        for network in (m, t, G):
+            on_cuda(network)
+        assert study.codes(0, m, t).device.type == "cuda"
+        images = study.images(0, m, t)
+    assert images.device.type == "cpu" and images.shape == (3, 3, 128, 128)

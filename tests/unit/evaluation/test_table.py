@@ -1,23 +1,22 @@
-"""What captions claim; and the rows of Table 1 on tiny networks: drawn once, kept, written."""
+"""Table 1 on tiny networks: drawn once, kept, written; and folders on disk are opened whole."""
 
+import json
+from dataclasses import replace
+
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from table_samples import samples, tiny_table
+from tiny_evaluation import samples, save_folder, tiny_encoder, tiny_table
 from tiny_models import controlnet, mapping_network, pipeline, style_modulation
 
-from data_prep.faces128.attributes import attributes
-from data_prep.faces128.captions import captions
-from data_prep.faces128.person import sample_identity, sample_view
-from dmgi_lib.captions import claimed, claimed_attributes
-from dmgi_lib.dataset import ATTRIBUTES
-from dmgi_lib.evaluation import table, table_rows
-from dmgi_lib.evaluation.earlier_stages import EarlierModel
-from dmgi_lib.evaluation.protocol import read
-from dmgi_lib.evaluation.reading import COLUMNS
-from dmgi_lib.evaluation.table_output import read_csv
-from dmgi_lib.evaluation.table_rows import TableConfig
-from dmgi_lib.style_modulation import truncate_detail
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.evaluation import rows, table
+from dmgi_lib.evaluation.earlier_stages import OtherModel, last_stage
+from dmgi_lib.evaluation.read import COLUMNS
+from dmgi_lib.evaluation.report import read_csv
+from dmgi_lib.evaluation.rows import TableConfig
+from dmgi_lib.evaluation.table import missing_parts, open_table, shared_hash
 
 KEYS = [
     *("ground_truth", "inversion", "random", "shuffled", "controlnet", "encoder", "encoder_text"),
@@ -25,44 +24,13 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("caption", "claims"),
-    [
-        ("a smiling old woman with gray hair.", {"Smiling", "-Male", "-Young", "Gray_Hair"}),
-        ("this young man has a goatee. he wears shades", {"Male", "Young", "Goatee", "Sunglasses"}),
-        ("a girl wearing dark glasses", {"-Male", "Young", "Sunglasses"}),
-        ("this person has black hair", {"Black_Hair"}),
-        ("a lady with dark skin and dark eyes", {"-Male", "Dark_Skin", "Brown_Eyes"}),
-        ("a statue", set()),
-    ],
-)  # fmt: skip
-def test_captions_claim_what_they_name(caption, claims):
-    found = claimed_attributes(caption)
-    assert {k if v else f"-{k}" for k, v in found.items()} == claims
-
-
-def test_captions_of_the_face_world_claim_only_what_is_true():
-    mask = torch.full((128, 128), 13).numpy()
-    mask[60:70] = 4
-    for seed in range(40):
-        identity = sample_identity(seed)
-        seen = attributes(identity, sample_view(identity, 0), mask)
-        texts = captions(seen, seed)
-        rows = claimed(texts)
-        assert (rows >= 0).any(1).all()
-        for text, row in zip(texts, rows, strict=True):
-            for name, value in zip(ATTRIBUTES, row.tolist(), strict=True):
-                if value >= 0:
-                    assert seen[name] is bool(value), (text, name)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A finished table, its output and its findings."""
     folder = tmp_path_factory.mktemp("table")
     m_only = pipeline(style_modulation=None, mapping_network=mapping_network(seed=11))
-    models = [EarlierModel("m_only", "DMGI, M only", m_only, "")]
-    made = tiny_table(folder / "rows", earlier=models)
+    models = [OtherModel("m_only", "DMGI, M only", m_only, "")]
+    made = tiny_table(folder / "rows", others=models)
     found = table.make(made, ["a note"], "drawn faces", folder / "t.csv")
     return made, folder, found
 
@@ -92,6 +60,16 @@ def test_every_row_is_drawn_and_written_with_all_columns(whole):
     assert Image.open(folder / "t.png").width > 1000
 
 
+def test_the_samples_of_all_rows_stand_beside_it(whole):
+    _, folder, _ = whole
+    samples = pd.read_parquet(folder / "t.parquet")
+    counts = samples["row"].value_counts()
+    assert set(counts.index) == set(KEYS) and counts["inversion"] == 2 and counts["exit_0"] == 4
+    by_key = {row["key"]: row for row in read_csv(folder / "t.csv")[1]}
+    for key, ssim in samples.groupby("row")["ssim"].mean().items():
+        assert by_key[key]["SSIM"] == pytest.approx(ssim, rel=1e-5)
+
+
 def test_goals_are_all_looked_at(whole):
     asked = [finding for finding in whole[2] if finding.bound is not None]
     names = "\n".join(f"{goal.name} {goal.sign} {goal.bound}" for goal in asked)
@@ -115,108 +93,35 @@ def test_a_second_run_draws_nothing_and_says_the_same(whole, monkeypatch):
     before = read_csv(folder / "t.csv")[1]
 
     def refused(*arguments, **options):
-        raise AssertionError("a finished row was drawn again")
+        raise AssertionError("a finished row was drawn or read again")
 
-    for name in ("draw", "invert", "random_faces", "optimise_for_text", "read", "seconds_a_face"):
-        monkeypatch.setattr(table_rows, name, refused)
+    for name in ("draw", "invert", "random_faces", "optimise_for_text"):
+        monkeypatch.setattr(rows, name, refused)
+    for name in ("read", "seconds_a_face"):
+        monkeypatch.setattr(table, name, refused)
     table.make(made, [], "drawn faces", folder / "again.csv")
     assert read_csv(folder / "again.csv")[1] == before
 
 
-def test_a_killed_run_keeps_its_finished_rows(tmp_path, monkeypatch):
-    made = tiny_table(tmp_path)
-    drawn = []
+def test_a_killed_run_keeps_its_finished_rows_and_parts(tmp_path, monkeypatch):
+    made = tiny_table(tmp_path, config=TableConfig(batch_size=2, n_inversion=2))
+    asked = []
 
     def faces(pipe, n, seed, part):
-        drawn.append("random")
-        if len(drawn) == 1:
+        asked.append((part.start, part.stop))
+        if len(asked) == 2:
             raise KeyboardInterrupt
         return torch.zeros(n, 3, 128, 128)[part]
 
-    monkeypatch.setattr(table_rows, "random_faces", faces)
-    rows = {row.key: row for row in made.rows()}
-    made.finished(rows["ground_truth"])
+    monkeypatch.setattr(rows, "random_faces", faces)
+    by_key = {row.key: row for row in made.rows()}
+    made.finished(by_key["ground_truth"])
     with pytest.raises(KeyboardInterrupt):
-        made.finished(rows["random"])
-    assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["ground_truth"]
-    monkeypatch.setattr(table_rows, "read", lambda *a: pytest.fail("read again"))
-    made.finished(rows["ground_truth"])
-    monkeypatch.setattr(table_rows, "read", read)
-    assert len(made.finished(rows["random"]).reading) == 4 and drawn == ["random"] * 2
-
-
-def test_each_row_gets_the_inputs_that_it_says(tmp_path, monkeypatch):
-    calls = {}
-    images = torch.zeros(4, 3, 128, 128)
-
-    def draw(pipe, prompts, inputs, exit_step, seed, batch_size, condition, steps):
-        calls[key] = (prompts, inputs, exit_step, steps, condition, pipe)
-        return images, images
-
-    monkeypatch.setattr(table_rows, "draw", draw)
-    other = pipeline(style_modulation=None)
-    made = tiny_table(tmp_path, earlier=[EarlierModel("m_only", "M only", other, "")])
-    for row in made.rows():
-        key = row.key
-        if key in ("shuffled", "controlnet", "m_only") or key.startswith("exit"):
-            row.draw(slice(0, 4))
-    truth = made.truth
-    for key, (prompts, inputs, exit_step, steps, condition, pipe) in calls.items():
-        assert condition == "mask" and steps == (6 if key == "controlnet" else None)
-        own = prompts == truth.prompts and torch.equal(inputs, truth.masks)
-        assert own is (key != "shuffled")
-        assert pipe is (other if key == "m_only" else made.pipe)
-        assert exit_step == {"exit_0": 0, "exit_1": 1, "exit_3": 3}.get(key, -1)
-    prompts, inputs = calls["shuffled"][:2]
-    for i in range(4):  # caption and mask of one and the same other person
-        j = truth.prompts.index(prompts[i])
-        assert j != i and torch.equal(inputs[i], truth.masks[j])
-
-
-def test_parts_of_a_row_are_parts_of_what_is_drawn_at_once(tmp_path):
-    made = tiny_table(tmp_path)
-    for row in made.rows():
-        if row.key in ("ground_truth", "random", "shuffled", "controlnet", "encoder", "exit_3"):
-            whole = row.draw(slice(0, 4))
-            parts = [row.draw(slice(0, 3)), row.draw(slice(3, 4))]
-            torch.testing.assert_close(torch.cat(parts), whole, msg=row.key)
-
-
-def test_defaults_of_a_call_make_anew_only_the_rows_that_they_change(tmp_path):
-    def files(batch_size=25, **changes):
-        sizes = {"n_inversion": 2, "inversion_steps": 2, "batch_size": batch_size}
-        made = tiny_table(tmp_path, config=TableConfig(**sizes))
-        made.pipe.register_to_config(**changes)
-        return {row.key: made.files._path(row.key, "", row.made_from) for row in made.rows()}
-
-    before, after = files(), files(detail_psi=1.0)
-    kept = {key for key in before if before[key] == after[key]}
-    assert kept == {"ground_truth", "inversion", "random", "controlnet"}
-    guided = files(guidance_scale=4.0)
-    changed = {key for key in before if before[key] != guided[key]}
-    assert changed == {"shuffled", "controlnet", "exit_0", "exit_1", "exit_3"}
-    parted = files(batch_size=2)
-    assert {key for key in before if before[key] != parted[key]} == {"inversion"}
-
-
-def test_codes_of_the_mask_encoder_are_truncated_too(tmp_path):
-    made, drawn = tiny_table(tmp_path), {}
-    G, w = made.pipe.generator, made.mask_encoder(made.truth.masks)
-    for psi in (1.0, 0.5):
-        made.pipe.register_to_config(detail_psi=psi)
-        drawn[psi] = made.drawn_by_encoder(slice(0, 4))
-        expected = G.synthesis(truncate_detail(w, G.mean_latent, psi), noise_mode="const")
-        torch.testing.assert_close(drawn[psi], expected.clamp(-1, 1))
-    assert not torch.allclose(drawn[1.0], drawn[0.5], atol=1e-4)
-
-
-def test_exits_are_first_middle_and_last_unless_asked_otherwise(tmp_path):
-    assert tiny_table(tmp_path).exits == (0, 1, 3)
-    assert tiny_table(tmp_path, config=TableConfig(exit_steps=(2,))).exits == (0, 2, 3)
-    with pytest.raises(ValueError, match=r"\(4,\).*0 to 3"):
-        tiny_table(tmp_path, config=TableConfig(exit_steps=(4,)))
-    with pytest.raises(ValueError, match="expected mask or scribble"):
-        TableConfig(condition="sketch")
+        made.finished(by_key["random"])
+    finished = [path.name for path in tmp_path.glob("*.parquet")]
+    assert [name.split("-")[0] for name in finished] == ["ground_truth"]
+    assert len(made.finished(by_key["random"]).reading) == 4
+    assert asked == [(0, 2), (2, 4), (2, 4)]
 
 
 def test_scribbles_have_no_mask_encoder_and_other_goals(tmp_path, monkeypatch):
@@ -225,40 +130,81 @@ def test_scribbles_have_no_mask_encoder_and_other_goals(tmp_path, monkeypatch):
         mapping_network_scribble=mapping_network(seed=9),
         style_modulation_scribble=style_modulation(seed=10),
     )
+    sizes = TableConfig(condition="scribble", n_inversion=2, inversion_steps=1)
     truth = samples()
-    strokes = (truth.masks > 1).to(torch.uint8) * 255
-    made = tiny_table(tmp_path, config=TableConfig("scribble", n_inversion=2, inversion_steps=1))
-    made.pipe, made.truth = pipe, samples()
-    object.__setattr__(made.truth, "scribbles", strokes)
+    truth = replace(truth, scribbles=(truth.masks > 1).to(torch.uint8) * 255)
+    made = tiny_table(tmp_path, pipe=pipe, truth=truth, config=sizes)
     assert "encoder" not in [row.key for row in made.rows()]
     monkeypatch.setattr(made, "swaps", lambda own: [])
-    rows = {r.key: made.finished(r) for r in made.rows() if r.key in ("controlnet", "exit_3")}
-    asked = table.findings(made, rows)
+    keys = ("controlnet", "exit_3")
+    finished = {r.key: made.finished(r) for r in made.rows() if r.key in keys}
+    asked = made.findings(finished)
     assert len(asked) == 4 and all("ControlNet" in goal.name for goal in asked)
     # masks and scribbles share a folder, yet never each other's rows
-    own, other = (len(list(tmp_path.glob("exit_3-*"))) for _ in range(2))
-    assert own == other == 1
-    made.config = TableConfig("mask", n_inversion=2, inversion_steps=1)
+    assert len(list(tmp_path.glob("exit_3-*.parquet"))) == 1
+    made.config = TableConfig(n_inversion=2, inversion_steps=1)
     made.finished(next(r for r in made.rows() if r.key == "exit_3"))
-    assert len(list(tmp_path.glob("exit_3-*"))) == 2
+    assert len(list(tmp_path.glob("exit_3-*.parquet"))) == 2
 
 
-def test_says_which_networks_a_table_lacks(tmp_path, monkeypatch, capsys):
-    pipe, made = pipeline(), []
-    monkeypatch.setattr(table.DMGIPipeline, "from_pretrained", lambda folder: pipe)
-    monkeypatch.setattr(table, "FaceDataset", lambda root, split: None)
-    monkeypatch.setattr(table, "open_table", lambda *a: (a[4].condition, []))
-    monkeypatch.setattr(table, "make", lambda made_, notes, name, out: made.append((made_, out)))
-    table.main(["--data", str(tmp_path), "--out", str(tmp_path / "t.csv")])
-    assert made == [("mask", tmp_path / "t.csv")]
-    assert "no scribble table: this model has no controlnet_scribble" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        table.main(["--data", str(tmp_path), "--condition", "scribble"])
-    assert "no scribble table" in capsys.readouterr().err
-    pipe = pipeline(
-        controlnet_scribble=pipe.controlnet,
-        mapping_network_scribble=pipe.mapping_network,
-        style_modulation_scribble=pipe.style_modulation,
-    )
-    table.main(["--data", str(tmp_path), "--out", str(tmp_path / "t.csv")])
-    assert made[1:] == [("mask", tmp_path / "t.csv"), ("scribble", tmp_path / "t_scribble.csv")]
+def test_says_which_networks_a_table_lacks(tmp_path):
+    pipe = pipeline()
+    assert missing_parts(pipe, "mask") == []
+    lacks = ["controlnet_scribble", "mapping_network_scribble", "style_modulation_scribble"]
+    assert missing_parts(pipe, "scribble") == lacks
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match="no scribble table: this model has no controlnet_scrib"):
+        table.run(TableConfig(), "scribble", str(tmp_path), data=tmp_path)
+
+
+def test_networks_of_one_kind_of_x_leave_the_rows_of_others_alone(tmp_path):
+    for part in ("unet", "mapping_network_scribble", "mask_encoder"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "model.safetensors").write_bytes(b"1")
+    before = shared_hash(tmp_path)
+    for part in ("mapping_network_scribble", "mask_encoder"):
+        (tmp_path / part / "model.safetensors").write_bytes(b"2")
+    (tmp_path / "model_index.json").write_text("{}")  # defaults of a call: rows name their own
+    assert shared_hash(tmp_path) == before
+    (tmp_path / "unet/model.safetensors").write_bytes(b"2")
+    assert shared_hash(tmp_path) != before
+
+
+def test_a_folder_is_opened_with_everything_it_holds(tiny_faces, loss_net, tmp_path):
+    folder = save_folder(pipeline(), loss_net, tmp_path / "weights")
+    faces = FaceDataset(tiny_faces, "test")
+    parts = (folder, faces, 3, tmp_path / "rows", TableConfig(n_inversion=2, inversion_steps=1))
+    made, notes = open_table(*parts, tmp_path / "no runs", {"mine": folder})
+    assert [row.key for row in made.rows()] == [
+        *("ground_truth", "inversion", "random", "shuffled", "controlnet", "m_only", "other_0"),
+        *("exit_0", "exit_1", "exit_3"),
+    ]
+    assert len(made.truth.images) == 3 and made.mask_encoder is None
+    assert any("no rows of the mask encoder" in note for note in notes)
+    assert any("stage ?; stage 3 would" in note for note in notes)
+    rows = {row.key: row for row in made.rows()}
+    assert rows["exit_0"].name == "DMGI, exit step 0 of 3"
+    inverted = made.finished(rows["inversion"])  # with the loss network's distance
+    assert len(inverted.reading) == 2
+
+    tiny_encoder().save_pretrained(folder / "mask_encoder")
+    (folder / "style_modulation" / "card.md").write_text("# T\n\n- stage 3, weights\n")
+    assert last_stage(folder, "mask") == 3 and last_stage(folder, "scribble") is None
+    again, notes = open_table(*parts, tmp_path / "no runs")
+    rows = {row.key: row for row in again.rows()}
+    assert "encoder_text" in rows and not any("mask encoder" in note for note in notes)
+    assert rows["exit_3"].name == "DMGI, multi-step, exit step 3 of 3"
+    assert again.facts == made.facts and again.of_x == made.of_x  # old rows stay
+    assert again.made_from["mask_encoder"] != made.made_from["mask_encoder"]
+    assert rows["encoder"].made_from["encoder"] == again.made_from["mask_encoder"]
+    assert rows["exit_0"].made_from == again.of_x
+    (folder / "mapping_network" / "settings.json").write_text("{}")
+    retrained = open_table(*parts, tmp_path / "no runs")[0]
+    assert retrained.of_x != again.of_x
+    kept = {row.key: row for row in retrained.rows()}["controlnet"]
+    assert kept.made_from == rows["controlnet"].made_from  # it needs no M
+    (folder / "controlnet" / "settings.json").write_text("{}")
+    other = {row.key: row for row in open_table(*parts, tmp_path / "no runs")[0].rows()}
+    assert other["controlnet"].made_from != kept.made_from
+    facts = json.dumps(again.facts)
+    assert str(tmp_path) not in facts

@@ -1,0 +1,226 @@
+"""Third act of the evaluation: columns with their intervals, the table as CSV, and its figure."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from dmgi_lib.devices import machine
+from dmgi_lib.evaluation.read import (
+    CLIP,
+    COLUMNS,
+    FID,
+    LOWER_IS_BETTER,
+    STATISTICS,
+    FinishedRow,
+    Reading,
+    read,
+)
+from dmgi_lib.evaluation.samples import GroundTruth
+from dmgi_lib.files import write_text
+from dmgi_lib.masks import PALETTE
+from dmgi_lib.recognizers import Judges
+
+
+def interval(
+    statistic: Callable[[Any], float],
+    n: int,
+    rng: np.random.Generator,
+    centred: bool = False,
+    resamples: int = 200,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap over the samples of a test set (Efron 1979).
+
+    Args:
+        statistic: takes (n,) indices into the set, drawn with repetition, and returns the number
+            of interest; e.g. `lambda i: mean_iou(tables[i])`. For two rows on the same samples, let
+            it return their difference or ratio: then what both share does not widen the interval.
+        n:         size of the set.
+        rng:       source of the draws.
+        centred:   shift the interval to where the whole set's value is its middle. For Fréchet
+            distances: repetition makes a set look less varied, which raises them in every draw.
+
+    Returns:
+        lower and upper bound of the interval, over the draws for which the number exists.
+    """
+    every = np.arange(n)
+
+    def of(rows: np.ndarray) -> float:
+        return statistic(torch.from_numpy(rows))
+
+    if n < 2:
+        return of(every), of(every)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of draws without the number
+        drawn = stats.bootstrap(
+            (every,), of, n_resamples=resamples, vectorized=False, method="percentile", rng=rng
+        ).bootstrap_distribution
+        if centred:
+            drawn = drawn + (of(every) - np.nanmedian(drawn))
+        low, high = np.nanpercentile(drawn, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def ahead(ours: Reading, theirs: Reading, column: str, rows: Any = slice(None)) -> float:
+    """How much better `ours` is in a column, above 0 if it is; both read the same samples."""
+    difference = ours.value(column, rows) - theirs.value(column, rows)
+    return -difference if column in LOWER_IS_BETTER else difference
+
+
+def summary(reading: Reading, seed: int, resamples: int = 200) -> dict[str, Any]:
+    """Every statistic of a reading, as "<name>", "<name> low" and "<name> high"; and "N".
+
+    Args:
+        seed:      of the bootstrap over samples, 95 %.
+        resamples: of it; 0 leaves the intervals out, which saves most of the time.
+    """
+    rng = np.random.default_rng(seed)
+    result: dict[str, Any] = {"N": len(reading)}
+    for name in STATISTICS:
+        if name == CLIP and "clip" not in reading.numbers:
+            continue
+        result[name] = reading.value(name)
+        if resamples:
+            of = functools.partial(reading.value, name)
+            low, high = interval(of, len(reading), rng, name == FID, resamples)
+            result |= {f"{name} low": low, f"{name} high": high}
+    return result
+
+
+def score(
+    images: Tensor,
+    truth: GroundTruth,
+    judges: Judges,
+    seed: int,
+    clip: Any = None,
+    tokenizer: Any = None,
+    resamples: int = 200,
+) -> dict[str, Any]:
+    """One row of the table as numbers with 95 % bootstrap intervals: `read`, then `summary`.
+
+    "mIoU shuffled" scores the same images against masks of other samples: what any face gets.
+    "caption attributes" is the share of what the caption names that the judge reads. "<name> low"
+    and "<name> high" bound the interval over samples.
+
+    Args:
+        resamples: of the bootstrap; 0 leaves the intervals out, which saves most of the time.
+    """
+    return summary(read(images, truth, judges, seed, clip, tokenizer), seed, resamples)
+
+
+def columns_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """N, and the eight columns with their intervals, of `summary`."""
+    names = [name for column in COLUMNS for name in (column, f"{column} low", f"{column} high")]
+    return {"N": summary["N"]} | {name: summary[name] for name in names if name in summary}
+
+
+def sample_table(readings: Mapping[str, Reading]) -> pd.DataFrame:
+    """All samples of all rows, in one table; "row" is a row's key."""
+    parts = [reading.samples.assign(row=key) for key, reading in readings.items()]
+    whole = pd.concat(parts, ignore_index=True)
+    return whole[["row", *whole.columns.drop("row")]]
+
+
+def header_lines(
+    truth: GroundTruth, condition: str, dataset: str, device: torch.device | str
+) -> list[str]:
+    """What stands above the numbers: N, reference set, extractors, intervals, machine."""
+    return [
+        f"N = {len(truth)} test identities of {dataset}, first views, where a row says no"
+        f" other N; input: {condition} and first caption; reference: the samples' own images",
+        "extractors: judge_parser for FID, perceptual distance, ACC and mIoU (against the sample's"
+        " mask); judge_identity for the identity cosine; judge_attributes for caption attributes;"
+        " image_encoder for the CLIP score, which the text optimisation row also climbs",
+        "low, high: 95 % bootstrap over samples (FID's centred on its value); FID and mIoU compare"
+        " at equal N only",
+        f"{datetime.date.today().isoformat()}; {machine(device)}",
+    ]
+
+
+def write_csv(path: Path, lines: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table, whole or not at all: each line behind "# ", then the rows.
+
+    Args:
+        rows: column → value; the columns are those of all rows, in order of appearance. What a row
+            lacks, or holds as None, stays empty.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = pd.DataFrame(list(rows), columns=columns).to_csv(index=False, float_format="%.6g")
+    write_text(path, "".join(f"# {line}\n" for line in lines) + table)
+
+
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Lines and rows of a table that `write_csv` wrote; empty cells left out."""
+    written = path.read_text(encoding="utf-8").splitlines()
+    lines = [line[2:] for line in written if line.startswith("# ")]
+    table = pd.read_csv(path, skiprows=len(lines))
+    return lines, [row.dropna().to_dict() for _, row in table.astype(object).iterrows()]
+
+
+def draw_figure(
+    rows: Mapping[str, FinishedRow],
+    summaries: Mapping[str, Mapping[str, Any]],
+    inputs: Tensor,
+    title: str,
+    path: Path,
+) -> None:
+    """Dots with intervals, one panel a column, beside samples of each row.
+
+    Args:
+        rows, summaries: key → row, and its `summary`.
+        inputs: (K, 128, 128) masks (class ids) or scribbles (0 or 255) of the first samples.
+        title:  says N, reference and input.
+        path:   of the PNG.
+    """
+    import matplotlib.pyplot as plt
+
+    count = min(len(inputs), *(len(row.pictures) for row in rows.values()))
+    figure, axes = plt.subplots(
+        1, len(COLUMNS) + 1, figsize=(20, 0.62 * len(rows) + 2.0), layout="constrained",
+        gridspec_kw={"width_ratios": [3.4, *[1.0] * len(COLUMNS)]},
+    )  # fmt: skip
+    figure.suptitle(title, fontsize=9)
+    strips = [np.concatenate(list(colours(inputs[:count])), 1)]
+    for row in rows.values():
+        pixels = row.pictures[:count].permute(0, 2, 3, 1).numpy()
+        strips.append(np.concatenate(list(pixels), 1))
+    names = [f"{row.name}\nN = {len(row.reading)}" for row in rows.values()]
+    axes[0].imshow(np.concatenate(strips, 0), aspect="auto")
+    axes[0].set_yticks([64 + 128 * i for i in range(len(rows) + 1)], ["x", *names], fontsize=8)
+    axes[0].set_xticks([])
+    for axis, column in zip(axes[1:], COLUMNS, strict=True):
+        for i, (key, summary) in enumerate(summaries.items(), start=1):
+            value = summary[column]
+            if f"{column} low" in summary:
+                span = [summary[f"{column} low"], summary[f"{column} high"]]
+                axis.plot(span, [i, i], color="0.6", linewidth=3, zorder=1)
+            ours = rows[key].name.startswith("DMGI")
+            axis.plot(value, i, "o", color="tab:red" if ours else "tab:blue", markersize=5)
+            axis.annotate(f"{value:.3f}", (value, i), (0, 6), textcoords="offset points",
+                          ha="center", fontsize=7)  # fmt: skip
+        axis.set(ylim=(len(rows) + 0.5, -0.5), yticks=[])
+        arrow = "lower is better" if column in LOWER_IS_BETTER else "higher is better"
+        axis.set_title(f"{column.replace(' (', chr(10) + '(')}\n{arrow}", fontsize=7.5)
+        axis.tick_params(labelsize=7)
+        axis.margins(x=0.2)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    figure.savefig(path, dpi=100, format="png")
+    plt.close(figure)
+
+
+def colours(inputs: Tensor) -> np.ndarray:
+    """Masks of class ids, or scribbles of 0 and 255, (K, H, W) → uint8 (K, H, W, 3) to look at."""
+    array = inputs.long().numpy()
+    if array.max() >= len(PALETTE):
+        return np.repeat(array[..., None], 3, -1).astype(np.uint8)
+    return PALETTE[array].astype(np.uint8)
