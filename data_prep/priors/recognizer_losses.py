@@ -52,9 +52,10 @@ class Targets:
     @cached_property
     def hair_weight(self) -> Tensor:
         """(6,): inverse share of each hair colour, at most 5; 0 for one that does not occur."""
-        counts = torch.bincount(self.hair[self.hair >= 0], minlength=len(HAIR_COLORS)).float()
+        hair = self.hair.cpu()
+        counts = torch.bincount(hair[hair >= 0], minlength=len(HAIR_COLORS)).float()
         weight = (counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())).clamp(max=5.0)
-        return torch.where(counts > 0, weight, 0.0)
+        return torch.where(counts > 0, weight, 0.0).to(self.device)
 
 
 Losses = dict[str, Tensor]
