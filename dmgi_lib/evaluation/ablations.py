@@ -88,8 +88,8 @@ class Ablation:
     ) -> None:
         self.weights, self.caches, self.dataset, self.truth = weights, caches, dataset, truth
         self.run_dir, self.files, self.budget = run_dir, files, budget
-        self.G = required_part(weights, "generator", "data_prep.priors.train_stylegan2")
-        self.loss_net = required_part(weights, "loss_net", "data_prep.priors.train_recognizers")
+        self.G = required_part(weights, "generator", "data_prep.priors.trainer stylegan2")
+        self.loss_net = required_part(weights, "loss_net", "data_prep.priors.trainer loss_net")
         self.frozen = [state_hash(network) for network in (self.G, self.loss_net)]
         self.judges = load_judges(weights)
         self.clip = load_clip(weights)

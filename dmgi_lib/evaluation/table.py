@@ -68,12 +68,12 @@ def open_table(
     if condition == "mask" and encoder is None:
         notes.append(
             "no rows of the mask encoder: the model's folder holds none; train it with"
-            " python -m dmgi_lib.evaluation.baselines"
+            " python -m data_prep.priors.trainer mask_encoder"
         )
     stage = last_stage(folder, condition)
     if stage != 3:
         notes.append(f"T comes out of stage {stage or '?'}; stage 3 would train M and T together")
-    loss_net = required_part(folder, "loss_net", "data_prep.priors.train_recognizers")
+    loss_net = required_part(folder, "loss_net", "data_prep.priors.trainer loss_net")
     data = dataset.digest
     own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
     made_from = {

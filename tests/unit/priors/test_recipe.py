@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 from tiny_device import other_device
 from tiny_priors import SMALL
@@ -72,7 +73,7 @@ def test_small_files_are_written_whole(tmp_path):
 def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_path):
     folders = Folders(tiny_faces, trained, out=tmp_path)
     with other_device() as device:
-        recipe = NETWORKS[name][0](SMALL[name], folders, device)
+        recipe = NETWORKS[name][0](SMALL[name], folders, device, accelerator=Accelerator(cpu=True))
         assert {p.device for m in recipe.modules.values() for p in m.parameters()} == {device}
         for step in STEPS.get(name, (0,)):
             assert recipe.step(step, torch.Generator().manual_seed(0))

@@ -168,7 +168,7 @@ def test_missing_parts_are_named(cache, dataset, loss_net, tmp_path):
     with pytest.raises(ValueError, match="4"):
         StageConfig(4)
     with pytest.raises(FileNotFoundError, match="train_stylegan2"):
-        stages.required_part(tmp_path, "generator", "data_prep.priors.train_stylegan2")
+        stages.required_part(tmp_path, "generator", "data_prep.priors.trainer stylegan2")
 
 
 def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
