@@ -54,9 +54,10 @@ class WhitenedW:
 
     def __init__(self, w: Tensor) -> None:
         self.mean = w.mean(dim=0)
-        variance, self.axes = torch.linalg.eigh(torch.cov((w - self.mean).T))
+        # on the CPU, for Apple's GPUs cannot
+        variance, axes = torch.linalg.eigh(torch.cov((w - self.mean).T).cpu())
         share = (variance / variance[-1]).clamp_min(1e-4)
-        self.scale = share**-0.25 / variance[-1].sqrt()
+        self.axes, self.scale = axes.to(w), (share**-0.25 / variance[-1].sqrt()).to(w)
 
     def __call__(self, w: Tensor) -> Tensor:
         """(B, w_dim) → (B, w_dim); the widest direction gets deviation 1."""
@@ -178,8 +179,8 @@ def fit_prior(
     with torch.no_grad():
         count = min(512, len(known))
         fresh = torch.randn(count, mapping.z_dim, generator=rng).to(known)
-        ridge = 1e-6 * torch.eye(known.shape[1]).to(known)
-        factor = torch.linalg.cholesky(torch.cov(known.T) + ridge)
+        covariance = torch.cov(known.T).cpu() + 1e-6 * torch.eye(known.shape[1])
+        factor = torch.linalg.cholesky(covariance).to(known)
         draws = {
             "draws": place(mapping(fresh)[:, 0]),
             "flow": flow(velocity, fresh, fit.integration),
