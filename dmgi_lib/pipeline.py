@@ -329,6 +329,6 @@ class DMGIPipeline(DiffusionPipeline):
                 raise ValueError(
                     f"this model holds no {name}, so it cannot draw. Train one"
                     " (dmgi_lib.training.stages for mapping_network,"
-                    " data_prep.priors.train_stylegan2 for generator) or pass it:"
+                    " data_prep.priors.trainer stylegan2 for generator) or pass it:"
                     f" from_pretrained(..., {name}=...)."
                 )

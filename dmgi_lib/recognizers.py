@@ -296,7 +296,7 @@ def load_judges(folder: str | Path) -> Judges:
     if missing:
         raise FileNotFoundError(
             f"{folder} has no {', '.join(missing)}; expected a folder with config.json and weights "
-            "for each judge. Train them with: python -m data_prep.priors.train_recognizers"
+            "for each judge. Train them with: python -m data_prep.priors.trainer"
         )
     parser, attributes, identity = (
         kind.from_pretrained(Path(folder) / name, torch_dtype=torch.float32).eval()

@@ -241,7 +241,7 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
             if name not in OPTIONAL:
                 raise FileNotFoundError(
                     f"component folder {folder / name} is missing; train it first"
-                    " (data_prep/priors/train_*.py), every pipeline needs it."
+                    " (python -m data_prep.priors.trainer), every pipeline needs it."
                 )
             row = [None, None]
         elif name in ("scheduler", "generator"):  # of several classes

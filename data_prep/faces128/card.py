@@ -125,7 +125,7 @@ def judged(path: Path) -> dict[str, float]:
     if not found:
         raise ValueError(
             f"{path} holds no rows 'balanced accuracy Bald (test) | 0.98'; name the card of the"
-            " attribute judge, as `python -m data_prep.priors.train_recognizers` writes it."
+            " attribute judge, as `python -m data_prep.priors.trainer` writes it."
         )
     return {name: float(value) for name, value in found}
 

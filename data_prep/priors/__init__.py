@@ -1,1 +1,1 @@
-"""One training script per shipped prior: `python -m data_prep.priors.train_<name> --help`."""
+"""One recipe per frozen network, and the trainer: `python -m data_prep.priors.trainer --help`."""

@@ -59,7 +59,7 @@ class AdaptiveAugmentation(nn.Module):
     @torch.no_grad()
     def observe(self, real_logits: Tensor, step: int) -> None:
         """Records sign D(real) and, every `interval` steps, moves p."""
-        self.sign_sum += real_logits.sign().sum().cpu()
+        self.sign_sum += real_logits.sign().sum()
         self.sign_count += real_logits.numel()
         if (step + 1) % self.interval == 0:
             direction = (self.sign_sum / self.sign_count - self.target).sign()
@@ -70,9 +70,10 @@ class AdaptiveAugmentation(nn.Module):
 
     def draw(self, batch: int, rng: torch.Generator) -> Draw:
         """Random augmentations for `batch` samples; strengths as in the paper's App. B."""
+        p = self.p.cpu()
 
         def chosen(*shape: int) -> Tensor:
-            return (torch.rand(batch, *shape, generator=rng) < self.p).float()
+            return (torch.rand(batch, *shape, generator=rng) < p).float()
 
         def normal(std: float) -> Tensor:
             return torch.randn(batch, generator=rng) * std * chosen()
@@ -92,16 +93,14 @@ class AdaptiveAugmentation(nn.Module):
 
         centre = torch.rand(batch, 2, generator=rng) * 2 - 1
         half_sides = 0.5 * chosen(1).expand(-1, 2)
-        return Draw(
-            rows.view(-1, 2, 3),
-            torch.cat([color, brightness], dim=2),
-            torch.cat([centre, half_sides], dim=1),
-        )
+        affine, cutout = rows.view(-1, 2, 3), torch.cat([centre, half_sides], dim=1)
+        color = torch.cat([color, brightness], dim=2)
+        return Draw(*(part.to(self.p.device) for part in (affine, color, cutout)))
 
     def forward(self, image: Tensor, draw: Draw) -> Tensor:
         """image (B, 3, H, W) → augmented image; differentiable in the image."""
         height, width = image.shape[2:]
-        identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        identity = torch.eye(2, 3, device=image.device)
         moved = (draw.affine != identity).any(dim=2).any(dim=1).nonzero()[:, 0]
         if len(moved):
             size = [len(moved), 3, height, width]
@@ -113,8 +112,12 @@ class AdaptiveAugmentation(nn.Module):
         pixels = image.flatten(2)
         image = torch.baddbmm(draw.color[:, :, 3:], draw.color[:, :, :3], pixels)
         image = image.view(-1, 3, height, width)
-        x = torch.linspace(-1, 1, width)[None, :] - draw.cutout[:, 0:1]  # [B, W]
-        y = torch.linspace(-1, 1, height)[None, :] - draw.cutout[:, 1:2]  # [B, H]
+        x = (
+            torch.linspace(-1, 1, width, device=image.device)[None, :] - draw.cutout[:, 0:1]
+        )  # [B, W]
+        y = (
+            torch.linspace(-1, 1, height, device=image.device)[None, :] - draw.cutout[:, 1:2]
+        )  # [B, H]
         erased = (x.abs() < draw.cutout[:, 2:3])[:, None, :] & (y.abs() < draw.cutout[:, 3:4])[
             :, :, None
         ]

@@ -63,5 +63,6 @@ class ImageEncoder(nn.Module):
         """
         z, offsets = self._read(image)
         if sigma > 0:
-            z = (1.0 - sigma**2) ** 0.5 * z + sigma * torch.randn(z.shape, generator=rng)
+            noise = torch.randn(z.shape, generator=rng).to(z)
+            z = (1.0 - sigma**2) ** 0.5 * z + sigma * noise
         return self.mapping(z), offsets.unflatten(1, (self.num_ws, -1))

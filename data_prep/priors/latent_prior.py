@@ -54,9 +54,10 @@ class WhitenedW:
 
     def __init__(self, w: Tensor) -> None:
         self.mean = w.mean(dim=0)
-        variance, self.axes = torch.linalg.eigh(torch.cov((w - self.mean).T))
+        # on the CPU, for Apple's GPUs cannot
+        variance, axes = torch.linalg.eigh(torch.cov((w - self.mean).T).cpu())
         share = (variance / variance[-1]).clamp_min(1e-4)
-        self.scale = share**-0.25 / variance[-1].sqrt()
+        self.axes, self.scale = axes.to(w), (share**-0.25 / variance[-1].sqrt()).to(w)
 
     def __call__(self, w: Tensor) -> Tensor:
         """(B, w_dim) → (B, w_dim); the widest direction gets deviation 1."""
@@ -85,7 +86,7 @@ class Velocity(nn.Module):
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     """2 E‖x − y‖ − E‖x − x'‖ − E‖y − y'‖ of samples (B, D): 0 on average if they are alike."""
     within = [_distances(part, part) for part in (x, y)]
-    pairs = [~torch.eye(len(part), dtype=torch.bool) for part in (x, y)]
+    pairs = [~torch.eye(len(part), dtype=torch.bool, device=x.device) for part in (x, y)]
     apart = sum(d[others].mean() for d, others in zip(within, pairs, strict=True))
     return 2.0 * _distances(x, y).mean() - apart
 
@@ -105,15 +106,16 @@ def _rates(optimizer: torch.optim.Optimizer, steps: int) -> Iterator[int]:
 
 
 def learn_flow(known: Tensor, rng: torch.Generator, fit: PriorFit) -> Velocity:
-    """Trains the velocity from N(0, I) to the rows of `known` (N, D)."""
+    """Trains the velocity from N(0, I) to the rows of `known` (N, D), on their device."""
     torch.manual_seed(int(torch.randint(1 << 30, (), generator=rng)))
-    velocity = Velocity(known.shape[1], fit.width)
+    velocity = Velocity(known.shape[1], fit.width).to(known.device)
     optimizer = torch.optim.Adam(velocity.parameters(), fit.flow_rate)
     for _ in _rates(optimizer, fit.flow_steps):
         rows = torch.randint(len(known), (fit.flow_batch,), generator=rng)
-        code = known[rows] + fit.noise * torch.randn(len(rows), known.shape[1], generator=rng)
-        noise = torch.randn(code.shape, generator=rng)
-        t = torch.rand(len(rows), 1, generator=rng)
+        blur = torch.randn(len(rows), known.shape[1], generator=rng).to(known)
+        code = known[rows] + fit.noise * blur
+        noise = torch.randn(code.shape, generator=rng).to(known)
+        t = torch.rand(len(rows), 1, generator=rng).to(known)
         loss = F.mse_loss(velocity(noise.lerp(code, t), t), code - noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -127,7 +129,7 @@ def flow(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
     parts = []
     for x in noise.split(4096):
         for k in range(steps):
-            x = x + velocity(x, torch.full((len(x), 1), k / steps)) / steps
+            x = x + velocity(x, x.new_full((len(x), 1), k / steps)) / steps
         parts.append(x)
     return torch.cat(parts)
 
@@ -150,13 +152,14 @@ def fit_prior(
     """
     fit = fit or PriorFit()
     with torch.no_grad():
-        parts = [to_float(part) for part in images.split(64)]
+        device = next(encoder.parameters()).device
+        parts = [to_float(part.to(device)) for part in images.split(64)]
         codes = torch.cat([encoder.codes(x) for part in parts for x in (part, part.flip(3))])
         w = encoder.mapping(codes)[:, 0]
     place = WhitenedW(w)
     known = place(w)
     velocity = learn_flow(known, rng, fit)
-    z = torch.randn(fit.pairs, mapping.z_dim, generator=rng)
+    z = torch.randn(fit.pairs, mapping.z_dim, generator=rng).to(known)
     wanted = flow(velocity, z, fit.integration)
 
     mapping.load_state_dict(encoder.mapping.state_dict())
@@ -175,8 +178,9 @@ def fit_prior(
         optimizer.step()
     with torch.no_grad():
         count = min(512, len(known))
-        fresh = torch.randn(count, mapping.z_dim, generator=rng)
-        factor = torch.linalg.cholesky(torch.cov(known.T) + 1e-6 * torch.eye(known.shape[1]))
+        fresh = torch.randn(count, mapping.z_dim, generator=rng).to(known)
+        covariance = torch.cov(known.T).cpu() + 1e-6 * torch.eye(known.shape[1])
+        factor = torch.linalg.cholesky(covariance).to(known)
         draws = {
             "draws": place(mapping(fresh)[:, 0]),
             "flow": flow(velocity, fresh, fit.integration),

@@ -1,11 +1,12 @@
-"""What the denoisers train on: latents of images and text states of captions, computed once.
+"""What the denoisers train on, and their error: latents of images, text states of captions, noise.
 
-Autoencoder and text encoder are frozen, so their outputs are kept in memory. Every image is also
-encoded mirrored (no caption names left or right).
+Autoencoder and text encoder are frozen, so their outputs are computed once and kept on the device.
+Every image is also encoded mirrored (no caption names left or right).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from data_prep.priors.recipe import frozen
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.devices import autocast
-from dmgi_lib.prompts import encode_empty
+from dmgi_lib.prompts import encode_empty, encode_text
 
 
 @dataclass(frozen=True)
@@ -28,31 +30,21 @@ class FrozenPriors:
     vae: AutoencoderKL
 
     @classmethod
-    def load(cls, folder: Path) -> FrozenPriors:
+    def load(cls, folder: Path, device: torch.device) -> FrozenPriors:
         """Reads tokenizer/, text_encoder/ and vae/ of a weight folder, in float32.
 
         Raises:
-            FileNotFoundError: one of them is missing; says which script makes it.
+            FileNotFoundError: one of them is missing; says which command makes it.
         """
-        makers = {"tokenizer": "text_image", "text_encoder": "text_image", "vae": "autoencoder"}
-        for name, script in makers.items():
-            if not (folder / name).is_dir():
-                raise FileNotFoundError(
-                    f"no {folder / name}; make it with `python -m data_prep.priors.train_{script}`,"
-                    " or name another folder with --weights."
-                )
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-        return cls(
-            PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
-            text_encoder.eval().requires_grad_(False),
-            vae.eval().requires_grad_(False),
-        )
+        text_encoder = frozen(CLIPTextModel, folder / "text_encoder", "text_image", device)
+        vae = frozen(AutoencoderKL, folder / "vae", "autoencoder", device)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+        return cls(tokenizer, text_encoder, vae)
 
 
 @dataclass(frozen=True)
 class LatentSet:
-    """One split of the dataset as the denoisers see it.
+    """One split of the dataset as the denoisers see it, on the device but for the offsets.
 
     Args:
         latents: (2 N, 4, h, w) float32, scaled; rows N.. are the mirrored images
@@ -83,14 +75,18 @@ class LatentSet:
         first, count = self.offsets[images], self.offsets[images + 1] - self.offsets[images]
         chosen = first + (torch.rand(len(rows), generator=rng) * count).long()
         empty = torch.rand(len(rows), generator=rng) < dropout
-        return torch.where(empty[:, None, None], self.empty, self.states[chosen].float())
+        empty = empty[:, None, None].to(self.states.device)
+        return torch.where(empty, self.empty, self.states[chosen].float())
 
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: Tensor, batch: int = 32) -> Tensor:
     """uint8 (N, 3, H, W) -> scaled latents (N, 4, h, w), the posterior means."""
-    with autocast("cpu"):
-        parts = [vae.encode(to_float(x)).latent_dist.mean.float() for x in images.split(batch)]
+    parts = []
+    with autocast(vae.device):
+        for part in images.split(batch):
+            latents = vae.encode(to_float(part.to(vae.device))).latent_dist.mean
+            parts.append(latents.float())
     return torch.cat(parts) * vae.config.scaling_factor
 
 
@@ -106,7 +102,7 @@ def encode_captions(priors: FrozenPriors, captions: list[str], batch: int = 256)
             truncation=True,
             return_tensors="pt",
         )["input_ids"]
-        parts.append(priors.text_encoder(ids).last_hidden_state.half())
+        parts.append(encode_text(priors.text_encoder, ids).half())
     return torch.cat(parts)
 
 
@@ -133,5 +129,36 @@ def noised(
     scheduler: DDIMScheduler, latents: Tensor, t: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Noisy latents at timesteps t, and the velocity that the network shall predict there."""
-    noise = torch.randn(latents.shape, generator=rng)
+    noise = torch.randn(latents.shape, generator=rng).to(latents)
     return scheduler.add_noise(latents, noise, t), scheduler.get_velocity(latents, noise, t)
+
+
+# (noisy latents, timesteps, text states, rows) -> velocity (B, 4, h, w) float32
+Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def velocity_errors(
+    predict: Predict,
+    scheduler: DDIMScheduler,
+    data: LatentSet,
+    rows: Tensor,
+    rng: torch.Generator,
+    text_dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """Squared velocity errors (B,) of some rows, and the timesteps drawn for them (B,)."""
+    t = stratified_timesteps(len(rows), scheduler.config.num_train_timesteps, rng)
+    t = t.to(data.latents.device)
+    noisy, velocity = noised(scheduler, data.latents[rows], t, rng)
+    text = data.captions(rows, rng, text_dropout)
+    return (predict(noisy, t, text, rows) - velocity).square().mean((1, 2, 3)), t
+
+
+@torch.no_grad()
+def validation_loss(
+    predict: Predict, scheduler: DDIMScheduler, data: LatentSet, text_dropout: float = 0.0
+) -> float:
+    """Mean squared velocity error over a split (not mirrored), fixed noise and timesteps."""
+    rng, total = torch.Generator().manual_seed(0), 0.0
+    for rows in torch.arange(len(data)).split(32):
+        total += velocity_errors(predict, scheduler, data, rows, rng, text_dropout)[0].sum().item()
+    return total / len(data)

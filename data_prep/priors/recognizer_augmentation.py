@@ -22,7 +22,7 @@ MAX_SHIFT = 6  # pixels
 def augment(
     images: Tensor, masks: Tensor, rng: torch.Generator, color_jitter: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """One random variant of each sample.
+    """One random variant of each sample, on its device.
 
     Args:
         images:       (B, 3, H, W) uint8.
@@ -37,8 +37,9 @@ def augment(
     images, masks = mirror_and_shift(images, masks, rng)
     x = to_float(images)
     if color_jitter:
-        gain = 1 + color_jitter * _uniform((len(x), 3, 1, 1), rng, -1, 1)
-        x = (x + 1) * gain * (1 + color_jitter * _uniform((len(x), 1, 1, 1), rng, -1, 1)) - 1
+        gain = 1 + color_jitter * _uniform((len(x), 3, 1, 1), rng, -1, 1).to(x)
+        light = 1 + color_jitter * _uniform((len(x), 1, 1, 1), rng, -1, 1).to(x)
+        x = (x + 1) * gain * light - 1
     return degrade(x, rng).clamp(-1, 1), masks
 
 
@@ -50,8 +51,9 @@ def mirror_and_shift(images: Tensor, masks: Tensor, rng: torch.Generator) -> tup
     rows = (torch.arange(height) + shift[0, :, None]).clamp(0, height - 1)
     columns = (torch.arange(width) + shift[1, :, None]).clamp(0, width - 1)
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    mirrored, rows, columns = (x.to(images.device) for x in (mirrored, rows, columns))
 
-    sample = torch.arange(len(images))[:, None, None]
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
     masks = torch.where(mirrored[:, None, None], flip_mask(masks).flip(-1), masks)
     masks = masks[sample, rows[:, :, None], columns[:, None, :]]
     channels_last = images.permute(0, 2, 3, 1)  # so that a gathered pixel is one contiguous piece
@@ -74,16 +76,17 @@ def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
     for number, change in enumerate((_blurred, _shrunk, _block_compressed)):
         chosen = group == number
         if chosen.any():
+            chosen = chosen.to(images.device)
             result[chosen] = change(images[chosen], strength[number])
-    amount = 0.08 * _uniform((len(images), 1, 1, 1), rng, -1, 1).clamp(min=0)
-    return result + amount * torch.randn(images.shape, generator=rng)
+    amount = 0.08 * _uniform((len(images), 1, 1, 1), rng, -1, 1).clamp(min=0).to(images)
+    return result + amount * torch.randn(images.shape, generator=rng).to(images)
 
 
 def _blurred(images: Tensor, strength: float) -> Tensor:
     sigma = 0.4 + 1.1 * strength
     place = torch.arange(-4, 5)
     kernel = torch.exp(-(place**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, 9)
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, 9).to(images)
     images = F.conv2d(F.pad(images, (4, 4, 0, 0), mode="replicate"), kernel, groups=3)
     return F.conv2d(F.pad(images, (0, 0, 4, 4), mode="replicate"), kernel.mT, groups=3)
 
@@ -97,7 +100,7 @@ def _shrunk(images: Tensor, strength: float) -> Tensor:
 
 def _block_compressed(images: Tensor, strength: float) -> Tensor:
     """JPEG's loss without JPEG: 8 x 8 cosine coefficients rounded to coarser steps at high ones."""
-    k = torch.arange(8)
+    k = torch.arange(8, device=images.device)
     cosine = torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / 8) / 2  # orthonormal DCT-II
     cosine[0] /= math.sqrt(2)
     b, c, h, w = images.shape

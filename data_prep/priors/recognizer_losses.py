@@ -1,6 +1,6 @@
 """Losses of the recognition networks, and the labels of a training set that they compare with.
 
-They and their weights are our choice, see `train_recognizers`.
+They and their weights are our choice, see `recognizers`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from dmgi_lib.recognizers import (
 
 
 class Targets:
-    """Labels of a training set as tensors, and the class weights that balance them."""
+    """Labels of a training set on a device, and the class weights that balance them."""
 
-    def __init__(self, dataset: FaceDataset) -> None:
-        self.dataset = dataset
-        self.attributes = dataset.attributes
-        self.hair = hair_color_labels(dataset)
+    def __init__(self, dataset: FaceDataset, device: torch.device) -> None:
+        self.dataset, self.device = dataset, device
+        self.attributes = dataset.attributes.to(device)
+        self.hair = hair_color_labels(dataset).to(device)
 
     @cached_property
     def codes(self) -> Tensor:
         """(N, 49)."""
-        return true_codes(self.dataset)
+        return true_codes(self.dataset).to(self.device)
 
     @cached_property
     def parsing_weight(self) -> Tensor:
         """(19,): inverse square root of a class's share of pixels, at most 8: thin parts count."""
         counts = torch.bincount(self.dataset.masks.flatten(), minlength=len(CLASSES)).double()
         weight = (counts / counts.sum() * len(CLASSES)).clamp(min=1e-9).rsqrt().clamp(max=8.0)
-        return weight.float()
+        return weight.float().to(self.device)
 
     @cached_property
     def attribute_weight(self) -> Tensor:
@@ -52,9 +52,10 @@ class Targets:
     @cached_property
     def hair_weight(self) -> Tensor:
         """(6,): inverse share of each hair colour, at most 5; 0 for one that does not occur."""
-        counts = torch.bincount(self.hair[self.hair >= 0], minlength=len(HAIR_COLORS)).float()
+        hair = self.hair.cpu()
+        counts = torch.bincount(hair[hair >= 0], minlength=len(HAIR_COLORS)).float()
         weight = (counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())).clamp(max=5.0)
-        return torch.where(counts > 0, weight, 0.0)
+        return torch.where(counts > 0, weight, 0.0).to(self.device)
 
 
 Losses = dict[str, Tensor]

@@ -62,10 +62,11 @@ def true_codes(dataset: FaceDataset) -> Tensor:
 
 @torch.no_grad()
 def read_all(network: nn.Module, images: Tensor, batch_size: int = 64) -> Iterator[tuple]:
-    """Apply a network to uint8 images (N, 3, H, W); yields tuples of outputs per batch."""
+    """Apply a network to uint8 images (N, 3, H, W); yields tuples of outputs per batch, on CPU."""
+    device = next(network.parameters()).device
     for batch in images.split(batch_size):
-        output = network(to_float(batch))
-        yield output if isinstance(output, tuple) else (output,)
+        output = network(to_float(batch.to(device)))
+        yield tuple(x.cpu() for x in (output if isinstance(output, tuple) else (output,)))
 
 
 def parsing_measurements(maps: Tensor, masks: Tensor) -> Measurements:

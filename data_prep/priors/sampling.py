@@ -1,6 +1,6 @@
 """Pictures from a denoiser in training: DDIM sampling with classifier-free guidance, and grids.
 
-Only for the sample images of the training scripts; `dmgi_lib.DMGIPipeline` is what users call.
+Only for the sample images of the trainings; `dmgi_lib.DMGIPipeline` is what users call.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ def sample_images(
         condition: (B, 3, H, W) in [0, 1], what `controlnet` reads
 
     Returns:
-        uint8 (B, 3, H, W)
+        uint8 (B, 3, H, W), on the CPU
     """
     size = unet.config.sample_size
     latents = torch.randn(len(text), unet.config.in_channels, size, size, generator=generator)
+    latents = latents.to(text)
     states = torch.cat([empty.expand_as(text), text])
     scheduler = DDIMScheduler.from_config(scheduler.config)
     scheduler.set_timesteps(steps)
-    with autocast("cpu"):
+    with autocast(text.device):
         for t in scheduler.timesteps:
             x, residuals = torch.cat([latents, latents]), {}
             if controlnet is not None and condition is not None:
@@ -61,7 +62,7 @@ def sample_images(
             velocity = without + guidance_scale * (with_text - without)
             latents = scheduler.step(velocity, t, latents).prev_sample
         images = vae.decode(latents / vae.config.scaling_factor).sample
-    return to_uint8(images)
+    return to_uint8(images).cpu()
 
 
 def picture_grid(rows: Sequence[Tensor]) -> np.ndarray:

@@ -63,7 +63,7 @@ def sliced_wasserstein(
         a, b = _patches(one, per_image, place[0]), _patches(two, per_image, place[1])
         spread = b.std().clamp_min(1e-6)
         directions = torch.randn(a.shape[1], projections, generator=place[0])
-        directions = F.normalize(directions, dim=0)
+        directions = F.normalize(directions.to(a), dim=0)
         gap = (a @ directions).sort(dim=0).values - (b @ directions).sort(dim=0).values
         result[str(one.shape[2])] = float(gap.abs().mean() / spread * 1000)
     return result | {"mean": sum(result.values()) / len(result)}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,7 +16,7 @@ from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 def set_mean_latent(G: StyleGAN2Generator, count: int = 10_000, seed: int = 0) -> None:
     """w_avg = mean of `count` mapped z."""
     z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed))
-    G.mapping.w_avg.copy_(G.mapping(z)[:, 0].mean(dim=0))
+    G.mapping.w_avg.copy_(G.mapping(z.to(G.mean_latent))[:, 0].mean(dim=0))
 
 
 @torch.no_grad()
@@ -31,29 +28,29 @@ def set_typical_latent(G: StyleGAN2Generator, count: int = 4000, seed: int = 0) 
     2202.12211), there with a centre for each cluster.
     """
     z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed))
-    w = G.mapping(z)[:, 0]
+    w = G.mapping(z.to(G.mean_latent))[:, 0]
     nearest = torch.cdist(w, w).topk(11, largest=False).values[:, 1:].mean(dim=1)
     G.mapping.w_avg.copy_(w[nearest.argmin()])
 
 
-def grid_sampler(
-    originals: Tensor, psi: float = 0.8
-) -> Callable[[int, dict[str, nn.Module]], np.ndarray]:
-    """8×8 grid: five rows of samples, eight originals, their W and their W+ reconstructions."""
-    z = torch.randn(40, 128, generator=torch.Generator().manual_seed(1))
-    originals = to_float(originals[:8])
+@torch.no_grad()
+def sample_grid(
+    G: StyleGAN2Generator, encoder: nn.Module, originals: Tensor, psi: float = 0.8
+) -> np.ndarray:
+    """8×8 grid: five rows of samples, eight originals, their W and their W+ reconstructions.
 
-    def sample(step: int, averaged: dict[str, nn.Module]) -> np.ndarray:
-        G = cast(StyleGAN2Generator, averaged["generator"])
-        encoder = averaged["encoder"]
-        set_mean_latent(G)
-        ws, offsets = encoder(originals)
-        latents = torch.cat([G.mapping(z, truncation_psi=psi), ws, ws + offsets])
-        images = torch.cat([part.clamp(-1, 1) for part in map(G.synthesis, latents.split(8))])
-        cells = torch.cat([images[:40], originals, images[40:]]).unflatten(0, (8, -1))
-        return to_uint8(cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)).numpy()
-
-    return sample
+    Args:
+        G, encoder: averaged networks; G's w_avg is set
+        originals:  uint8 (8, 3, H, W)
+    """
+    z = torch.randn(40, G.config.z_dim, generator=torch.Generator().manual_seed(1))
+    real = to_float(originals.to(G.mean_latent.device))
+    set_mean_latent(G)
+    ws, offsets = encoder(real)
+    latents = torch.cat([G.mapping(z.to(real), truncation_psi=psi), ws, ws + offsets])
+    images = torch.cat([part.clamp(-1, 1) for part in map(G.synthesis, latents.split(8))])
+    cells = torch.cat([images[:40], real, images[40:]]).unflatten(0, (8, -1))
+    return to_uint8(cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)).cpu().numpy()
 
 
 @torch.no_grad()
@@ -68,8 +65,8 @@ def measure(
         seed:        of the sampled z and the patches
     """
     count = min(len(train), len(test), 512)
-    real, other = to_float(test[:count]), to_float(train[:count])
-    z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed))
+    real, other = (to_float(x[:count].to(G.mean_latent.device)) for x in (test, train))
+    z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed)).to(real)
     name = f"SWD x 1000 ({count} images, test split)"
     figures: dict[str, float] = {}
     for psi in (1.0, 0.8):

@@ -1,12 +1,10 @@
-"""One optimisation step of the 2D prior's two phases; see `train_stylegan2`."""
+"""One optimisation step of the 2D prior's two phases; see `stylegan2`."""
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
@@ -14,17 +12,17 @@ from data_prep.priors.face_parts import FEATURES, region
 from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
 from data_prep.priors.image_encoder import ImageEncoder
 from data_prep.priors.latent_prior import fit_prior
+from data_prep.priors.recipe import Recipe
 from data_prep.priors.stylegan2_measurements import set_mean_latent
-from data_prep.priors.stylegan2_recipe import Recipe
+from data_prep.priors.stylegan2_settings import StyleGAN2Settings
 from dmgi_lib.dataset import to_float
-from dmgi_lib.devices import autocast
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.recognizers import Recognizer
-from dmgi_lib.training.loop import LoopConfig, batch_indices
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
 
-Modules = dict[str, nn.Module]
+FINE_TO_COARSE_A = (1.0, 1.0, 1.0, 1.0, 1.0)
+FINE_TO_COARSE_B = (0.25, 0.5, 1.0, 1.0, 1.0)  # fine detail is D's to judge
 
 
 def pyramid_loss(
@@ -43,91 +41,70 @@ def pyramid_loss(
     return loss
 
 
-class StyleGAN2Step:
-    """One optimisation step of the phase that `step` falls into.
+class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
+    """The step of the phase that its number falls into; `stylegan2` builds the networks."""
 
-    Args:
-        images:  uint8 (N, 3, H, W) training images
-        masks:   uint8 (N, H, W) their class ids
-        loss_net: frozen Recognizer behind the perceptual and the parsing loss
-        modules: generator, encoder, discriminator, augmentation
-        optimizers: generator (with the encoder) and discriminator
-    """
+    G: StyleGAN2Generator
+    encoder: ImageEncoder
+    D: Discriminator
+    feature_D: FeatureDiscriminator
+    augmentation: AdaptiveAugmentation
+    loss_net: Recognizer
+    perceptual: PerceptualLoss
+    parsing: ParsingLoss
+    opt_G: torch.optim.Optimizer  # of the encoder, too
+    opt_D: torch.optim.Optimizer
 
-    fine_to_coarse_a = (1.0, 1.0, 1.0, 1.0, 1.0)
-    fine_to_coarse_b = (0.25, 0.5, 1.0, 1.0, 1.0)  # fine detail is D's to judge
-
-    def __init__(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        loss_net: Recognizer,
-        modules: Modules,
-        optimizers: dict[str, torch.optim.Optimizer],
-        recipe: Recipe,
-        config: LoopConfig,
-    ) -> None:
-        self.images, self.masks, self.recipe, self.config = images, masks, recipe, config
-        self.loss_net = loss_net.eval().requires_grad_(False)
-        self.perceptual, self.parsing = PerceptualLoss(loss_net), ParsingLoss(loss_net)
-        self.G = cast(StyleGAN2Generator, modules["generator"])
-        self.D = cast(Discriminator, modules["discriminator"])
-        self.encoder = cast(ImageEncoder, modules["encoder"])
-        self.feature_D = cast(FeatureDiscriminator, modules["feature_discriminator"])
-        self.augmentation = cast(AdaptiveAugmentation, modules["augmentation"])
-        self.opt_G, self.opt_D = optimizers["generator"], optimizers["discriminator"]
-        self.noise_maps = [b for n, b in self.G.named_buffers() if n.endswith("noise_const")]
-
-    def __call__(self, step: int, rng: torch.Generator) -> dict[str, float]:
-        batch_size = self.config.batch_size
-        indices = batch_indices(len(self.images), batch_size, step, self.config.seed)
-        real = to_float(self.images[indices])
-        mirrored = torch.rand(batch_size, generator=rng) < 0.5
+    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+        settings, rows = self.settings, self.rows(len(self.train_set), step)
+        real, mask = self.train_set.images[rows], self.train_set.masks[rows]
+        mirrored = torch.rand(len(rows), generator=rng) < 0.5
         real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
-        mask = self.masks[indices]
         mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask)
-        for noise in self.noise_maps:  # fresh noise each step, shared by the batch: fast
-            noise.normal_(generator=rng)
-        seen = step * batch_size - self.recipe.warmup_images
+        real, mask = to_float(real.to(self.device)), mask.to(self.device)
+        for name, noise in self.G.named_buffers():
+            if name.endswith("noise_const"):  # fresh each step, shared by the batch: fast
+                noise.copy_(torch.randn(noise.shape, generator=rng))
+        seen = step * settings.batch_size - settings.warmup_images
         if seen < 0:
-            resolution = self.warmup_resolution(step * batch_size)
+            resolution = self.warmup_resolution(step * settings.batch_size)
             return self.reconstruct(real, mask, resolution, rng)
-        if seen < batch_size:  # the first step of phase B
-            images = self.images[: self.recipe.prior_images]
-            fit_prior(self.G.mapping, self.encoder, images, rng, self.recipe.prior)
+        if seen < settings.batch_size:  # the first step of phase B
+            images = self.train_set.images[: settings.prior_images]
+            fit_prior(self.G.mapping, self.encoder, images, rng, settings.prior)
+            self.agree(self.G.mapping)
             set_mean_latent(self.G)
         # A few images a step are too few to move the encoder: its codes fell together in trials.
         # The mapping network left the codes when it played, and G drew what it had never learnt.
         self.encoder.requires_grad_(False)
         self.G.mapping.requires_grad_(False)
-        return self.play(real, mask, step, min(1.0, seen / self.recipe.ramp_images), rng)
+        return self.play(real, mask, step, min(1.0, seen / settings.ramp_images), rng)
 
     def places(self, mask: Tensor) -> Tensor:
         """(B, H, W) class ids → (B, 1, H, W) weights of pixels."""
-        return 1.0 + (self.recipe.part_weight - 1.0) * region(mask, FEATURES)
-
-    def autocast(self) -> torch.autocast:
-        return autocast("cpu", enabled=self.recipe.bf16)
+        return 1.0 + (self.settings.part_weight - 1.0) * region(mask, FEATURES)
 
     def encode(self, real: Tensor, sigma: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images → ws (from z with noise σ) and the W+ offsets that some of them carry."""
         with self.autocast():
             ws, offsets = self.encoder(real, sigma, rng)
-        used = torch.rand(len(ws), 1, 1, generator=rng) < self.recipe.offset_share
+        used = torch.rand(len(ws), 1, 1, generator=rng) < self.settings.offset_share
+        used = used.to(ws.device)
         return ws + offsets * used, offsets
 
-    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+    def draw_codes(self, count: int, rng: torch.Generator) -> Tensor:
         """ws of `count` random z, some with style mixing, some truncated."""
-        num_ws = self.G.num_ws
-        z = torch.randn(2 * count, self.G.config.z_dim, generator=rng)
+        num_ws, settings = self.G.num_ws, self.settings
+        z = torch.randn(2 * count, self.G.config.z_dim, generator=rng).to(self.device)
         first, second = self.G.mapping(z).chunk(2)
         crossover = torch.randint(1, num_ws, (count, 1, 1), generator=rng)
-        mixed = torch.rand(count, 1, 1, generator=rng) < self.recipe.mixing
+        mixed = torch.rand(count, 1, 1, generator=rng) < settings.mixing
         late = torch.arange(num_ws)[:, None] >= crossover
-        ws = torch.where(late & mixed, second, first)
-        psi = 1.0 - (1.0 - self.recipe.lowest_psi) * torch.rand(count, 1, 1, generator=rng)
-        pulled = torch.rand(count, 1, 1, generator=rng) < self.recipe.truncated_share
-        return torch.where(pulled, self.G.mean_latent.lerp(ws, psi), ws)
+        ws = torch.where((late & mixed).to(self.device), second, first)
+        psi = 1.0 - (1.0 - settings.lowest_psi) * torch.rand(count, 1, 1, generator=rng)
+        pulled = torch.rand(count, 1, 1, generator=rng) < settings.truncated_share
+        truncated = self.G.mean_latent.lerp(ws, psi.to(ws))
+        return torch.where(pulled.to(self.device), truncated, ws)
 
     def recognised(
         self, image: Tensor, real: Tensor, mask: Tensor
@@ -136,7 +113,7 @@ class StyleGAN2Step:
         with self.autocast(), SharedFeatures(self.loss_net):
             perceptual = self.perceptual(image, real).mean()
             parsing = self.parsing(image, mask).mean()
-        loss = self.recipe.perceptual_weight * perceptual + self.recipe.parsing_weight * parsing
+        loss = self.settings.perceptual_weight * perceptual + self.settings.parsing_weight * parsing
         return loss, {"perceptual": perceptual.item(), "parsing": parsing.item()}
 
     def reconstruct(
@@ -145,15 +122,15 @@ class StyleGAN2Step:
         """Phase A: autoencoder, in two updates a batch, for updates are what it lacks."""
         _set_beta1(self.opt_G, 0.9)
         for group in self.opt_G.param_groups:
-            group["lr"] *= self.recipe.warmup_rate
+            group["lr"] *= self.settings.warmup_rate
         log: dict[str, float] = {}
         for part, part_mask in zip(real.chunk(2), mask.chunk(2), strict=True):
-            ws, offsets = self.encode(part, self.recipe.code_noise, rng)
-            offset_loss = self.recipe.offset_weight * offsets.square().mean()
+            ws, offsets = self.encode(part, self.settings.code_noise, rng)
+            offset_loss = self.settings.offset_weight * offsets.square().mean()
             with self.autocast():
                 image = self.G.synthesis(ws, resolution=resolution)
             target = F.avg_pool2d(part, part.shape[-1] // resolution)
-            weights = self.fine_to_coarse_a[: resolution.bit_length() - 3]  # down to 8 pixels
+            weights = FINE_TO_COARSE_A[: resolution.bit_length() - 3]  # down to 8 pixels
             places = F.avg_pool2d(self.places(part_mask), part.shape[-1] // resolution)
             pixels = pyramid_loss(image, target, weights, places)
             log |= {"reconstruction": pixels.item(), "offsets": offset_loss.item()}
@@ -161,15 +138,13 @@ class StyleGAN2Step:
             if resolution == part.shape[-1]:
                 seen, seen_log = self.recognised(image, part, part_mask)
                 loss, log = loss + seen, log | seen_log
-            self.opt_G.zero_grad(set_to_none=True)
-            loss.backward()
-            self.opt_G.step()
+            self.update(self.opt_G, loss)
         return log
 
     def warmup_resolution(self, seen: int) -> int:
         """Where phase A reconstructs after that many images: it grows as faces take shape."""
-        share, final = seen / self.recipe.warmup_images, self.G.synthesis.resolutions[-1]
-        for resolution, until in self.recipe.growth:
+        share, final = seen / self.settings.warmup_images, self.G.synthesis.resolutions[-1]
+        for resolution, until in self.settings.growth:
             if share < until and resolution < final:
                 return resolution
         return final
@@ -183,12 +158,12 @@ class StyleGAN2Step:
         rng: torch.Generator,
     ) -> dict[str, float]:
         """Phase B: D's step, every `r1_interval` steps R1, then G's step on the same fakes."""
-        recipe, batch = self.recipe, len(real)
+        settings, batch = self.settings, len(real)
         _set_beta1(self.opt_G, 0.0)
-        count = max(1, int(batch * recipe.encoded_share))
-        ws, _ = self.encode(real[:count], recipe.code_noise / 3, rng)
+        count = max(1, int(batch * settings.encoded_share))
+        ws, _ = self.encode(real[:count], settings.code_noise / 3, rng)
         with self.autocast():
-            fake = self.G.synthesis(torch.cat([ws, self.sample(batch - count, rng)]))
+            fake = self.G.synthesis(torch.cat([ws, self.draw_codes(batch - count, rng)]))
 
         self.D.requires_grad_(True)
         self.feature_D.requires_grad_(True)
@@ -201,14 +176,12 @@ class StyleGAN2Step:
             places_real, places_fake = self.feature_D(real_features), self.feature_D(fake_features)
         loss_D = adversarial_losses(logits_real, logits_fake)
         loss_features = adversarial_losses(places_real, places_fake)
-        self.opt_D.zero_grad(set_to_none=True)
-        (loss_D + loss_features).backward()
-        self.opt_D.step()
+        self.update(self.opt_D, loss_D + loss_features)
         self.augmentation.observe(logits_real.detach(), step)
         log = {"D": loss_D.item(), "D_features": loss_features.item()}
         log["ada_p"] = self.augmentation.p.item()
         log["sign_real"] = logits_real.detach().sign().mean().item()
-        if step % recipe.r1_interval == 0:
+        if step % settings.r1_interval == 0:
             log["r1"] = self._r1_step(augmented[: batch // 2])
 
         self.D.requires_grad_(False)
@@ -223,15 +196,13 @@ class StyleGAN2Step:
                 wanted = self.D.features(self.augmentation(real[:count], draw.first(count)))
         loss_G, loss_places = F.softplus(-logits).mean(), F.softplus(-places).mean()
         places = self.places(mask[:count])
-        pixels = pyramid_loss(fake[:count], real[:count], self.fine_to_coarse_b, places)
+        pixels = pyramid_loss(fake[:count], real[:count], FINE_TO_COARSE_B, places)
         pairs = zip(features, wanted, strict=True)
         matching = torch.stack([F.l1_loss(f[:count].float(), w.float()) for f, w in pairs]).sum()
         seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])
         loss = adversarial_weight * (loss_G + loss_places) + seen
-        loss = loss + recipe.reconstruction_weight * pixels + recipe.feature_weight * matching
-        self.opt_G.zero_grad(set_to_none=True)
-        loss.backward()
-        self.opt_G.step()
+        loss = loss + settings.reconstruction_weight * pixels + settings.feature_weight * matching
+        self.update(self.opt_G, loss)
         log |= {"G": loss_G.item(), "G_features": loss_places.item()}
         log |= {"reconstruction": pixels.item(), "matching": matching.item()}
         return log | seen_log
@@ -244,9 +215,8 @@ class StyleGAN2Step:
         real = real.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.D(real).sum(), real, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
-        self.opt_D.zero_grad(set_to_none=True)
-        (penalty * (self.recipe.r1_gamma / 2 * self.recipe.r1_interval)).backward()
-        self.opt_D.step()
+        weight = self.settings.r1_gamma / 2 * self.settings.r1_interval
+        self.update(self.opt_D, penalty * weight)
         return penalty.item()
 
 

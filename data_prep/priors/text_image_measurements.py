@@ -37,14 +37,15 @@ def embed_text(clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: Seque
         max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
-    )["input_ids"]
+    )["input_ids"].to(clip.device)
     return F.normalize(clip.text_projection(clip.text_model(ids).pooler_output), dim=1)
 
 
 @torch.no_grad()
 def embed_images(clip: CLIPModel, images: Tensor, batch: int = 64) -> Tensor:
     """uint8 (N, 3, 128, 128) -> unit embeddings (N, D)."""
-    parts = [clip.vision_model(to_float(x)).pooler_output for x in images.split(batch)]
+    floats = (to_float(x.to(clip.device)) for x in images.split(batch))
+    parts = [clip.vision_model(x).pooler_output for x in floats]
     return F.normalize(clip.visual_projection(torch.cat(parts)), dim=1)
 
 
@@ -58,9 +59,10 @@ def measure(
     """
     clip.eval()
     split, found = dataset.split, {}
-    image = embed_images(clip, dataset.images)
+    image = embed_images(clip, dataset.images).cpu()
     views = dataset.first_views()[:200]
-    text = embed_text(clip, tokenizer, [dataset.captions[i][0] for i in views.tolist()])
+    captions = [dataset.captions[i][0] for i in views.tolist()]
+    text = embed_text(clip, tokenizer, captions).cpu()
     rank = (image[views] @ text.T).argsort(1, descending=True)
     place = (rank == torch.arange(len(views))[:, None]).float().argmax(1)
     n = len(views)
@@ -76,7 +78,7 @@ def measure(
         classes = labels[used].unique()
         if unknown or len(classes) < 2:
             return {}
-        read = (image @ embed_text(clip, tokenizer, prompts).T).argmax(1)
+        read = (image @ embed_text(clip, tokenizer, prompts).cpu().T).argmax(1)
         shares = [(read == k)[used & (labels == k)].float().mean() for k in classes]
         return {"": torch.stack(shares).mean().item()}
 

@@ -110,8 +110,8 @@ class Ablation:
         self.weights, self.caches, self.dataset, self.truth = weights, caches, dataset, truth
         self.run_dir, self.folder, self.facts, self.budget = run_dir, folder, facts, budget
         self.device, self.dtype = torch.device(device), dtype
-        self.G = required_part(weights, "generator", "data_prep.priors.train_stylegan2")
-        self.loss_net = required_part(weights, "loss_net", "data_prep.priors.train_recognizers")
+        self.G = required_part(weights, "generator", "data_prep.priors.trainer stylegan2")
+        self.loss_net = required_part(weights, "loss_net", "data_prep.priors.trainer loss_net")
         self.frozen = [state_hash(network) for network in (self.G, self.loss_net)]
         self.judges = on_device(load_judges(weights), self.device)
         self.clip = load_clip(weights).to(self.device)

@@ -164,7 +164,7 @@ def open_table(
     stage = last_stage(folder, condition)
     if stage != 3:
         notes.append(f"T comes out of stage {stage or '?'}; stage 3 would train M and T together")
-    loss_net = required_part(folder, "loss_net", "data_prep.priors.train_recognizers")
+    loss_net = required_part(folder, "loss_net", "data_prep.priors.trainer loss_net")
     own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
     facts = {"weights": shared_hash(folder), "data": dataset.digest, "n": n, "seed": config.seed}
     if dtype != torch.float32:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data_prep.faces128 import build, card
@@ -12,7 +13,7 @@ from data_prep.faces128.built_sample import project, read
 from data_prep.faces128.distributions import distributions, framing, spreads, years
 from data_prep.faces128.render import camera_label
 from data_prep.faces128.survey import edge_agreement, edges, eye_errors, survey
-from data_prep.priors.card import write_card
+from data_prep.priors import trainer
 from dmgi_lib.dataset import ATTRIBUTES, shipped_root
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.training.loop import LoopResult
@@ -155,8 +156,17 @@ def judge(tmp_path):
     measured = {f"balanced accuracy {name} (test)": value for name, value in read_well.items()}
     measured |= {"attribute balanced accuracy (test)": 0.5, "hair-colour accuracy, red (test)": 1}
     result = LoopResult(10, 60.0, ema={}, last={}, log_path=tmp_path / "log.csv")
-    write_card(tmp_path, title="Judge", description="", command="python", seed=1, result=result,
-               batch_size=2, training_images=20, measurements=measured)  # fmt: skip
+    text = trainer.card(
+        title="Judge",
+        description="",
+        command="python",
+        settings=trainer.NETWORKS["judge_attributes"][1],
+        result=result,
+        training_images=20,
+        measurements=measured,
+        device=torch.device("cpu"),
+    )
+    (tmp_path / "card.md").write_text(text)
     (tmp_path / "measured.json").write_text(json.dumps(measured, indent=1))
     return tmp_path
 

@@ -110,8 +110,8 @@ def test_missing_parts_are_named(cache, dataset, loss_net, tmp_path):
         trainer(1, cache, dataset, loss_net, steps=(1,))
     with pytest.raises(ValueError, match="4"):
         StageConfig(4)
-    with pytest.raises(FileNotFoundError, match="train_stylegan2"):
-        required_part(tmp_path, "generator", "data_prep.priors.train_stylegan2")
+    with pytest.raises(FileNotFoundError, match="trainer stylegan2"):
+        required_part(tmp_path, "generator", "data_prep.priors.trainer stylegan2")
 
 
 def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):

@@ -1,0 +1,224 @@
+"""The autoencoder: image (128 px) <-> latent (4 x 16 x 16), diffusers' AutoencoderKL.
+
+    python -m data_prep.priors.trainer autoencoder --minutes 35
+
+Rombach et al. 2022 (latent diffusion), first stage, without the adversarial loss. The loss is an L1
+over a Laplacian pyramid, heavier on eyes, brows and mouth, which cover few pixels but make a face,
+plus a small KL term. Architecture and weights are our choice (not specified in the paper's
+available sources).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+from tyro.conf import Suppress
+
+from data_prep.priors.cpu_speed import placed
+from data_prep.priors.face_parts import EYES, FEATURES, region
+from data_prep.priors.recipe import Recipe, Settings, Ship, frozen, start_from
+from data_prep.priors.sampling import picture_grid
+from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training.loop import LoopResult
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings(Settings):
+    """Architecture and loss.
+
+    Args:
+        architecture: arguments of AutoencoderKL. Few channels at 128 and 64 px, where time goes
+        perceptual: folder of the loss network, for a perceptual term
+        start: weight folder of the same architecture to start from; default: random weights
+        feature_weight: weight of pixels in and next to eyes, brows and mouth; others have 1
+        level_weights: of each level of the Laplacian pyramid, finest first
+        kl_weight: of the KL divergence, averaged over latent elements
+        perceptual_weight: of the loss network's feature distance, if --perceptual is given
+    """
+
+    minutes: float = 35.0
+    batch_size: int = 8
+    ema_half_life_steps: float = 300.0
+    warmup_steps: int = 200
+    cooldown: float = 0.35
+    architecture: Suppress[dict[str, Any]] = field(
+        default_factory=lambda: {
+            "block_out_channels": (32, 32, 64, 128),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "mid_block_add_attention": False,
+            "latent_channels": 4,
+            "sample_size": 128,
+        }
+    )
+    perceptual: Path | None = None
+    start: Path | None = None
+    feature_weight: float = 3.0
+    level_weights: Suppress[tuple[float, ...]] = (1.0, 1.0, 1.0, 1.0)
+    kl_weight: float = 1e-4
+    perceptual_weight: float = 0.1
+
+
+class Autoencoder(Recipe[AutoencoderSettings]):
+    """Images to the latents of the diffusion model and back."""
+
+    name = "autoencoder"
+    averaged = ("vae",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        with self.seeded():
+            model = build_autoencoder(self.settings)
+        start_from(model, self.settings.start)
+        self.vae = placed(model, self.device)
+        self.loss_net: Recognizer | None = None
+        if self.settings.perceptual is not None:
+            self.loss_net = frozen(Recognizer, self.settings.perceptual, "loss_net", self.device)
+        rate = self.settings.learning_rate
+        self.modules = {"vae": self.vae}
+        self.optimizers = {"vae": torch.optim.AdamW(self.vae.parameters(), rate, (0.9, 0.99))}
+
+    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+        settings, rows = self.settings, self.rows(len(self.train_set), step)
+        mirrored = torch.rand(len(rows), generator=rng) < 0.5
+        image, mask = to_float(self.train_set.images[rows]), self.train_set.masks[rows]
+        image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
+        mask = torch.where(mirrored[:, None, None], mask.flip(-1), mask)  # sides do not matter here
+        image, mask = self.place(image), mask.to(self.device)
+        weight = 1.0 + (settings.feature_weight - 1.0) * region(mask, FEATURES)
+        with self.autocast():
+            posterior = self.vae.encode(image).latent_dist
+            mean, std = posterior.mean.float(), posterior.std.float()
+            latent = mean + std * torch.randn(mean.shape, generator=rng).to(mean)
+            output = self.vae.decode(latent).sample
+            perceptual = image.new_zeros([])
+            if self.loss_net is not None:
+                perceptual = perceptual_distance(self.loss_net, image, output)
+        output = output.float()
+        reconstruction = pyramid_l1(output - image, weight, settings.level_weights)
+        kl = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * std.log()).mean()
+        loss = reconstruction + settings.kl_weight * kl
+        loss = loss + settings.perceptual_weight * perceptual.float()
+        self.update(self.optimizers["vae"], loss, clip=1.0)
+        values = {"loss": loss, "pyramid": reconstruction, "kl": kl, "std": std.mean()}
+        values |= {"l1": (output - image).abs().mean()}
+        values |= {"perceptual": perceptual} if self.loss_net else {}
+        return {name: value.item() for name, value in values.items()}
+
+    def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
+        shown = self.test_set.images[:8]
+        return picture_grid([shown, reconstruct(averaged["vae"], shown)])
+
+    def export(self, result: LoopResult, ship: Ship) -> None:
+        vae = result.ema["vae"]
+        standardise_latents(vae, self.train_set.images[self.train_set.first_views()[:1000]])
+        vae = vae.half().float()  # what is shipped is what is measured
+        ship(
+            self.folders.out or self.folders.weights / "vae",
+            vae,
+            "Autoencoder of the mini world",
+            "`AutoencoderKL`: images (B, 3, 128, 128) in [-1, 1] to latents (B, 4, 16, 16) and"
+            " back. Each latent channel has mean 0 and deviation 1 over the training images.",
+            measure(vae, self.test_set) | {"scaling factor": vae.config.scaling_factor},
+        )
+
+
+def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderKL:
+    """Untrained autoencoder, drawn from the global generator."""
+    blocks = len(settings.architecture["block_out_channels"])
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        **settings.architecture,
+    )
+
+
+def pyramid_l1(difference: Tensor, weight: Tensor, level_weights: tuple[float, ...]) -> Tensor:
+    """Weighted L1 over the Laplacian pyramid of a difference (the pyramid is linear).
+
+    Args:
+        difference:    (B, C, H, W) reconstruction minus image
+        weight:        (B, 1, H, W), mean about 1
+        level_weights: finest level first; the last one is of the coarse rest
+    """
+    total = torch.zeros(())
+    for i, level_weight in enumerate(level_weights):
+        band = difference
+        if i + 1 < len(level_weights):
+            coarse = F.avg_pool2d(difference, 2)
+            band = difference - F.interpolate(coarse, scale_factor=2, mode="bilinear")
+            difference = coarse
+        total = total + level_weight * (band.abs() * weight).mean()
+        weight = F.avg_pool2d(weight, 2)
+    return total
+
+
+def perceptual_distance(network: Recognizer, image: Tensor, other: Tensor) -> Tensor:
+    """Mean squared distance of the loss network's features, each normalised over channels."""
+    distance = torch.zeros(())
+    pairs = zip(network.features(image), network.features(other), strict=True)
+    for wanted, given in pairs:
+        wanted, given = F.normalize(wanted.float(), dim=1), F.normalize(given.float(), dim=1)
+        distance = distance + (wanted.detach() - given).square().sum(1).mean()
+    return distance
+
+
+@torch.no_grad()
+def reconstruct(model: AutoencoderKL, images: Tensor, batch: int = 32) -> Tensor:
+    """uint8 (N, 3, H, W) -> the same through the autoencoder, posterior means, on the CPU."""
+    parts = []
+    for part in images.split(batch):
+        latents = model.encode(to_float(part.to(model.device))).latent_dist.mean
+        parts.append(to_uint8(model.decode(latents).sample).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def standardise_latents(model: AutoencoderKL, images: Tensor, batch: int = 32) -> None:
+    """Folds the latents' per-channel mean and deviation into the 1x1 convolutions.
+
+    Afterwards every latent channel has mean 0 and deviation 1 over `images`, reconstructions are
+    unchanged, and config.scaling_factor is the inverse deviation that remains (about 1). Denoisers
+    trained on unit normal noise want exactly that; one factor for all channels would leave their
+    means in place. `images`: uint8 (N, 3, H, W).
+    """
+
+    def means() -> Tensor:
+        parts = [to_float(x.to(model.device)) for x in images.split(batch)]
+        parts = [model.encode(x).latent_dist.mean.float() for x in parts]
+        return torch.cat(parts).transpose(0, 1).flatten(1)  # (4, N * h * w)
+
+    latents = means()
+    mean, std = latents.mean(1), latents.std(1).clamp(min=1e-6)
+    n = len(mean)
+    into, out = model.quant_conv, model.post_quant_conv
+    out.bias += out.weight[:, :, 0, 0] @ mean
+    out.weight *= std[None, :, None, None]
+    into.bias[:n] = (into.bias[:n] - mean) / std
+    into.weight[:n] /= std[:, None, None, None]
+    into.bias[n:] -= 2.0 * std.log()
+    model.register_to_config(scaling_factor=float(1.0 / means().std()))
+
+
+def measure(model: AutoencoderKL, dataset: FaceDataset) -> dict[str, float]:
+    """Reconstruction quality on one split, values in 0..1."""
+    error = (reconstruct(model, dataset.images).float() - dataset.images.float()) / 255.0
+    eyes = region(dataset.masks, EYES).expand_as(error) > 0
+    per_image = error.square().mean((1, 2, 3)).clamp(min=1e-12)
+    found = {
+        f"L1, {dataset.split}": error.abs().mean().item(),
+        f"PSNR, {dataset.split} (dB)": -10.0 * per_image.log10().mean().item(),
+    }
+    if eyes.any():
+        mse = error[eyes].square().mean().item()
+        found[f"PSNR at the eyes, {dataset.split} (dB)"] = -10.0 * math.log10(max(mse, 1e-12))
+    return found

@@ -1,0 +1,149 @@
+"""A ControlNet on the frozen denoiser: structure x is a 19-class mask or a scribble.
+
+    python -m data_prep.priors.trainer controlnet --minutes 30
+    python -m data_prep.priors.trainer controlnet --minutes 30 --condition scribble
+
+Zhang et al. 2023: a copy of the U-Net's encoder reads the condition and adds to the skip
+connections through convolutions that start at zero. The U-Net stays frozen. Masks are
+shown in palette colours, scribbles as three equal channels, both in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from tyro.conf import Suppress
+
+from data_prep.priors.cpu_speed import placed
+from data_prep.priors.latents import validation_loss
+from data_prep.priors.recipe import Ship, frozen
+from data_prep.priors.sampling import picture_grid, sample_images
+from data_prep.priors.unet import Denoiser, DenoiserSettings
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.training.loop import LoopResult
+
+
+@dataclass(frozen=True)
+class ControlNetSettings(DenoiserSettings):
+    """Training of the ControlNet; its architecture follows the U-Net.
+
+    Args:
+        condition: what is read
+        text_dropout: share of empty prompts; higher than the U-Net's, so that the network learns
+            to read structure from the condition and not from the text
+        embedding_channels: of the convolutions that bring the condition from 128 to 16 px
+    """
+
+    ema_half_life_steps: float = 300.0
+    text_dropout: float = 0.25
+    condition: Literal["mask", "scribble"] = "mask"
+    embedding_channels: Suppress[tuple[int, ...]] = (16, 32, 64, 96)
+
+
+class Conditions:
+    """Conditions of a split by row of its LatentSet: rows N.. are mirrored.
+
+    Args:
+        dataset: the split
+        kind:    "mask" or "scribble"
+    """
+
+    def __init__(self, dataset: FaceDataset, kind: str) -> None:
+        self.kind = kind
+        self.plain = dataset.masks if kind == "mask" else dataset.scribbles
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(B,) int64 in [0, 2 N) -> (B, 3, H, W) float in [0, 1]."""
+        picked = self.plain[rows % len(self.plain)]
+        mirrored = flip_mask(picked) if self.kind == "mask" else picked.flip(-1)
+        picked = torch.where((rows >= len(self.plain))[:, None, None], mirrored, picked)
+        return mask_to_rgb(picked) if self.kind == "mask" else scribble_to_rgb(picked)
+
+
+class ControlNet(Denoiser[ControlNetSettings]):
+    """The network that makes the frozen denoiser follow a mask or a scribble."""
+
+    averaged = ("controlnet",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        kind, weights = self.settings.condition, self.folders.weights
+        self.name = "controlnet" if kind == "mask" else "controlnet_scribble"
+        unet = frozen(UNet2DConditionModel, weights / "unet", "unet", self.device)
+        self.scheduler = DDIMScheduler.from_pretrained(weights / "scheduler")
+        with self.seeded():
+            controlnet = ControlNetModel.from_unet(
+                unet, conditioning_embedding_out_channels=self.settings.embedding_channels
+            )
+        self.controlnet = self.train_with(controlnet)
+        self.unet = placed(unet, self.device)
+        self.conditions = Conditions(self.train_set, kind)
+        self.unseen = Conditions(self.test_set, kind)
+
+    def predict(self, noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
+        return self.controlled(self.controlnet, noisy, t, text, self.conditions(rows))
+
+    def controlled(
+        self, controlnet: ControlNetModel, noisy: Tensor, t: Tensor, text: Tensor, condition: Tensor
+    ) -> Tensor:
+        """Velocity of the U-Net under a ControlNet that reads condition (B, 3, H, W)."""
+        noisy, condition = self.place(noisy), self.place(condition)
+        with self.autocast():
+            down, mid = controlnet(noisy, t, text, condition, return_dict=False)
+            output = self.unet(
+                noisy,
+                t,
+                text,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=mid,
+            )
+        return output.sample.float()
+
+    def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
+        rows = torch.arange(min(8, len(self.held_out)))
+        condition = self.unseen(rows)
+        images = sample_images(
+            self.unet,
+            self.scheduler,
+            self.priors.vae,
+            self.held_out.states[self.held_out.offsets[rows]].float(),
+            self.held_out.empty,
+            generator=torch.Generator().manual_seed(0),
+            controlnet=averaged["controlnet"],
+            condition=condition.to(self.device),
+        )
+        pictures = (condition * 255).to(torch.uint8), images, self.test_set.images[rows]
+        return picture_grid(pictures)
+
+    def export(self, result: LoopResult, ship: Ship) -> None:
+        shipped = result.ema["controlnet"].half().float()  # what is shipped is what is measured
+        kind, count = self.settings.condition, len(self.held_out)
+
+        def error(shift: int) -> float:
+            """Sample i gets the condition of sample i + shift; not 0: a wrong one."""
+
+            def predict(noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
+                condition = self.unseen((rows + shift) % count)
+                return self.controlled(shipped, noisy, t, text, condition)
+
+            return validation_loss(predict, self.scheduler, self.held_out)
+
+        reads = "masks in palette colours" if kind == "mask" else "white strokes on black"
+        ship(
+            self.folders.out or self.folders.weights / self.name,
+            shipped,
+            f"ControlNet ({kind}) of the mini world",
+            f"`ControlNetModel` for the U-Net beside it; reads {reads}, (B, 3, 128, 128) in"
+            " [0, 1].",
+            {
+                f"velocity error, right {kind}, test": error(0),
+                f"velocity error, shuffled {kind}, test": error(7),
+                "parameters (million)": sum(p.numel() for p in shipped.parameters()) / 1e6,
+            },
+        )

@@ -1,0 +1,178 @@
+"""The baseline without diffusion and without text: `MaskEncoder`, mask → W+, with stage 1's losses.
+
+    python -m data_prep.priors.trainer mask_encoder --minutes 45
+
+Half of the pictures are mirrored. Identities at the end of the training set are held out. Sizes
+and weights are our choice (not specified in the paper's available sources).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tyro.conf import Suppress
+
+from data_prep.priors.recipe import Recipe, Settings, Ship, frozen
+from data_prep.priors.sampling import picture_grid
+from dmgi_lib.dataset import to_float, to_uint8
+from dmgi_lib.evaluation.baselines import MaskEncoder
+from dmgi_lib.files import state_hash
+from dmgi_lib.generators import StyleGAN2Generator
+from dmgi_lib.masks import PALETTE, flip_mask
+from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training import losses
+from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.losses import LossWeights
+
+TERMS = ("l2", "perceptual", "identity", "parsing", "parts", "code_prior", "row_growth")
+
+
+@dataclass(frozen=True)
+class MaskEncoderSettings(Settings):
+    """Budget, that of the three stages together, and loss weights: see `losses.LossWeights`.
+
+    Args:
+        l2: squared error of the image
+        perceptual: feature distance
+        identity: distance of identity vectors
+        parsing: cross-entropy between the mask and the loss net's parsing
+        parts: squared error in eyes, brows and mouth
+        code_prior: distance to G's own codes
+        row_growth: of the code prior, from the coarsest row to the finest
+        channels: of the encoder's strided convolutions
+        width: of the encoder's other layers
+        held_out: identities that are never trained on
+    """
+
+    minutes: float = 45.0
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    warmup_steps: int = 50
+    l2: float = LossWeights.l2
+    perceptual: float = LossWeights.perceptual
+    identity: float = LossWeights.identity
+    parsing: float = LossWeights.parsing
+    parts: float = LossWeights.parts
+    code_prior: float = LossWeights.code_prior
+    row_growth: float = LossWeights.row_growth
+    channels: Suppress[tuple[int, ...]] = (32, 64, 96, 128, 160)
+    width: Suppress[int] = 256
+    held_out: int = 64
+
+
+class MaskToCode(Recipe[MaskEncoderSettings]):
+    """The baseline encoder of masks, which sees neither text nor diffusion features.
+
+    Raises:
+        ValueError: no identity is left for training
+    """
+
+    name = "mask_encoder"
+    averaged = ("mask_encoder",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        settings, folder = self.settings, self.folders.weights
+        self.G = frozen(StyleGAN2Generator, folder / "generator", "stylegan2", self.device)
+        self.loss_net = frozen(Recognizer, folder / "loss_net", "loss_net", self.device)
+        with self.seeded():
+            size, width = self.G.config.img_resolution, len(self.G.mean_latent)
+            encoder = MaskEncoder(size, self.G.num_ws, width, settings.channels, settings.width)
+        self.encoder = encoder.to(self.device)
+        self.encoder.mapping.w_avg.copy_(self.G.mean_latent)
+        # nobody tells the encoder any words
+        self.weights = LossWeights(attributes=0.0, **{k: getattr(settings, k) for k in TERMS})
+        self.perceptual = losses.PerceptualLoss(self.loss_net)
+        self.identity = losses.IdentityLoss(self.loss_net)
+        self.parsing = losses.ParsingLoss(self.loss_net)
+        self.code_prior = None
+        if self.weights.code_prior:
+            self.code_prior = losses.CodePrior.of(self.G, self.weights.row_growth)
+        identities = self.train_set.identities
+        known, held_out = identities.unique(), settings.held_out
+        unseen = torch.isin(identities, known[len(known) - held_out :])
+        self.train_rows, self.test_rows = (~unseen).nonzero()[:, 0], unseen.nonzero()[:, 0]
+        if len(self.train_rows) == 0:
+            raise ValueError(
+                f"holding out {held_out} of {len(known)} identities leaves none for training;"
+                " use a larger data set (--data)."
+            )
+        optimizer = torch.optim.Adam(
+            self.encoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99)
+        )
+        self.modules, self.optimizers = {self.name: self.encoder}, {self.name: optimizer}
+        self.made_from = {
+            "losses": asdict(self.weights),
+            "frozen": [state_hash(network) for network in (self.G, self.loss_net)],
+            "dataset": self.train_set.digest,
+            "training samples": self.training_images,
+            "learning_rate": settings.learning_rate,
+        }
+
+    @property
+    def training_images(self) -> int:
+        return len(self.train_rows)
+
+    def terms(self, rows: Tensor, mirrored: Tensor, encoder: nn.Module) -> dict[str, Tensor]:
+        """Unweighted loss terms of some samples, some of them mirrored; each (B,)."""
+        mask, target = self.train_set.masks[rows], self.train_set.images[rows]
+        mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask).to(self.device)
+        target = torch.where(mirrored[:, None, None, None], target.flip(3), target)
+        target = to_float(target.to(self.device))
+        w = encoder(mask)
+        with self.autocast(), losses.SharedFeatures(self.loss_net):
+            image = self.G.synthesis(w, noise_mode="const").float()
+            found = {
+                "l2": losses.l2_loss(image, target),
+                "perceptual": self.perceptual(image, target),
+                "identity": self.identity(image, target),
+            }
+            if self.code_prior is not None:
+                found["code_prior"] = self.code_prior(w)
+            if self.weights.parsing:
+                found["parsing"] = self.parsing(image, mask)
+            if self.weights.parts:
+                found["parts"] = losses.parts_loss(image, target, mask)
+        return {name: value.float() for name, value in found.items()}
+
+    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+        rows = self.train_rows[self.rows(len(self.train_rows), step)]
+        terms = self.terms(rows, torch.rand(len(rows), generator=rng) < 0.5, self.encoder)
+        loss = torch.stack([getattr(self.weights, k) * v.mean() for k, v in terms.items()]).sum()
+        self.update(self.optimizers[self.name], loss, clip=1.0)
+        return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
+
+    @torch.no_grad()
+    def measure(self, encoder: nn.Module) -> dict[str, float]:
+        """Mean loss terms on the held-out identities."""
+        sums: dict[str, list[Tensor]] = {}
+        for rows in self.test_rows.split(16):
+            unchanged = torch.zeros(len(rows), dtype=torch.bool)
+            for name, value in self.terms(rows, unchanged, encoder).items():
+                sums.setdefault(name, []).append(value)
+        return {name: torch.cat(values).mean().item() for name, values in sums.items()}
+
+    def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
+        """Held-out samples: x, I, I'."""
+        rows = self.test_rows[:8]
+        masks = self.train_set.masks[rows]
+        codes = averaged[self.name](masks.to(self.device))
+        image = to_uint8(self.G.synthesis(codes, noise_mode="const")).cpu()
+        colors = torch.from_numpy(PALETTE)[masks.long()].permute(0, 3, 1, 2).to(torch.uint8)
+        return picture_grid([colors, self.train_set.images[rows], image])
+
+    def export(self, result: LoopResult, ship: Ship) -> None:
+        weights = {name: getattr(self.weights, name) for name in TERMS}
+        measured = self.measure(result.ema[self.name])
+        ship(
+            self.folders.out or self.folders.weights / self.name,
+            result.ema[self.name],
+            "Mask encoder, a baseline without diffusion and without text",
+            f"`MaskEncoder`: masks (B, H, W) of class ids to codes (B, num_ws, w_dim). Losses"
+            f" {weights}.",
+            {f"{name}, held-out training identities": v for name, v in measured.items()},
+        )

@@ -1,0 +1,233 @@
+"""What a network's file tells the trainer: settings, networks, a step, samples, and an export.
+
+    recipe = UNet(UNetSettings(minutes=30), Folders(data, weights), torch.device("cuda"))
+    recipe.step(0, torch.Generator().manual_seed(0))  # one optimisation step; numbers to log
+
+A recipe keeps its networks on the device. Random numbers are drawn on CPUs and moved there, so that
+all devices start from the same weights and see the same noise. Of several processes each takes its
+share of every batch, and `update` averages their gradients.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast, reduce
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dmgi_lib.dataset import FaceDataset, default_root
+from dmgi_lib.devices import autocast
+from dmgi_lib.files import write_whole
+from dmgi_lib.presets import MINI
+from dmgi_lib.training.loop import LoopResult, batch_indices
+
+Precision = Literal["auto", "fp32"]
+WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of every network; each has its own defaults and adds its own options.
+
+    Args:
+        minutes: budget over all resumes; 0 exports the last checkpoint
+        batch_size: images per step, over all processes
+        seed: of every random draw
+        max_steps: stop after this many steps
+        learning_rate: of the optimizers
+        ema_half_life_steps: steps after which a weight's share in the average has halved
+        warmup_steps: over which the learning rate rises
+        cooldown: share of the budget at its end in which the learning rate falls
+    """
+
+    minutes: float = 30.0
+    batch_size: int = 32
+    seed: int = 0
+    max_steps: int | None = None
+    learning_rate: float = 1e-3
+    ema_half_life_steps: float = 500.0
+    warmup_steps: int = 100
+    cooldown: float = 0.3
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a training reads and writes.
+
+    Args:
+        data: face dataset
+        weights: folder of the frozen networks that this one builds on
+        out: weight folder of the trained network; default: named after it, in --weights
+        run_dir: checkpoint, log.csv and samples/; default: named after it, in ~/.cache/dmgi/runs
+    """
+
+    data: Path = field(default_factory=default_root)
+    weights: Path = MINI.folder
+    out: Path | None = None
+    run_dir: Path | None = None
+
+
+S = TypeVar("S", bound=Settings)
+Ship = Callable[[Path, Any, str, str, Mapping[str, float]], None]
+
+
+class Recipe(Generic[S]):
+    """Base of the recipes; a subclass builds `modules` and `optimizers`.
+
+    Args:
+        settings: of the network
+        folders: where its data and frozen networks are
+        device: where everything is computed
+        precision: of the steps; "auto" is bf16 autocast where that is fast
+        accelerator: the processes; None: those that `accelerate launch` started
+
+    Attributes:
+        name: of the run, and of the weight folder where `export` names no other
+        averaged: names of the modules that ship as averages over the steps
+        made_from: what a checkpoint must agree in, see `loop.run`
+    """
+
+    name: str
+    averaged: tuple[str, ...]
+    made_from: Mapping[str, Any] | None = None
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+
+    def __init__(
+        self,
+        settings: S,
+        folders: Folders,
+        device: torch.device,
+        precision: Precision = "auto",
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.settings, self.folders, self.device = settings, folders, device
+        self.accelerator = accelerator or accelerator_for(device)
+        self.precision = precision
+        self.train_set = FaceDataset(folders.data, "train")
+
+    @cached_property
+    def test_set(self) -> FaceDataset:
+        return FaceDataset(self.folders.data, "test")
+
+    @property
+    def training_images(self) -> int:
+        return len(self.train_set)
+
+    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+        """One optimisation step; numbers to log."""
+        raise NotImplementedError
+
+    def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
+        """Picture of what the averaged networks can do, (H, W, 3) uint8."""
+        raise NotImplementedError
+
+    def export(self, result: LoopResult, ship: Ship) -> None:
+        """Calls ship(folder, network, title, description, measurements) for all that is trained."""
+        raise NotImplementedError
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """New networks inside draw their weights from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            yield
+
+    def autocast(self) -> torch.autocast:
+        return autocast(self.device, enabled=self.precision == "auto")
+
+    def rows(self, count: int, step: int) -> Tensor:
+        """This process's share of batch `step` among `count` samples."""
+        rows = batch_indices(count, self.settings.batch_size, step, self.settings.seed)
+        return rows[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def place(self, x: Tensor) -> Tensor:
+        """A batch on the device; channels last on CPUs, where convolutions are faster in it."""
+        x = x.to(self.device)
+        return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+    def update(
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float | None = None
+    ) -> Tensor:
+        """Gradients, averaged over the processes, and a step; the gradient's norm if clipped."""
+        optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.accelerator.num_processes > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = reduce(parameter.grad, "mean")
+        norm = loss.new_zeros([])
+        if clip is not None:
+            norm = nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        return norm
+
+    @torch.no_grad()
+    def agree(self, module: nn.Module) -> None:
+        """Gives all processes the first one's weights."""
+        if self.accelerator.num_processes > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                tensor.copy_(broadcast(tensor.clone()))
+
+
+def accelerator_for(device: torch.device) -> Accelerator:
+    """The processes of this training, on CPUs or on whatever accelerate finds."""
+    return Accelerator(cpu=device.type == "cpu")
+
+
+def frozen(cls: Any, folder: Path, maker: str, device: torch.device) -> Any:
+    """A trained network in fp32, which this training only reads.
+
+    Raises:
+        FileNotFoundError: it is missing; says which command makes it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no {folder}; make it with `python -m data_prep.priors.trainer {maker}`, or name"
+            " another folder with --weights."
+        )
+    return cls.from_pretrained(folder).float().eval().requires_grad_(False).to(device)
+
+
+def save_small(folder: Path, save: Callable[[str], object]) -> None:
+    """`save_pretrained` of something without weights; each of its files is written whole."""
+    with tempfile.TemporaryDirectory() as temporary:
+        save(temporary)
+        for file in Path(temporary).iterdir():
+            write_whole(folder / file.name, partial(shutil.copyfile, file))
+
+
+def start_from(model: nn.Module, folder: Path | None) -> None:
+    """Copies the weights of `folder` into `model`; None leaves it as it is.
+
+    Raises:
+        FileNotFoundError: the folder has no weight file
+        ValueError:        the file cannot be read, or is of another architecture
+    """
+    if folder is None:
+        return
+    file = Path(folder) / WEIGHT_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {file}: --start takes a weight folder that holds {WEIGHT_FILE}."
+        )
+    try:
+        model.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"{file} does not fit a {type(model).__name__} of this recipe: {error}. Give weights "
+            "of the same architecture, or leave --start away."
+        ) from error

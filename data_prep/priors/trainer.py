@@ -1,0 +1,215 @@
+"""Trains any of the networks that the method keeps frozen, and writes its weights and card.
+
+    python -m data_prep.priors.trainer unet --minutes 45
+    accelerate launch -m data_prep.priors.trainer stylegan2   # on several GPUs
+
+A killed training goes on where it was. `train` is the same as a function.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from tqdm.auto import tqdm
+
+from data_prep.priors.autoencoder import Autoencoder, AutoencoderSettings
+from data_prep.priors.controlnet import ControlNet, ControlNetSettings
+from data_prep.priors.mask_encoder import MaskEncoderSettings, MaskToCode
+from data_prep.priors.recipe import Folders, Precision, Recipe, Settings, accelerator_for
+from data_prep.priors.recognizers import SETTINGS as RECOGNIZERS
+from data_prep.priors.recognizers import RecognizerRecipe
+from data_prep.priors.stylegan2 import StyleGAN2
+from data_prep.priors.stylegan2_settings import StyleGAN2Settings
+from data_prep.priors.text_image import TextImage, TextImageSettings
+from data_prep.priors.unet import UNet, UNetSettings
+from dmgi_lib.devices import has_fast_bf16, machine, pick_device
+from dmgi_lib.training.loop import LoopConfig, LoopResult, run, seed_of
+from dmgi_lib.weight_folder import save_component
+
+NETWORKS: dict[str, tuple[type[Recipe], Settings]] = {
+    **{name: (RecognizerRecipe, settings) for name, settings in RECOGNIZERS.items()},
+    "stylegan2": (StyleGAN2, StyleGAN2Settings()),
+    "text_image": (TextImage, TextImageSettings()),
+    "autoencoder": (Autoencoder, AutoencoderSettings()),
+    "unet": (UNet, UNetSettings()),
+    "controlnet": (ControlNet, ControlNetSettings()),
+    "mask_encoder": (MaskToCode, MaskEncoderSettings()),
+}
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def train(
+    network: str,
+    settings: Settings,
+    folders: Folders,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+    *,
+    command: str,
+) -> LoopResult:
+    """Trains or resumes one of NETWORKS, then writes its weight folder.
+
+    Args:
+        settings:  of the class that NETWORKS names
+        device:    where to compute; with several processes, accelerate decides
+        precision: "auto" is bf16 autocast where that is fast
+        command:   that makes the weights again, for their card
+
+    Raises:
+        FileNotFoundError: no data set, no frozen network, or minutes = 0 and no checkpoint
+        ValueError:        the checkpoint is of other settings, or no such device
+    """
+    where = pick_device(device)
+    accelerator = accelerator_for(where)
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    if processes > 1:
+        where = accelerator.device
+    if settings.batch_size % processes:
+        raise ValueError(
+            f"--batch-size came as {settings.batch_size} for {processes} processes; expected a"
+            " multiple of their number."
+        )
+    recipe = NETWORKS[network][0](settings, folders, where, precision, accelerator)
+    run_dir = folders.run_dir or Path("~/.cache/dmgi/runs") / recipe.name
+    shared = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    config = LoopConfig(run_dir=run_dir.expanduser(), **shared)
+
+    def step_fn(step: int, rng: torch.Generator) -> dict[str, float]:
+        if rank:  # noise of its own
+            rng = torch.Generator().manual_seed(seed_of(rng.initial_seed(), rank))
+        return recipe.step(step, rng)
+
+    result = run(
+        config,
+        recipe.modules,
+        recipe.optimizers,
+        step_fn,
+        ema=recipe.averaged,
+        sample_fn=None if type(recipe).sample is Recipe.sample else recipe.sample,
+        accelerator=accelerator,
+        made_from=recipe.made_from,
+    )
+
+    def ship(
+        folder: Path, net: Any, title: str, description: str, measured: Mapping[str, float]
+    ) -> None:
+        text = card(
+            title=title,
+            description=description,
+            command=command,
+            settings=settings,
+            result=result,
+            training_images=recipe.training_images,
+            measurements=measured,
+            device=where,
+            precision=precision,
+        )
+        save_component(net, folder, text)
+        tqdm.write(f"exported to {folder}")
+
+    if accelerator.is_main_process:
+        recipe.export(result, ship)
+    return result
+
+
+def card(
+    *,
+    title: str,
+    description: str,
+    command: str,
+    settings: Settings,
+    result: LoopResult,
+    training_images: int,
+    measurements: Mapping[str, float],
+    device: torch.device,
+    precision: Precision = "auto",
+) -> str:
+    """Markdown of a card.md.
+
+    Args:
+        title:           one line: what the weights are
+        description:     what goes in and out, and choices a user must know
+        command:         that makes them
+        settings, result: of the training: seed, steps and seconds over all resumes
+        training_images: of the training split, mirrored copies not counted
+        measurements:    name, with unit and data split, -> value
+        device, precision: of the training
+    """
+    batch, seconds = settings.batch_size, result.seconds
+    seen = result.step * batch
+    fast = precision == "auto" and has_fast_bf16(device)
+    facts = {
+        "seed": settings.seed,
+        "date": datetime.date.today().isoformat(),
+        "duration": f"{seconds / 60:.1f} min",
+        "device": machine(device),
+        "precision": "bf16 autocast" if fast else "fp32",
+        "steps": f"{result.step} of {batch} images ({seen / training_images:.1f} epochs)",
+        "training images": training_images,
+        "images per second": f"{seen / max(seconds, 1e-9):.1f}",
+    }
+    lines = [f"# {title}", "", description, "", "```", command, "```", ""]
+    lines += ["| training | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items()), ""]
+    lines += ["| measurement | value |", "|---|---|"]
+    lines += [f"| {name} | {value:.4g} |" for name, value in measurements.items()]
+    return "\n".join(lines) + "\n"
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command of a card, with the home folder written as ~."""
+    home = str(Path.home())
+    words = ["~" + a[len(home) :] if a.startswith(home + os.sep) else a for a in arguments]
+    quoted = [w if w.startswith("~") else shlex.quote(w) for w in words]
+    return " ".join(["python -m data_prep.priors.trainer", *quoted])
+
+
+def main(arguments: list[str] | None = None) -> LoopResult:
+    """The command: a network's name, then its options."""
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def command(network: str) -> Callable[..., LoopResult]:
+        (recipe, defaults), usual = NETWORKS[network], Folders()
+
+        def call(
+            settings: Settings = defaults,
+            folders: Folders = usual,
+            device: Device = "auto",
+            precision: Precision = "auto",
+            threads: int = 2,
+            export_only: bool = False,
+        ) -> LoopResult:
+            torch.set_num_threads(threads)
+            settings = replace(settings, minutes=0.0) if export_only else settings
+            return train(network, settings, folders, device, precision, command=command_line(given))
+
+        call.__annotations__["settings"] = type(defaults)
+        call.__doc__ = f"""{(recipe.__doc__ or "").splitlines()[0]}
+
+        Args:
+            device: auto takes a CUDA GPU, else Apple's, else the CPU
+            precision: auto is bf16 autocast where that is fast
+            threads: CPU threads
+            export_only: do not train, export the last checkpoint
+        """
+        return call
+
+    return tyro.extras.subcommand_cli_from_dict(
+        {name: command(name) for name in NETWORKS},
+        args=given,
+        prog="python -m data_prep.priors.trainer",
+        description="Trains one of the networks that the method keeps frozen.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The autoencoder's loss, its standardised latents and its measurements."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_priors import SMALL
+
+from data_prep.priors.autoencoder import (
+    build_autoencoder,
+    measure,
+    pyramid_l1,
+    reconstruct,
+    standardise_latents,
+)
+from dmgi_lib.dataset import FaceDataset
+
+
+def test_pyramid_l1_by_hand():
+    weight = torch.ones(1, 1, 4, 4)
+    flat = torch.full((1, 3, 4, 4), 0.5)
+    assert pyramid_l1(flat, weight, (1.0, 1.0)).item() == pytest.approx(0.5)
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)[None, None]
+    assert pyramid_l1(checks, weight, (1.0, 1.0)).item() == pytest.approx(1.0)
+    assert pyramid_l1(checks, 3 * weight, (0.0, 1.0)).item() == 0.0
+
+
+def test_standardised_latents_leave_reconstructions_unchanged():
+    torch.manual_seed(0)
+    vae = build_autoencoder(SMALL["autoencoder"]).eval()
+    images = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
+    before = reconstruct(vae, images).float()
+    spread = vae.encode(images / 127.5 - 1).latent_dist.std.mean((0, 2, 3))
+    deviation = vae.encode(images / 127.5 - 1).latent_dist.mean.transpose(0, 1).flatten(1).std(1)
+    standardise_latents(vae, images)
+    after = reconstruct(vae, images).float()
+    assert (after - before).abs().max() <= 1
+    posterior = vae.encode(images / 127.5 - 1).latent_dist
+    latents = posterior.mean.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(latents.mean(1), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(latents.std(1), torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(posterior.std.mean((0, 2, 3)), spread / deviation)
+    assert vae.config.scaling_factor == pytest.approx(1.0, abs=1e-2)
+
+
+class Darker:
+    """An autoencoder whose pictures are a fifth of the range darker."""
+
+    device = torch.device("cpu")
+
+    def encode(self, image):
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=image))
+
+    def decode(self, latents):
+        return SimpleNamespace(sample=latents - 0.4)
+
+
+def test_measurements_by_hand(tiny_faces):
+    dataset = FaceDataset(tiny_faces, "test")
+    found = measure(Darker(), dataset)
+    darker = (dataset.images.int() - 51).clamp(min=0)
+    error = (darker - dataset.images.int()).abs().float() / 255
+    assert found["L1, test"] == pytest.approx(error.mean().item(), rel=1e-2)
+    assert found["PSNR at the eyes, test (dB)"] == pytest.approx(-20 * math.log10(0.2), abs=1.0)

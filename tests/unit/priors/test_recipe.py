@@ -1,0 +1,86 @@
+"""Starting weights, frozen networks, and that every recipe computes where it is told to."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from tiny_device import other_device
+from tiny_priors import SMALL
+
+from data_prep.priors.recipe import WEIGHT_FILE, Folders, frozen, save_small, start_from
+from data_prep.priors.trainer import NETWORKS
+from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training.loop import LoopResult
+
+PICTURED = ("stylegan2", "autoencoder", "unet", "controlnet", "mask_encoder")
+STEPS = {"stylegan2": (0, 2)}  # one of each phase
+
+
+def network(width: int = 3) -> torch.nn.Module:
+    torch.manual_seed(width)
+    return torch.nn.Linear(2, width)
+
+
+def test_weights_are_copied_as_float(tmp_path):
+    wanted, model = network(), torch.nn.Linear(2, 3)
+    save_file({k: v.half() for k, v in wanted.state_dict().items()}, tmp_path / WEIGHT_FILE)
+    start_from(model, tmp_path)
+    for name, value in model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, wanted.state_dict()[name].half().float())
+
+
+def test_no_folder_leaves_the_weights():
+    model, before = network(), network().state_dict()
+    start_from(model, None)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_missing_damaged_and_foreign_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--start takes a weight folder"):
+        start_from(network(), tmp_path)
+    (tmp_path / WEIGHT_FILE).write_bytes(b"no safetensors")
+    with pytest.raises(ValueError, match="leave --start away"):
+        start_from(network(), tmp_path)
+    save_file(network(4).state_dict(), tmp_path / WEIGHT_FILE)
+    with pytest.raises(ValueError, match="same architecture"):
+        start_from(network(), tmp_path)
+
+
+def test_frozen_networks_stay_as_they_are_and_missing_ones_are_named(weights_of_loss_net):
+    folder, cpu = weights_of_loss_net / "loss_net", torch.device("cpu")
+    network = frozen(Recognizer, folder, "loss_net", cpu)
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    with pytest.raises(FileNotFoundError, match="data_prep.priors.trainer loss_net"):
+        frozen(Recognizer, folder.parent / "absent", "loss_net", cpu)
+
+
+def test_small_files_are_written_whole(tmp_path):
+    def save(folder):
+        with open(f"{folder}/config.json", "w") as file:
+            file.write("new")
+        raise KeyboardInterrupt
+
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "config.json").write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        save_small(tmp_path / "scheduler", save)
+    assert (tmp_path / "scheduler" / "config.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_path):
+    folders = Folders(tiny_faces, trained, out=tmp_path)
+    with other_device() as device:
+        recipe = NETWORKS[name][0](SMALL[name], folders, device, accelerator=Accelerator(cpu=True))
+        assert {p.device for m in recipe.modules.values() for p in m.parameters()} == {device}
+        for step in STEPS.get(name, (0,)):
+            assert recipe.step(step, torch.Generator().manual_seed(0))
+        networks = {k: recipe.modules[k].eval().requires_grad_(False) for k in recipe.averaged}
+        if name in PICTURED:
+            assert recipe.sample(1, networks).dtype == "uint8"
+        shipped = []
+        result = LoopResult(1, 1.0, networks, {}, tmp_path / "log.csv")
+        recipe.export(result, lambda folder, *facts: shipped.append((folder.name, facts[-1])))
+    assert shipped and all(measured for _, measured in shipped)

@@ -1,0 +1,56 @@
+"""The two phases of the 2D prior."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import rng
+from tiny_priors import SMALL
+
+from data_prep.priors.recipe import Folders
+from data_prep.priors.stylegan2 import StyleGAN2
+
+
+@pytest.fixture
+def recipe(tiny_faces, weights_of_loss_net):
+    return StyleGAN2(
+        SMALL["stylegan2"], Folders(tiny_faces, weights_of_loss_net), torch.device("cpu")
+    )
+
+
+def weights(recipe):
+    return {
+        k: torch.cat([p.detach().flatten() for p in m.parameters()])
+        for k, m in recipe.modules.items()
+        if k != "augmentation"
+    }
+
+
+def test_a_step_moves_the_networks_of_its_phase(recipe):
+    recipe.settings = replace(recipe.settings, warmup_images=8)
+    before = weights(recipe)
+    first = recipe.step(0, rng(0))
+    warm = weights(recipe)
+    assert set(first) == {"reconstruction", "offsets", "perceptual", "parsing"}
+    assert torch.equal(before["discriminator"], warm["discriminator"])
+    assert not torch.equal(before["encoder"], warm["encoder"])
+    recipe.settings = replace(recipe.settings, r1_interval=1)
+    second = recipe.step(1, rng(1))
+    after = weights(recipe)
+    assert {"D", "D_features", "G", "G_features", "r1", "matching", "reconstruction"} <= set(second)
+    moved = {k for k in warm if not torch.equal(warm[k], after[k])}
+    assert moved == {"generator", "discriminator", "feature_discriminator"}
+
+
+def test_warm_start_grows(recipe):
+    for growth, expected in (
+        (((8, 0.5), (16, 0.8)), [8, 8, 16, 16, 128]),
+        (((8, 0.5), (128, 0.8)), [8, 8, 128, 128, 128]),
+    ):
+        recipe.settings = replace(recipe.settings, warmup_images=100, growth=growth)
+        assert [recipe.warmup_resolution(seen) for seen in (0, 49, 50, 79, 80)] == expected
+
+
+def test_batches_that_cannot_be_halved_into_groups_are_refused():
+    with pytest.raises(ValueError, match="batch-size came as 12; expected a multiple of 8"):
+        replace(SMALL["stylegan2"], batch_size=12)
