@@ -48,6 +48,7 @@ from dmgi_lib.weight_folder import (
     part_name,
     quiet_loading,
 )
+from dmgi_lib.whole_folder import read_folder
 
 Condition = str | Path | Image.Image | np.ndarray[Any, Any] | torch.Tensor
 
@@ -156,15 +157,19 @@ class DMGIPipeline(DiffusionPipeline):
         if str(name) == PAPER.name:
             return cls._paper(dtype, **components)
         folder = weights_folder(name)
-        check_weights(folder)
-        with quiet_loading():
-            pipe: DMGIPipeline = super().from_pretrained(
-                str(folder), **{"dtype": dtype, "local_files_only": True, **components}
-            )
-        for part, module in pipe.components.items():
-            if isinstance(module, torch.nn.Module) and part not in components:
-                check_loaded(module, folder / part / str(COMPONENTS[part].weights))
-        return pipe
+        options = {"dtype": dtype, "local_files_only": True, **components}
+        load = super().from_pretrained
+
+        def checked() -> DMGIPipeline:
+            check_weights(folder)
+            with quiet_loading():
+                pipe: DMGIPipeline = load(str(folder), **options)
+            for part, module in pipe.components.items():
+                if isinstance(module, torch.nn.Module) and part not in components:
+                    check_loaded(module, folder / part / str(COMPONENTS[part].weights))
+            return pipe
+
+        return read_folder(folder, checked)
 
     @classmethod
     def _paper(
@@ -178,7 +183,7 @@ class DMGIPipeline(DiffusionPipeline):
         if isinstance(generator, (str, Path)):
             from dmgi_lib.generators.checkpoints import load_generator
 
-            generator = load_generator(generator).to(dtype=dtype)
+            generator = load_generator(generator, dtype=dtype)
         parts = load_paper_components(base_model, controlnet, dtype=dtype)
         parts |= {"generator": generator}
         return cls(

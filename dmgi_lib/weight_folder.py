@@ -8,7 +8,6 @@ model_index.json lists the components that a folder holds, with library and clas
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import reprlib
 from collections.abc import Iterator
@@ -24,9 +23,10 @@ import tyro
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 
+import dmgi_lib
 from dmgi_lib.files import write_text
 from dmgi_lib.presets import MINI
-from dmgi_lib.whole_folder import settle, write_folder
+from dmgi_lib.whole_folder import read_folder, settle, write_folder
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ COMPONENTS: dict[str, Component] = {
 # What every pipeline needs; without M, T or G it still encodes, which is how their training starts.
 REQUIRED = ("tokenizer", "text_encoder", "vae", "unet", "controlnet", "scheduler")
 OPTIONAL = tuple(name for name in COMPONENTS if name not in REQUIRED)
+
+PARTS = (  # classes of `load_part`
+    *("MappingNetwork", "StyleModulationNetwork", "StyleGAN2Generator", "TriPlaneGenerator"),
+    *("MaskEncoder", "Recognizer"),
+)
 
 CALL_DEFAULTS = ("num_inference_steps", "guidance_scale", "detail_psi")  # kept in model_index.json
 
@@ -282,22 +287,30 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_part(folder: Path, name: str) -> ModelMixin | None:
-    """A trained component of a pipeline folder in fp32; None if it is not there yet.
+def load_part(folder: Path, name: str) -> Any:
+    """A trained network of a pipeline folder in fp32; None if it is not there yet.
 
     Raises:
-        ValueError: its weights are truncated.
+        ValueError: its weights are truncated, lack a tensor or are not finite, or it is of a class
+            that no folder of this kit holds.
     """
-    if not (folder / name / "config.json").is_file():
-        return None
-    check_safetensors(folder / name / "diffusion_pytorch_model.safetensors")
-    class_name = _read_json(folder / name / "config.json")["_class_name"]
-    home = "dmgi_lib.recognizers" if class_name == "Recognizer" else "dmgi_lib"
-    network = getattr(importlib.import_module(home), class_name)
-    return network.from_pretrained(folder / name, dtype=torch.float32)
+    home = folder / name
+
+    def read() -> ModelMixin | None:
+        if not (home / "config.json").is_file():
+            return None
+        class_name = _read_json(home / "config.json").get("_class_name")
+        _check_class(class_name, PARTS, home / "config.json")
+        check_safetensors(home / _DIFFUSERS_WEIGHTS)
+        kind = getattr(dmgi_lib, str(class_name))
+        network: ModelMixin = kind.from_pretrained(home, dtype=torch.float32)
+        check_loaded(network, home / _DIFFUSERS_WEIGHTS)
+        return network
+
+    return read_folder(home, read)
 
 
-def required_part(folder: Path, name: str, script: str) -> ModelMixin:
+def required_part(folder: Path, name: str, script: str) -> Any:
     """`load_part`, or FileNotFoundError naming the script that makes it."""
     part = load_part(folder, name)
     if part is None:
