@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dmgi_lib.evaluation.samples import GroundTruth
-from dmgi_lib.files import write_whole
+from dmgi_lib.files import sweep, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 
 JUDGED_SIZE = 128  # pixels at which the judges read; larger outputs are reduced to it
@@ -140,6 +140,7 @@ def draw_to_disk(row: Row, folder: Path, at_once: int = 25) -> tuple[Tensor, flo
         folder:  of the row's pictures, for nothing else.
         at_once: of `row.draw`.
     """
+    sweep(folder, "*")  # what killed runs left
     parts, minutes = [], 0.0
     starts = range(0, row.count, at_once)
     for start in tqdm(starts, desc=row.name, disable=None, leave=False):

@@ -32,7 +32,7 @@ from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.baselines import text_similarity
 from dmgi_lib.evaluation.draw import Row, draw_to_disk
 from dmgi_lib.evaluation.samples import GroundTruth, others
-from dmgi_lib.files import write_whole
+from dmgi_lib.files import sweep, write_whole
 from dmgi_lib.recognizers import Judges
 from dmgi_lib.weight_folder import quiet_loading
 
@@ -239,6 +239,7 @@ def finish(
         judged:  reads pictures against samples.
         at_once: pictures drawn, see `draw_to_disk`.
     """
+    sweep(path.parent, f"{path.name}*")
     pictures, minutes = draw_to_disk(row, path, at_once)
     table, arrays = path.with_suffix(".parquet"), path.with_suffix(".safetensors")
     if not arrays.exists():

@@ -1,5 +1,7 @@
 """Readings: what the judges see of a row, columns by hand, and files of finished rows."""
 
+import os
+
 import pandas as pd
 import pytest
 import torch
@@ -138,8 +140,11 @@ def test_a_run_killed_while_reading_keeps_its_pictures(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         finish(row, tmp_path / "a", killed, at_once=2)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    half = tmp_path / ".123-abc.a.parquet"  # of a run that was killed while writing, long ago
+    half.write_bytes(b"PAR1")
+    os.utime(half, (0, 0))
     found = finish(row, tmp_path / "a", lambda images, truth: reading(4), at_once=2)
-    assert isinstance(found.reading, Reading) and len(drawn) == 2
+    assert isinstance(found.reading, Reading) and len(drawn) == 2 and not half.exists()
 
 
 def test_statistics_need_no_more_than_the_samples_they_are_asked_for():
