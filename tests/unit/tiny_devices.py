@@ -39,9 +39,12 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
     """Inside, all tensors made are fake, and device "cuda" is there."""
     names = ("__getitem__", "contiguous")
     methods = {name: _without_guard(name) for name in names}
-    with patch.multiple(FakeTensor, create=True, **methods), torch.no_grad():
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            yield mode
+    with (
+        patch.multiple(FakeTensor, create=True, **methods),
+        torch.no_grad(),
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+    ):
+        yield mode
 
 
 def on_cuda(network: torch.nn.Module, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
