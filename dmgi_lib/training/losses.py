@@ -134,15 +134,21 @@ class CodePrior:
         return (self.rows(w) * self.row_weights).mean(1)
 
 
-class PerceptualLoss:
-    """Distance of channel-normalised features: summed over channels, mean over places and scales.
+class NetworkLoss:
+    """A comparison that the loss net makes.
 
     Args:
-        net: has `features(image) -> list of (B, C, H, W)`.
+        net: a `recognizers.Recognizer`, or what reads the same: `features(image)` a list of
+            (B, C, H, W), `identity(image)` unit vectors (B, D), `attributes(image)` logits (B, A),
+            `net(image).parsing` logits (B, 19, h, w).
     """
 
     def __init__(self, net: Any) -> None:
         self.net = net
+
+
+class PerceptualLoss(NetworkLoss):
+    """Distance of channel-normalised features: summed over channels, mean over places and scales."""
 
     def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """image, target: (B, 3, H, W) in [-1, 1] → (B,). No gradient reaches the target."""
@@ -153,15 +159,8 @@ class PerceptualLoss:
         return torch.stack(scales).mean(0)
 
 
-class IdentityLoss:
-    """1 − cosine of identity vectors.
-
-    Args:
-        net: has `identity(image) -> (B, D) unit vectors`.
-    """
-
-    def __init__(self, net: Any) -> None:
-        self.net = net
+class IdentityLoss(NetworkLoss):
+    """1 − cosine of identity vectors."""
 
     def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """image, target: (B, 3, H, W) in [-1, 1] → (B,) in [0, 2]."""
@@ -170,15 +169,8 @@ class IdentityLoss:
         return 1.0 - (self.net.identity(image).float() * wanted).sum(1)
 
 
-class ParsingLoss:
-    """Cross-entropy between the mask x and the loss net's parsing of I'.
-
-    Args:
-        net: `net(image).parsing` are logits (B, 19, h, w).
-    """
-
-    def __init__(self, net: Any) -> None:
-        self.net = net
+class ParsingLoss(NetworkLoss):
+    """Cross-entropy between the mask x and the loss net's parsing of I'."""
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """image: (B, 3, H, W) in [-1, 1], mask: (B, H, W) integer class ids → (B,)."""
@@ -187,15 +179,8 @@ class ParsingLoss:
         return F.cross_entropy(logits, small[:, 0].long(), reduction="none").mean((1, 2))
 
 
-class AttributeLoss:
-    """Cross-entropy between what the caption names and the loss net's attributes of I'.
-
-    Args:
-        net: has `attributes(image) -> (B, A) logits`.
-    """
-
-    def __init__(self, net: Any) -> None:
-        self.net = net
+class AttributeLoss(NetworkLoss):
+    """Cross-entropy between what the caption names and the loss net's attributes of I'."""
 
     def __call__(self, image: torch.Tensor, claims: torch.Tensor) -> torch.Tensor:
         """Mean over what is named; 0 for a caption that names nothing.
