@@ -163,7 +163,8 @@ class FaceDataset:
         if missing:
             path = self.shards.groups[group][0]
             raise ValueError(f"samples of {path} lack {missing}; build it anew: `make faces`.")
-        return table.to_pylist()
+        records: list[dict[str, Any]] = table.to_pylist()
+        return records
 
     @cached_property
     def digest(self) -> str:

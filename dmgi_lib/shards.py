@@ -124,7 +124,7 @@ def _checked(path: Path, schema: pa.Schema) -> list[str]:
             kind = schema.field(name).type
             if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
                 raise ValueError(f"{path}: {name} is {kind}, expected a struct {{bytes, path}}.")
-    return schema.names
+    return list(schema.names)
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
