@@ -260,8 +260,11 @@ def _palette_image_ids(ids: Array, image: Image.Image) -> Array:
 
 def _nearest_class(rgb: Array) -> Array:
     """(H, W, 3) uint8 palette colours → (H, W) ids; a colour off the palette is an error."""
-    packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)  # one number each
-    numbers, inverse = np.unique(packed, return_inverse=True)
+    red, green, blue = np.moveaxis(rgb.astype(np.uint32), -1, 0)
+    packed = (red << 16) | (green << 8) | blue  # a number a colour, looked up below
+    seen = np.zeros(1 << 24, bool)
+    seen[packed] = True
+    numbers = np.flatnonzero(seen)
     if len(numbers) > MOST_COLOURS:
         raise ValueError(
             f"mask holds {len(numbers)} colours; expected the 19 of dmgi_lib.masks.PALETTE. This"
@@ -269,7 +272,7 @@ def _nearest_class(rgb: Array) -> Array:
         )
     colours = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
     distance = np.linalg.norm(colours[:, None].astype(float) - PALETTE[None].astype(float), axis=-1)
-    nearest: Array = distance.argmin(axis=1)
+    nearest = distance.argmin(axis=1)
     worst = int(distance.min(axis=1).argmax())
     if distance[worst].min() > COLOUR_TOLERANCE:
         colour = tuple(int(v) for v in colours[worst])
@@ -280,5 +283,7 @@ def _nearest_class(rgb: Array) -> Array:
             f" {COLOUR_TOLERANCE:.0f} is accepted. Use the colours of dmgi_lib.masks.PALETTE, save"
             " as PNG and resize with nearest-neighbour sampling, or pass class ids."
         )
-    ids: Array = nearest[inverse].reshape(rgb.shape[:2])
+    table = np.zeros(1 << 24, np.uint8)
+    table[numbers] = nearest
+    ids: Array = table[packed]
     return ids
