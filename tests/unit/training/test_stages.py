@@ -1,5 +1,6 @@
 """Training stages as commands: what they write, and which checkpoints and features they refuse."""
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import torch
 import tyro
 from PIL import Image
 from tiny_models import controlnet, face_mask, generator, pipeline, unet
+from tiny_shards import encoded, rewrite
 from tiny_training import CONFIG, loop, trainer
 
 from dmgi_lib.dataset import FaceDataset
@@ -166,20 +168,22 @@ def test_bad_options_are_named(options, said, capsys):
 
 
 def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path, monkeypatch):
-    for record, mask in zip(dataset.records, dataset.masks, strict=True):
-        path = dataset.folder / "scribbles" / f"{record['id']}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(((mask == 13) * 255).numpy().astype(np.uint8)).save(path)
+    root = shutil.copytree(dataset.root, tmp_path / "faces")
+    drawn = {
+        record["id"]: encoded(((mask == 13) * 255).numpy().astype(np.uint8))
+        for record, mask in zip(dataset.records, dataset.masks, strict=True)
+    }
+    rewrite(root / "train", lambda sample: sample | {"scribble": drawn[sample["id"]]})
     folder = tmp_path / "weights"
     own = pipeline(controlnet_scribble=controlnet(seed=9))
     own.save_pretrained(folder)
     loss_net.save_pretrained(folder / "loss_net")
     with pytest.raises(ValueError, match="no mapping_network_scribble"):
         own("a woman", scribble=np.zeros((128, 128), np.uint8), exit_step=0)
-    drawings = FaceDataset(dataset.root)
+    drawings = FaceDataset(root)
     config = CacheConfig((0, 2), num_inference_steps=3, shard_size=4, condition="scribble")
     cache = build(config, own, drawings, tmp_path / "cache")
-    common = f"--weights {folder} --data {dataset.root} --cache {cache.folder} --held-out 2"
+    common = f"--weights {folder} --data {root} --cache {cache.folder} --held-out 2"
     arguments = f"stages --stage 1 {common} --minutes 0.03 --batch-size 4 --run-dir {tmp_path}/run"
     monkeypatch.setattr(sys, "argv", arguments.split())
     with pytest.raises(ValueError, match="condition 'scribble', but --condition came as 'mask'"):
