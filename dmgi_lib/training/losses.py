@@ -148,7 +148,7 @@ class NetworkLoss:
 
 
 class PerceptualLoss(NetworkLoss):
-    """Distance of channel-normalised features: summed over channels, mean over places and scales."""
+    """Distance of channel-normalised features: sum over channels, mean over places and scales."""
 
     def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """image, target: (B, 3, H, W) in [-1, 1] → (B,). No gradient reaches the target."""
