@@ -34,7 +34,13 @@ class _OneDeviceAnOperation(TorchDispatchMode):
         if packet is aten.nonzero:
             return torch.empty(args[0].numel(), args[0].dim(), dtype=torch.int64, device=OTHER)
         if packet is aten._to_copy and kwargs.get("device", OTHER).type != OTHER.type:
-            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+            dtype = kwargs.get("dtype") or args[0].dtype
+            shape = args[0].shape
+            if not dtype.is_floating_point:
+                return torch.zeros(shape, dtype=dtype)
+            if len(shape) == 2 and shape[0] == shape[1]:  # covariances are asked for their root
+                return torch.eye(shape[0], dtype=dtype)
+            return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
         if packet in INDEXING:
             args = (args[0], [i for index in args[1] for i in _places(index)], *args[2:])
         return func(*args, **kwargs)
