@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from tiny_device import other_device
 from tiny_priors import SMALL
 
-from data_prep.priors.recipe import WEIGHT_FILE, Folders, frozen, save_small, start_from
+from data_prep.priors.recipe import WEIGHT_FILE, Folders, frozen, start_from
 from data_prep.priors.trainer import NETWORKS
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
@@ -54,19 +54,6 @@ def test_frozen_networks_stay_as_they_are_and_missing_ones_are_named(weights_of_
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     with pytest.raises(FileNotFoundError, match="data_prep.priors.trainer loss_net"):
         frozen(Recognizer, folder.parent / "absent", "loss_net", cpu)
-
-
-def test_small_files_are_written_whole(tmp_path):
-    def save(folder):
-        with open(f"{folder}/config.json", "w") as file:
-            file.write("new")
-        raise KeyboardInterrupt
-
-    (tmp_path / "scheduler").mkdir()
-    (tmp_path / "scheduler" / "config.json").write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        save_small(tmp_path / "scheduler", save)
-    assert (tmp_path / "scheduler" / "config.json").read_text() == "old"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
