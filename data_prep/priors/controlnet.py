@@ -19,9 +19,8 @@ from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.cpu_speed import placed
 from data_prep.priors.latents import validation_loss
-from data_prep.priors.recipe import Ship, frozen
+from data_prep.priors.recipe import Ship, frozen, placed
 from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_images
 from data_prep.priors.unet import Denoiser, DenoiserSettings
 from dmgi_lib.dataset import FaceDataset

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, reduce
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from data_prep.priors.cpu_speed import placed
 from dmgi_lib.dataset import FaceDataset, default_root, to_float
 from dmgi_lib.devices import autocast
 from dmgi_lib.masks import flip_mask
@@ -227,6 +227,20 @@ def frozen(cls: Any, folder: Path, maker: str, device: torch.device) -> Any:
             " another folder with --weights."
         )
     return cls.from_pretrained(folder).float().eval().requires_grad_(False).to(device)
+
+
+def placed(model: Any, device: torch.device) -> Any:
+    """The model on the device, in place; on CPUs in the form that trains fastest there.
+
+    That is channels last, for its convolutions, and attention by plain matrix products: where bf16
+    is fast, the backward pass of the fused one took a third of a U-Net's step.
+    """
+    model.to(device)
+    if device.type == "cpu":
+        model.to(memory_format=torch.channels_last)
+        if hasattr(model, "set_attn_processor"):
+            model.set_attn_processor(AttnProcessor())
+    return model
 
 
 def start_from(model: nn.Module, folder: Path | None) -> None:
