@@ -29,6 +29,7 @@ from data_prep.priors.sliced_wasserstein import laplacian_pyramid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.losses import PerceptualLoss
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Autoencoder(Recipe[AutoencoderSettings]):
             output = self.vae.decode(latent).sample
             perceptual = image.new_zeros([])
             if self.loss_net is not None:
-                perceptual = perceptual_distance(self.loss_net, image, output)
+                scales = len(self.loss_net.config.channels)  # their sum, not their mean
+                perceptual = scales * PerceptualLoss(self.loss_net)(output, image).mean()
         output = output.float()
         reconstruction = pyramid_l1(output - image, weight, settings.level_weights)
         kl = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * std.log()).mean()
@@ -150,16 +152,6 @@ def pyramid_l1(difference: Tensor, weight: Tensor, level_weights: tuple[float, .
         total = total + level_weight * (band.abs() * weight).mean()
         weight = F.avg_pool2d(weight, 2)
     return total
-
-
-def perceptual_distance(network: Recognizer, image: Tensor, other: Tensor) -> Tensor:
-    """Mean squared distance of the loss network's features, each normalised over channels."""
-    distance = torch.zeros(())
-    pairs = zip(network.features(image), network.features(other), strict=True)
-    for wanted, given in pairs:
-        wanted, given = F.normalize(wanted.float(), dim=1), F.normalize(given.float(), dim=1)
-        distance = distance + (wanted.detach() - given).square().sum(1).mean()
-    return distance
 
 
 @torch.no_grad()
