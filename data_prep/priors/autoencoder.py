@@ -22,13 +22,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.cpu_speed import placed
 from data_prep.priors.face_parts import EYES, FEATURES, region
-from data_prep.priors.recipe import Recipe, Settings, Ship, frozen, start_from
+from data_prep.priors.recipe import Recipe, Settings, Ship, frozen
 from data_prep.priors.sampling import picture_grid
+from data_prep.priors.sliced_wasserstein import laplacian_pyramid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.losses import PerceptualLoss
 
 
 @dataclass(frozen=True)
@@ -78,22 +79,16 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         super().__init__(*arguments, **options)
         with self.seeded():
             model = build_autoencoder(self.settings)
-        start_from(model, self.settings.start)
-        self.vae = placed(model, self.device)
+        self.vae = self.train_with(model, self.settings.start)
         self.loss_net: Recognizer | None = None
         if self.settings.perceptual is not None:
             self.loss_net = frozen(Recognizer, self.settings.perceptual, "loss_net", self.device)
-        rate = self.settings.learning_rate
-        self.modules = {"vae": self.vae}
-        self.optimizers = {"vae": torch.optim.AdamW(self.vae.parameters(), rate, (0.9, 0.99))}
 
     def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
         mirrored = torch.rand(len(rows), generator=rng) < 0.5
-        image, mask = to_float(self.train_set.images[rows]), self.train_set.masks[rows]
-        image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
-        mask = torch.where(mirrored[:, None, None], mask.flip(-1), mask)  # sides do not matter here
-        image, mask = self.place(image), mask.to(self.device)
+        image, mask = self.mirrored_pictures(rows, mirrored)
+        image = self.place(image)
         weight = 1.0 + (settings.feature_weight - 1.0) * region(mask, FEATURES)
         with self.autocast():
             posterior = self.vae.encode(image).latent_dist
@@ -102,13 +97,14 @@ class Autoencoder(Recipe[AutoencoderSettings]):
             output = self.vae.decode(latent).sample
             perceptual = image.new_zeros([])
             if self.loss_net is not None:
-                perceptual = perceptual_distance(self.loss_net, image, output)
+                scales = len(self.loss_net.config.channels)  # their sum, not their mean
+                perceptual = scales * PerceptualLoss(self.loss_net)(output, image).mean()
         output = output.float()
         reconstruction = pyramid_l1(output - image, weight, settings.level_weights)
         kl = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * std.log()).mean()
         loss = reconstruction + settings.kl_weight * kl
         loss = loss + settings.perceptual_weight * perceptual.float()
-        self.update(self.optimizers["vae"], loss, clip=1.0)
+        self.update(loss, clip=1.0)
         values = {"loss": loss, "pyramid": reconstruction, "kl": kl, "std": std.mean()}
         values |= {"l1": (output - image).abs().mean()}
         values |= {"perceptual": perceptual} if self.loss_net else {}
@@ -151,25 +147,11 @@ def pyramid_l1(difference: Tensor, weight: Tensor, level_weights: tuple[float, .
         level_weights: finest level first; the last one is of the coarse rest
     """
     total = torch.zeros(())
-    for i, level_weight in enumerate(level_weights):
-        band = difference
-        if i + 1 < len(level_weights):
-            coarse = F.avg_pool2d(difference, 2)
-            band = difference - F.interpolate(coarse, scale_factor=2, mode="bilinear")
-            difference = coarse
+    bands = laplacian_pyramid(difference, len(level_weights))
+    for band, level_weight in zip(bands, level_weights, strict=True):
         total = total + level_weight * (band.abs() * weight).mean()
         weight = F.avg_pool2d(weight, 2)
     return total
-
-
-def perceptual_distance(network: Recognizer, image: Tensor, other: Tensor) -> Tensor:
-    """Mean squared distance of the loss network's features, each normalised over channels."""
-    distance = torch.zeros(())
-    pairs = zip(network.features(image), network.features(other), strict=True)
-    for wanted, given in pairs:
-        wanted, given = F.normalize(wanted.float(), dim=1), F.normalize(given.float(), dim=1)
-        distance = distance + (wanted.detach() - given).square().sum(1).mean()
-    return distance
 
 
 @torch.no_grad()

@@ -19,10 +19,9 @@ from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.cpu_speed import placed
 from data_prep.priors.latents import validation_loss
-from data_prep.priors.recipe import Ship, frozen
-from data_prep.priors.sampling import picture_grid, sample_images
+from data_prep.priors.recipe import Ship, frozen, placed
+from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_images
 from data_prep.priors.unet import Denoiser, DenoiserSettings
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
@@ -81,7 +80,7 @@ class ControlNet(Denoiser[ControlNetSettings]):
             controlnet = ControlNetModel.from_unet(
                 unet, conditioning_embedding_out_channels=self.settings.embedding_channels
             )
-        self.controlnet = self.train_with(controlnet)
+        self.controlnet = self.start(controlnet)
         self.unet = placed(unet, self.device)
         self.conditions = Conditions(self.train_set, kind)
         self.unseen = Conditions(self.test_set, kind)
@@ -95,15 +94,7 @@ class ControlNet(Denoiser[ControlNetSettings]):
         """Velocity of the U-Net under a ControlNet that reads condition (B, 3, H, W)."""
         noisy, condition = self.place(noisy), self.place(condition)
         with self.autocast():
-            down, mid = controlnet(noisy, t, text, condition, return_dict=False)
-            output = self.unet(
-                noisy,
-                t,
-                text,
-                down_block_additional_residuals=down,
-                mid_block_additional_residual=mid,
-            )
-        return output.sample.float()
+            return predicted_velocity(self.unet, noisy, t, text, controlnet, condition)
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         rows = torch.arange(min(8, len(self.held_out)))

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from data_prep.priors.caption_tokens import drawn_captions, flat_captions, token_ids
 from data_prep.priors.recipe import frozen
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.devices import autocast
@@ -71,9 +72,7 @@ class LatentSet:
         Returns:
             (B, L, D) float32
         """
-        images = rows % len(self)
-        first, count = self.offsets[images], self.offsets[images + 1] - self.offsets[images]
-        chosen = first + (torch.rand(len(rows), generator=rng) * count).long()
+        chosen = drawn_captions(self.offsets, rows % len(self), rng)
         empty = torch.rand(len(rows), generator=rng) < dropout
         empty = empty[:, None, None].to(self.states.device)
         return torch.where(empty, self.empty, self.states[chosen].float())
@@ -93,15 +92,9 @@ def encode_images(vae: AutoencoderKL, images: Tensor, batch: int = 32) -> Tensor
 @torch.no_grad()
 def encode_captions(priors: FrozenPriors, captions: list[str], batch: int = 256) -> Tensor:
     """Captions -> text states (N, L, D) float16, as `dmgi_lib.prompts` pads and encodes prompts."""
-    tokenizer, parts = priors.tokenizer, []
+    parts = []
     for start in range(0, len(captions), batch):
-        ids = tokenizer(
-            captions[start : start + batch],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )["input_ids"]
+        ids = token_ids(priors.tokenizer, captions[start : start + batch])
         parts.append(encode_text(priors.text_encoder, ids).half())
     return torch.cat(parts)
 
@@ -109,11 +102,11 @@ def encode_captions(priors: FrozenPriors, captions: list[str], batch: int = 256)
 def latent_set(priors: FrozenPriors, dataset: FaceDataset) -> LatentSet:
     """Encodes a split: about two minutes per 3,000 images on 2 cores."""
     latents = [encode_images(priors.vae, x) for x in (dataset.images, dataset.images.flip(-1))]
-    counts = torch.tensor([0, *(len(c) for c in dataset.captions)])
+    captions, offsets = flat_captions(dataset.captions)
     return LatentSet(
         latents=torch.cat(latents),
-        states=encode_captions(priors, [c for several in dataset.captions for c in several]),
-        offsets=counts.cumsum(0),
+        states=encode_captions(priors, captions),
+        offsets=offsets,
         empty=encode_empty(priors.tokenizer, priors.text_encoder),
     )
 

@@ -18,11 +18,11 @@ from tyro.conf import Suppress
 
 from data_prep.priors.recipe import Recipe, Settings, Ship, frozen
 from data_prep.priors.sampling import picture_grid
-from dmgi_lib.dataset import to_float, to_uint8
+from dmgi_lib.dataset import to_uint8
 from dmgi_lib.evaluation.baselines import MaskEncoder
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators import StyleGAN2Generator
-from dmgi_lib.masks import PALETTE, flip_mask
+from dmgi_lib.masks import PALETTE
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import losses
 from dmgi_lib.training.loop import LoopResult
@@ -119,10 +119,7 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
 
     def terms(self, rows: Tensor, mirrored: Tensor, encoder: nn.Module) -> dict[str, Tensor]:
         """Unweighted loss terms of some samples, some of them mirrored; each (B,)."""
-        mask, target = self.train_set.masks[rows], self.train_set.images[rows]
-        mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask).to(self.device)
-        target = torch.where(mirrored[:, None, None, None], target.flip(3), target)
-        target = to_float(target.to(self.device))
+        target, mask = self.mirrored_pictures(rows, mirrored)
         w = encoder(mask)
         with self.autocast(), losses.SharedFeatures(self.loss_net):
             image = self.G.synthesis(w, noise_mode="const").float()
@@ -143,7 +140,7 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
         rows = self.train_rows[self.rows(len(self.train_rows), step)]
         terms = self.terms(rows, torch.rand(len(rows), generator=rng) < 0.5, self.encoder)
         loss = torch.stack([getattr(self.weights, k) * v.mean() for k, v in terms.items()]).sum()
-        self.update(self.optimizers[self.name], loss, clip=1.0)
+        self.update(loss, clip=1.0)
         return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
 
     @torch.no_grad()

@@ -6,7 +6,8 @@ better than a ground-truth one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +36,13 @@ from dmgi_lib.recognizers import (
 )
 
 Measurements = dict[str, float]
-
-
+# (network, images (B, 3, H, W) in [-1, 1]) -> what it reads of them, by name
+READINGS: dict[type, Callable[[Any, Tensor], dict[str, Tensor]]] = {
+    Recognizer: lambda net, x: net(x)._asdict(),
+    ParserJudge: lambda net, x: {"parsing": net(x)},
+    AttributeJudge: lambda net, x: dict(zip(("attributes", "hair_color"), net(x), strict=True)),
+    IdentityJudge: lambda net, x: {"code": net(x)},
+}
 HIDDEN = -100  # the label that torch's cross-entropy ignores
 
 
@@ -54,19 +60,12 @@ def hair_color_labels(dataset: FaceDataset) -> Tensor:
     return labels.masked_fill(hidden & (labels != HAIR_COLORS.index("none")), HIDDEN)
 
 
-def true_codes(dataset: FaceDataset) -> Tensor:
-    """(N, 49) regression targets of the identity networks."""
-    tones = torch.tensor([float(r["skin_tone"]) for r in dataset.records])
-    return identity_code(dataset.shape_codes, tones)
-
-
-@torch.no_grad()
-def read_all(network: nn.Module, images: Tensor, batch_size: int = 64) -> Iterator[tuple]:
-    """Apply a network to uint8 images (N, 3, H, W); yields tuples of outputs per batch, on CPU."""
-    device = next(network.parameters()).device
-    for batch in images.split(batch_size):
-        output = network(to_float(batch.to(device)))
-        yield tuple(x.cpu() for x in (output if isinstance(output, tuple) else (output,)))
+def true_codes(dataset: FaceDataset) -> Tensor | None:
+    """(N, 49) regression targets of the identity networks; None of photographs, which lack them."""
+    tones = [r.get("skin_tone") for r in dataset.records]
+    if None in tones or any(r.get("shape_code") is None for r in dataset.records):
+        return None
+    return identity_code(dataset.shape_codes, torch.tensor(tones, dtype=torch.float32))
 
 
 def parsing_measurements(maps: Tensor, masks: Tensor) -> Measurements:
@@ -92,8 +91,9 @@ def label_measurements(
     result = {
         "attribute accuracy": attribute_accuracy(read, wanted),
         "attribute balanced accuracy": balanced[~balanced.isnan()].mean().item(),
-        "hair-colour accuracy": hit[color != HIDDEN].double().mean().item(),
     }
+    if (color != HIDDEN).any():
+        result["hair-colour accuracy"] = hit[color != HIDDEN].double().mean().item()
     for index, name in enumerate(HAIR_COLORS):
         if (color == index).any():
             result[f"hair-colour accuracy, {name}"] = hit[color == index].double().mean().item()
@@ -110,6 +110,8 @@ def identity_measurements(codes: Tensor, dataset: FaceDataset) -> Measurements:
     second view of another, so that both kinds of pair differ equally in view.
     """
     true = true_codes(dataset)
+    if true is None:
+        raise ValueError(f"{dataset.folder} holds no shape codes and skin tones to compare with.")
     error, spread = (codes - true).square().mean(0), true.var(0, unbiased=False)
     result = {
         "variance explained, head shape": 1 - (error[:-1].sum() / spread[:-1].sum()).item(),
@@ -129,36 +131,25 @@ def identity_measurements(codes: Tensor, dataset: FaceDataset) -> Measurements:
     return result
 
 
-def measure_parser(network: ParserJudge, dataset: FaceDataset) -> Measurements:
-    """Card of judge_parser."""
-    logits = read_all(network, dataset.images)
-    return parsing_measurements(torch.cat([x.argmax(1) for (x,) in logits]), dataset.masks)
-
-
-def measure_attributes(network: AttributeJudge, dataset: FaceDataset) -> Measurements:
-    """Card of judge_attributes, but for the pixel reading (see `measure_hair_pixels`)."""
-    attributes, hair = map(torch.cat, zip(*read_all(network, dataset.images), strict=True))
-    return label_measurements(attributes, hair, dataset)
-
-
-def measure_identity(network: IdentityJudge, dataset: FaceDataset) -> Measurements:
-    """Card of judge_identity."""
-    codes = torch.cat([code for (code,) in read_all(network, dataset.images)])
-    return identity_measurements(codes, dataset)
-
-
-def measure_loss_net(network: Recognizer, dataset: FaceDataset) -> Measurements:
-    """Card of loss_net; its parsing is read at 64 pixels and enlarged."""
-    maps, attributes, hair, codes = [], [], [], []
-    for parsing, attribute_logits, hair_logits, code in read_all(network, dataset.images):
-        size = dataset.masks.shape[-2:]
-        maps.append(F.interpolate(parsing, size, mode="bilinear").argmax(1))
-        attributes.append(attribute_logits)
-        hair.append(hair_logits)
-        codes.append(code)
-    result = parsing_measurements(torch.cat(maps), dataset.masks)
-    result |= label_measurements(torch.cat(attributes), torch.cat(hair), dataset)
-    return result | identity_measurements(torch.cat(codes), dataset)
+@torch.no_grad()
+def measure(network: nn.Module, dataset: FaceDataset, batch_size: int = 64) -> Measurements:
+    """All that a network reads of a split; parsing is enlarged to the size of the masks."""
+    device, size = next(network.parameters()).device, dataset.masks.shape[-2:]
+    parts: dict[str, list[Tensor]] = {}
+    for batch in dataset.images.split(batch_size):
+        for name, value in READINGS[type(network)](network, to_float(batch.to(device))).items():
+            if name == "parsing":
+                value = F.interpolate(value, size, mode="bilinear").argmax(1)
+            parts.setdefault(name, []).append(value.cpu())
+    read = {name: torch.cat(values) for name, values in parts.items()}
+    result: Measurements = {}
+    if "parsing" in read:
+        result |= parsing_measurements(read["parsing"], dataset.masks)
+    if "attributes" in read:
+        result |= label_measurements(read["attributes"], read["hair_color"], dataset)
+    if "code" in read and true_codes(dataset) is not None:
+        result |= identity_measurements(read["code"], dataset)
+    return result
 
 
 def measure_hair_pixels(reference: HairColorReference, dataset: FaceDataset) -> Measurements:
@@ -173,11 +164,3 @@ def measure_hair_pixels(reference: HairColorReference, dataset: FaceDataset) -> 
     every = [hit for values in hits.values() for hit in values]
     result = {"hair colour by pixels": sum(every) / max(1, len(every))}
     return result | {f"hair colour by pixels, {k}": sum(v) / len(v) for k, v in hits.items()}
-
-
-MEASURE: dict[str, Callable[..., Measurements]] = {
-    "loss_net": measure_loss_net,
-    "judge_parser": measure_parser,
-    "judge_attributes": measure_attributes,
-    "judge_identity": measure_identity,
-}

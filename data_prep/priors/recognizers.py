@@ -3,35 +3,45 @@
     python -m data_prep.priors.trainer judge_parser --minutes 9
 
 The loss network and the judges never share weights, architecture or seed. Losses, weights and
-schedules are our choice (not specified in the paper's available sources).
+schedules are our choice (not specified in the paper's available sources). Photographs have no
+identity codes: on them the loss network's identity head stays untrained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.cpu_speed import placed
-from data_prep.priors.recipe import Recipe, Settings, Ship, start_from
+from data_prep.priors.recipe import Recipe, Settings, Ship
 from data_prep.priors.recognizer_augmentation import augment
-from data_prep.priors.recognizer_losses import (
-    Losses,
-    Targets,
-    attribute_losses,
-    identity_losses,
-    loss_net_losses,
-    parser_losses,
+from data_prep.priors.recognizer_measurements import (
+    HIDDEN,
+    READINGS,
+    hair_color_labels,
+    hair_color_names,
+    measure,
+    measure_hair_pixels,
+    true_codes,
 )
-from data_prep.priors.recognizer_measurements import MEASURE, hair_color_names, measure_hair_pixels
-from dmgi_lib.dataset import to_float
+from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.evaluation.metrics import HairColorReference
-from dmgi_lib.recognizers import AttributeJudge, IdentityJudge, ParserJudge, Recognizer
+from dmgi_lib.masks import CLASSES
+from dmgi_lib.recognizers import (
+    HAIR_COLORS,
+    AttributeJudge,
+    IdentityJudge,
+    ParserJudge,
+    Recognizer,
+)
 from dmgi_lib.training.loop import LoopResult
 
 
@@ -63,35 +73,105 @@ SETTINGS: dict[str, RecognizerSettings] = {
     "judge_attributes": RecognizerSettings(which="judge_attributes", seed=32, minutes=60.0),
     "judge_identity": RecognizerSettings(which="judge_identity", seed=43, weight_decay=0.05),
 }
-# What builds a network, and (network, images, masks, rows, targets) -> its losses.
-PARTS: dict[str, tuple[Callable[[], ModelMixin], Callable[..., Losses]]] = {
-    "loss_net": (Recognizer, loss_net_losses),
-    "judge_parser": (ParserJudge, parser_losses),
-    "judge_attributes": (AttributeJudge, attribute_losses),
-    "judge_identity": (IdentityJudge, identity_losses),
+BUILD: dict[str, Callable[[], ModelMixin]] = {
+    "loss_net": Recognizer,
+    "judge_parser": ParserJudge,
+    "judge_attributes": AttributeJudge,
+    "judge_identity": IdentityJudge,
 }
 
 
+class Targets:
+    """Labels of a training set on a device, and the class weights that balance them."""
+
+    def __init__(self, dataset: FaceDataset, device: torch.device) -> None:
+        self.dataset, self.device = dataset, device
+        self.attributes = dataset.attributes.to(device)
+        self.hair = hair_color_labels(dataset).to(device)
+
+    @cached_property
+    def codes(self) -> Tensor | None:
+        """(N, 49); None of photographs."""
+        codes = true_codes(self.dataset)
+        return codes if codes is None else codes.to(self.device)
+
+    @cached_property
+    def parsing_weight(self) -> Tensor:
+        """(19,): inverse square root of a class's share of pixels, at most 8: thin parts count."""
+        counts = torch.bincount(self.dataset.masks.flatten(), minlength=len(CLASSES)).double()
+        weight = (counts / counts.sum() * len(CLASSES)).clamp(min=1e-9).rsqrt().clamp(max=8.0)
+        return weight.float().to(self.device)
+
+    @cached_property
+    def attribute_weight(self) -> Tensor:
+        """(A,) weight of true samples: false / true, within 1/10..10; what is rare counts too."""
+        yes, no = (self.attributes == 1).sum(0), (self.attributes == 0).sum(0)
+        return ((no + 1.0) / (yes + 1.0)).clamp(0.1, 10.0)
+
+    @cached_property
+    def hair_weight(self) -> Tensor:
+        """(6,): inverse share of each hair colour, at most 5; 0 for one that does not occur."""
+        hair = self.hair.cpu()
+        counts = torch.bincount(hair[hair >= 0], minlength=len(HAIR_COLORS)).float()
+        weight = (counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())).clamp(max=5.0)
+        return torch.where(counts > 0, weight, 0.0).to(self.device)
+
+
+def reading_losses(
+    read: Mapping[str, Tensor], masks: Tensor, rows: Tensor, targets: Targets
+) -> dict[str, Tensor]:
+    """Loss of each reading that there is, all equally weighted.
+
+    Args:
+        read:  parsing (B, 19, S, S) logits, code (B, 49), attributes (B, A) and hair_color (B, 6)
+               logits; any of them
+        masks: (B, H, W) class ids; they are thinned to S
+        rows:  (B,) of the training set
+    """
+    losses = {}
+    if "parsing" in read:
+        stride = masks.shape[-1] // read["parsing"].shape[-1]
+        wanted = masks[:, ::stride, ::stride].long()
+        parsing = read["parsing"].float()
+        losses["parsing"] = F.cross_entropy(parsing, wanted, targets.parsing_weight)
+    if "code" in read and targets.codes is not None:
+        losses["code"] = F.mse_loss(read["code"].float(), targets.codes[rows])
+    if "attributes" in read:
+        wanted = targets.attributes[rows]
+        per_label = F.binary_cross_entropy_with_logits(
+            read["attributes"].float(),
+            (wanted == 1).float(),
+            pos_weight=targets.attribute_weight,
+            reduction="none",
+        )
+        known = (wanted >= 0).float()
+        losses["attributes"] = (per_label * known).sum() / known.sum().clamp(min=1)
+        color, hair = targets.hair[rows], read["hair_color"].float()
+        if (color != HIDDEN).any():  # else the mean would be of nothing
+            losses["hair_color"] = F.cross_entropy(hair, color, targets.hair_weight)
+    return losses
+
+
 class RecognizerRecipe(Recipe[RecognizerSettings]):
-    """A network that reads faces: for losses, or as a judge in the evaluation."""
+    """A network that reads faces: for losses, or as a judge in the evaluation.
+
+    Raises:
+        ValueError: judge_identity on photographs, whose identity codes nobody knows
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         settings = self.settings
         self.name, self.averaged = settings.which, (settings.which,)
-        build, self.losses = PARTS[settings.which]
-        with self.seeded():
-            network: Any = build()
-        start_from(network, settings.start)
-        self.network = placed(network, self.device)
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=settings.weight_decay,
-        )
-        self.modules, self.optimizers = {self.name: self.network}, {self.name: optimizer}
         self.targets = Targets(self.train_set, self.device)
+        if self.name == "judge_identity" and self.targets.codes is None:
+            raise ValueError(
+                f"{self.train_set.folder} holds no shape codes and skin tones, which judge_identity"
+                " learns; expected the rendered face world: name its folder with --data."
+            )
+        with self.seeded():
+            network = BUILD[settings.which]()
+        self.network = self.train_with(network, settings.start, settings.weight_decay)
 
     def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
         rows = self.rows(len(self.train_set), step)
@@ -100,21 +180,27 @@ class RecognizerRecipe(Recipe[RecognizerSettings]):
         x, m = augment(images.to(self.device), masks.to(self.device), rng, jitter)
         self.network.train()
         with self.autocast():
-            losses = self.losses(self.network, self.place(x), m, rows, self.targets)
-        self.update(self.optimizers[self.name], torch.stack(list(losses.values())).sum(), clip=5.0)
+            if isinstance(self.network, AttributeJudge):  # it learns parsing beside them
+                names = "attributes", "hair_color", "parsing"
+                read = dict(zip(names, self.network.labels_and_parsing(self.place(x)), strict=True))
+            else:
+                read = READINGS[type(self.network)](self.network, self.place(x))
+            losses = reading_losses(read, m, rows, self.targets)
+        self.update(torch.stack(list(losses.values())).sum(), clip=5.0)
         return {name: value.item() for name, value in losses.items()}
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         network = result.ema[self.name].half().float()  # what is shipped is what is measured
-        found = MEASURE[self.name](network, self.test_set)
-        out = self.folders.out or self.folders.weights / self.name
-        reference = None
+        found = measure(network, self.test_set)
+        title, description = DESCRIPTIONS[self.name]
+        if self.name == "loss_net" and self.targets.codes is None:
+            description += " Its identity head is untrained: photographs have no shape codes."
+        out, reference = self.folders.out or self.folders.weights / self.name, None
         if self.name == "judge_attributes":
             images, masks = to_float(self.train_set.images), self.train_set.masks
             reference = HairColorReference.fit(images, masks, hair_color_names(self.train_set))
             found |= measure_hair_pixels(reference, self.test_set)
-        measurements = {f"{name} (test)": value for name, value in found.items()}
-        ship(out, network, *DESCRIPTIONS[self.name], measurements)
+        ship(out, network, title, description, {f"{k} (test)": v for k, v in found.items()})
         if reference is not None:
             reference.save(out / "hair_colors.json")
 

@@ -16,6 +16,30 @@ from dmgi_lib.dataset import to_uint8
 from dmgi_lib.devices import autocast
 
 
+def predicted_velocity(
+    unet: UNet2DConditionModel,
+    noisy: Tensor,
+    t: Tensor,
+    text: Tensor,
+    controlnet: ControlNetModel | None = None,
+    condition: Tensor | None = None,
+) -> Tensor:
+    """What the U-Net predicts, (B, 4, h, w) float32, under a ControlNet if there is one.
+
+    Args:
+        noisy:     (B, 4, h, w) latents; t: () or (B,) timesteps
+        text:      (B, L, D) hidden states
+        condition: (B, 3, H, W) in [0, 1], what `controlnet` reads
+    """
+    down = mid = None
+    if controlnet is not None:
+        down, mid = controlnet(noisy, t, text, condition, return_dict=False)
+    output = unet(
+        noisy, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid
+    )
+    return output.sample.float()
+
+
 @torch.no_grad()
 def sample_images(
     unet: UNet2DConditionModel,
@@ -49,16 +73,10 @@ def sample_images(
     scheduler.set_timesteps(steps)
     with autocast(text.device):
         for t in scheduler.timesteps:
-            x, residuals = torch.cat([latents, latents]), {}
-            if controlnet is not None and condition is not None:
-                down, mid = controlnet(
-                    x, t, states, condition.repeat(2, 1, 1, 1), return_dict=False
-                )
-                residuals = {
-                    "down_block_additional_residuals": down,
-                    "mid_block_additional_residual": mid,
-                }
-            without, with_text = unet(x, t, states, **residuals).sample.float().chunk(2)
+            x = torch.cat([latents, latents])
+            shown = None if condition is None else condition.repeat(2, 1, 1, 1)
+            both = predicted_velocity(unet, x, t, states, controlnet, shown)
+            without, with_text = both.chunk(2)
             velocity = without + guidance_scale * (with_text - without)
             latents = scheduler.step(velocity, t, latents).prev_sample
         images = vae.decode(latents / vae.config.scaling_factor).sample

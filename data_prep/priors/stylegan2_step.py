@@ -2,27 +2,101 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tyro.conf import Suppress
 
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
 from data_prep.priors.face_parts import FEATURES, region
 from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
 from data_prep.priors.image_encoder import ImageEncoder
-from data_prep.priors.latent_prior import fit_prior
-from data_prep.priors.recipe import Recipe
+from data_prep.priors.latent_prior import PriorFit, fit_prior
+from data_prep.priors.recipe import Recipe, Settings
 from data_prep.priors.stylegan2_measurements import set_mean_latent
-from data_prep.priors.stylegan2_settings import StyleGAN2Settings
-from dmgi_lib.dataset import to_float
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
-from dmgi_lib.masks import flip_mask
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
 
 FINE_TO_COARSE_A = (1.0, 1.0, 1.0, 1.0, 1.0)
 FINE_TO_COARSE_B = (0.25, 0.5, 1.0, 1.0, 1.0)  # fine detail is D's to judge
+
+
+@dataclass(frozen=True)
+class StyleGAN2Settings(Settings):
+    """Sizes, and losses of the two phases; weights are our choice unless a paper is named.
+
+    Args:
+        generator: arguments of StyleGAN2Generator
+        warmup_images: images of phase A
+        growth: (resolution, share of phase A until which it is trained), the rest is trained in
+            full; as in progressive growing (arXiv 1710.10196), on skip outputs
+        warmup_rate: factor on the learning rate in phase A
+        ramp_images: images over which phase B's adversarial weight rises to 1
+        encoded_share: share of phase B's batch that comes from the encoder
+        code_noise: σ of the noise on encoded z in phase A; a third of it in phase B
+        prior_images: whose codes the mapping network learns to draw
+        prior: how it learns that
+        truncated_share: share of phase B's samples that are pulled towards the mean latent: an
+            encoder that is unsure writes such codes
+        lowest_psi: how far they are pulled at most
+        part_weight: weight of pixels of eyes, brows and mouth; others have 1
+        offset_share: share of encoded samples that use W+ offsets
+        mixing: probability of style mixing on sampled z (StyleGAN, Sec. 3.1)
+        r1_gamma: weight of R1
+        r1_interval: steps between two R1 steps (lazy regularisation, StyleGAN2 App. B)
+        offset_weight: of the mean square of the W+ offsets in phase A
+        reconstruction_weight: of the pixel L1 in phase B
+        feature_weight: of the D-feature L1 in phase B
+        perceptual_weight: of the loss network's feature distance, on reconstructions
+        parsing_weight: of its parsing's cross-entropy, on reconstructions
+    """
+
+    minutes: float = 130.0
+    batch_size: int = 16
+    learning_rate: float = 0.002
+    cooldown: float = 0.1
+    generator: Suppress[dict[str, Any]] = field(
+        default_factory=lambda: {
+            "z_dim": 128,
+            "w_dim": 128,
+            "img_resolution": 128,
+            "mapping_layers": 4,
+            "channel_base": 2048,
+            "channel_max": 128,
+        }
+    )
+    warmup_images: int = 128_000
+    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.28), (64, 0.56))
+    warmup_rate: float = 3.0
+    ramp_images: int = 8_000
+    encoded_share: float = 0.5
+    code_noise: float = 0.1
+    prior_images: int = 6000
+    prior: Suppress[PriorFit] = field(default_factory=PriorFit)
+    truncated_share: float = 0.5
+    lowest_psi: float = 0.4
+    part_weight: float = 4.0
+    offset_share: float = 0.5
+    mixing: float = 0.5
+    r1_gamma: float = 0.5
+    r1_interval: int = 16
+    offset_weight: float = 0.1
+    reconstruction_weight: float = 2.0
+    feature_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    parsing_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 8 or self.batch_size % 8:
+            raise ValueError(
+                f"--batch-size came as {self.batch_size}; expected a multiple of 8, for halves and"
+                " groups of four."
+            )
 
 
 def pyramid_loss(
@@ -57,11 +131,8 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
 
     def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
-        real, mask = self.train_set.images[rows], self.train_set.masks[rows]
         mirrored = torch.rand(len(rows), generator=rng) < 0.5
-        real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
-        mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask)
-        real, mask = to_float(real.to(self.device)), mask.to(self.device)
+        real, mask = self.mirrored_pictures(rows, mirrored)
         for name, noise in self.G.named_buffers():
             if name.endswith("noise_const"):  # fresh each step, shared by the batch: fast
                 noise.copy_(torch.randn(noise.shape, generator=rng))
@@ -138,7 +209,7 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
             if resolution == part.shape[-1]:
                 seen, seen_log = self.recognised(image, part, part_mask)
                 loss, log = loss + seen, log | seen_log
-            self.update(self.opt_G, loss)
+            self.update(loss, optimizer=self.opt_G)
         return log
 
     def warmup_resolution(self, seen: int) -> int:
@@ -176,7 +247,7 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
             places_real, places_fake = self.feature_D(real_features), self.feature_D(fake_features)
         loss_D = adversarial_losses(logits_real, logits_fake)
         loss_features = adversarial_losses(places_real, places_fake)
-        self.update(self.opt_D, loss_D + loss_features)
+        self.update(loss_D + loss_features, optimizer=self.opt_D)
         self.augmentation.observe(logits_real.detach(), step)
         log = {"D": loss_D.item(), "D_features": loss_features.item()}
         log["ada_p"] = self.augmentation.p.item()
@@ -202,7 +273,7 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])
         loss = adversarial_weight * (loss_G + loss_places) + seen
         loss = loss + settings.reconstruction_weight * pixels + settings.feature_weight * matching
-        self.update(self.opt_G, loss)
+        self.update(loss, optimizer=self.opt_G)
         log |= {"G": loss_G.item(), "G_features": loss_places.item()}
         log |= {"reconstruction": pixels.item(), "matching": matching.item()}
         return log | seen_log
@@ -216,7 +287,7 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         (gradient,) = torch.autograd.grad(self.D(real).sum(), real, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
         weight = self.settings.r1_gamma / 2 * self.settings.r1_interval
-        self.update(self.opt_D, penalty * weight)
+        self.update(penalty * weight, optimizer=self.opt_D)
         return penalty.item()
 
 

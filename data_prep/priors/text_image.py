@@ -11,28 +11,36 @@ paper's available sources).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from tyro.conf import Suppress
 
-from data_prep.priors.recipe import Recipe, Settings, Ship, save_small
+from data_prep.priors.caption_tokens import (
+    SPECIAL,
+    build_tokenizer,
+    drawn_captions,
+    flat_captions,
+    token_ids,
+)
+from data_prep.priors.recipe import Recipe, Settings, Ship
 from data_prep.priors.recognizer_augmentation import mirror_and_shift
 from data_prep.priors.text_image_measurements import measure
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.whole_folder import write_folder
 
-SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")  # <eos> is 3: CLIP treats id 2 in an old, odd way
-MAX_LENGTH = 40  # tokens, <bos> and <eos> included
+TOWER = {
+    "hidden_size": 192,
+    "num_attention_heads": 6,
+    "intermediate_size": 768,
+    "attention_dropout": 0.1,
+}
 
 
 @dataclass(frozen=True)
@@ -53,25 +61,11 @@ class TextImageSettings(Settings):
     learning_rate: float = 6e-4
     ema_half_life_steps: float = 100.0
     cooldown: float = 0.4
-    text: Suppress[dict[str, Any]] = field(
-        default_factory=lambda: {
-            "hidden_size": 192,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 6,
-            "intermediate_size": 768,
-            "attention_dropout": 0.1,
-        }
-    )
+    text: Suppress[dict[str, Any]] = field(default_factory=lambda: TOWER | {"num_hidden_layers": 4})
     vision: Suppress[dict[str, Any]] = field(
-        default_factory=lambda: {
-            "hidden_size": 192,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 6,
-            "intermediate_size": 768,
-            "image_size": 128,
-            "patch_size": 16,
-            "attention_dropout": 0.1,
-        }
+        default_factory=lambda: (
+            TOWER | {"num_hidden_layers": 6, "image_size": 128, "patch_size": 16}
+        )
     )
     projection_dim: Suppress[int] = 128
     attribute_weight: float = 1.0
@@ -89,7 +83,9 @@ class TextImage(Recipe[TextImageSettings]):
         super().__init__(*arguments, **options)
         settings, device = self.settings, self.device
         self.pictures = training_pictures(self.folders.data)
-        self.tokenizer = build_tokenizer([c for several in self.pictures.captions for c in several])
+        captions, self.offsets = flat_captions(self.pictures.captions)
+        self.tokenizer = build_tokenizer(captions)
+        self.ids = token_ids(self.tokenizer, captions)
         with self.seeded():
             clip = build_clip(settings, self.tokenizer)
             heads = Heads(
@@ -100,7 +96,6 @@ class TextImage(Recipe[TextImageSettings]):
         optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.05)
         self.modules = {"clip": self.clip, "heads": self.heads}
         self.optimizers = {"clip": optimizer}
-        self.ids, self.offsets = caption_ids(self.tokenizer, self.pictures)
         self.known = (self.pictures.attributes >= 0).float().to(device)
         self.wanted = (self.pictures.attributes == 1).float().to(device)
 
@@ -108,11 +103,9 @@ class TextImage(Recipe[TextImageSettings]):
     def training_images(self) -> int:
         return len(self.pictures)
 
-    def drawn_captions(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def drawn_words(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A caption of each row: its ids, the ids that are shown, and which of them are words."""
-        count = self.offsets[rows + 1] - self.offsets[rows]
-        chosen = self.offsets[rows] + (torch.rand(len(rows), generator=rng) * count).long()
-        picked = self.ids[chosen]
+        picked = self.ids[drawn_captions(self.offsets, rows, rng)]
         # attention is causal, so padding behind <eos> changes nothing and is cut off
         picked = picked[:, : int((picked != self.tokenizer.pad_token_id).sum(1).max())]
         is_word = picked >= len(SPECIAL)
@@ -128,7 +121,7 @@ class TextImage(Recipe[TextImageSettings]):
 
     def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
         settings, clip, rows = self.settings, self.clip, self.rows(len(self.pictures), step)
-        picked, shown, asked = (x.to(self.device) for x in self.drawn_captions(rows, rng))
+        picked, shown, asked = (x.to(self.device) for x in self.drawn_words(rows, rng))
         images, masks = self.pictures.images[rows], self.pictures.masks[rows]
         images, _ = mirror_and_shift(images.to(self.device), masks.to(self.device), rng)
         clip.train()
@@ -148,7 +141,7 @@ class TextImage(Recipe[TextImageSettings]):
         words = F.cross_entropy(word_logits, picked[asked])
         loss = 0.5 * contrastive + settings.attribute_weight * attributes
         loss = loss + settings.word_weight * words
-        self.update(self.optimizers["clip"], loss, clip=1.0)
+        self.update(loss, clip=1.0)
         with torch.no_grad():
             clip.logit_scale.clamp_(max=4.6)  # exp(4.6) = 100, as in CLIP
         right = (similarity.argmax(1) == target).float().mean()
@@ -160,7 +153,7 @@ class TextImage(Recipe[TextImageSettings]):
         shipped = result.ema["clip"].half().float()  # what is shipped is what is measured
         measurements = measure(shipped, self.tokenizer, self.test_set)
         out = self.folders.out or self.folders.weights
-        save_small(out / "tokenizer", self.tokenizer.save_pretrained)
+        write_folder(out / "tokenizer", self.tokenizer.save_pretrained)
         ship(
             out / "text_encoder",
             shipped.text_model,
@@ -177,35 +170,6 @@ class TextImage(Recipe[TextImageSettings]):
             " other normalisation.",
             measurements,
         )
-
-
-def build_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Word-level tokenizer of all words in the captions: lower case, punctuation split off.
-
-    Only words that training shows are known, so that the warning of unknown words is truthful.
-    """
-    normalizer, splitter = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
-    words = sorted(
-        {
-            word
-            for caption in set(captions)
-            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption))
-        }
-    )
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A <eos>", special_tokens=[(s, vocabulary[s]) for s in ("<bos>", "<eos>")]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        model_max_length=MAX_LENGTH,
-    )
 
 
 def build_clip(settings: TextImageSettings, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
@@ -249,10 +213,13 @@ def training_pictures(root: Path) -> CaptionedPictures:
     """The training set, and the stylised renders where they are built.
 
     A statue shows no hair colour, so of stylised pictures only the captions are believed.
+
+    Raises:
+        FileNotFoundError: the folder of the stylised renders is there, but not all of its shards
     """
     sets = [FaceDataset(root, "train")]
     known = [sets[0].attributes]
-    with suppress(FileNotFoundError):
+    if (root.expanduser() / "styles").is_dir():
         sets.append(FaceDataset(root, "styles"))
         known.append(torch.full_like(sets[1].attributes, -1))
     return CaptionedPictures(
@@ -261,18 +228,3 @@ def training_pictures(root: Path) -> CaptionedPictures:
         torch.cat(known),
         [captions for s in sets for captions in s.captions],
     )
-
-
-def caption_ids(
-    tokenizer: PreTrainedTokenizerFast, dataset: CaptionedPictures
-) -> tuple[Tensor, Tensor]:
-    """All captions as ids (K, 40), and offsets (N + 1,): image i has rows offsets[i]:[i + 1]."""
-    captions = [caption for several in dataset.captions for caption in several]
-    ids = tokenizer(
-        captions,
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )["input_ids"]
-    return ids, torch.tensor([0, *(len(c) for c in dataset.captions)]).cumsum(0)

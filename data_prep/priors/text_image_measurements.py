@@ -9,17 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
+from data_prep.priors.caption_tokens import token_ids
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
 
-# attributes of which a sample has exactly one -> the prompt of each
-ZERO_SHOT: dict[str, dict[str, str]] = {
-    "hair colour": {
-        "Black_Hair": "a person with black hair",
-        "Brown_Hair": "a person with brown hair",
-        "Blond_Hair": "a person with blond hair",
-        "Red_Hair": "a person with red hair",
-        "Gray_Hair": "a person with gray hair",
-    },
+HAIR: dict[str, str] = {  # attributes of which a sample has exactly one -> the prompt of each
+    f"{color.capitalize()}_Hair": f"a person with {color} hair"
+    for color in ("black", "brown", "blond", "red", "gray")
 }
 PAIRS: dict[str, tuple[str, str]] = {  # attribute -> prompts of true and of false
     "Male": ("a man", "a woman"),
@@ -31,13 +26,7 @@ PAIRS: dict[str, tuple[str, str]] = {  # attribute -> prompts of true and of fal
 @torch.no_grad()
 def embed_text(clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
     """Unit embeddings (K, D)."""
-    ids = tokenizer(
-        list(texts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )["input_ids"].to(clip.device)
+    ids = token_ids(tokenizer, texts).to(clip.device)
     return F.normalize(clip.text_projection(clip.text_model(ids).pooler_output), dim=1)
 
 
@@ -72,21 +61,18 @@ def measure(
     def column(name: str) -> Tensor:
         return dataset.attributes[:, ATTRIBUTES.index(name)]
 
-    def accuracy(prompts: Sequence[str], labels: Tensor, used: Tensor) -> dict[str, float]:
+    def read(task: str, prompts: Sequence[str], labels: Tensor, used: Tensor) -> None:
         """Mean over classes of the share of right readings, so that rare classes count."""
         unknown = tokenizer.unk_token_id in tokenizer(" ".join(prompts))["input_ids"]
         classes = labels[used].unique()
-        if unknown or len(classes) < 2:
-            return {}
-        read = (image @ embed_text(clip, tokenizer, prompts).cpu().T).argmax(1)
-        shares = [(read == k)[used & (labels == k)].float().mean() for k in classes]
-        return {"": torch.stack(shares).mean().item()}
+        if not unknown and len(classes) > 1:
+            said = (image @ embed_text(clip, tokenizer, prompts).cpu().T).argmax(1)
+            shares = [(said == k)[used & (labels == k)].float().mean() for k in classes]
+            found[f"zero-shot {task}, {split}"] = torch.stack(shares).mean().item()
 
-    for task, prompts in ZERO_SHOT.items():
-        values = torch.stack([column(name) for name in prompts], 1) == 1
-        got = accuracy(list(prompts.values()), values.int().argmax(1), values.sum(1) == 1)
-        found |= {f"zero-shot {task}, {len(prompts)} classes, {split}": v for v in got.values()}
+    colors = torch.stack([column(name) for name in HAIR], 1) == 1
+    task = f"hair colour, {len(HAIR)} classes"
+    read(task, list(HAIR.values()), colors.int().argmax(1), colors.sum(1) == 1)
     for name, pair in PAIRS.items():
-        got = accuracy(pair, (column(name) == 0).long(), column(name) >= 0)
-        found |= {f"zero-shot {name}, {split}": v for v in got.values()}
+        read(name, pair, (column(name) == 0).long(), column(name) >= 0)
     return found

@@ -14,6 +14,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,15 +25,15 @@ from tqdm.auto import tqdm
 from data_prep.priors.autoencoder import Autoencoder, AutoencoderSettings
 from data_prep.priors.controlnet import ControlNet, ControlNetSettings
 from data_prep.priors.mask_encoder import MaskEncoderSettings, MaskToCode
-from data_prep.priors.recipe import Folders, Precision, Recipe, Settings, accelerator_for
+from data_prep.priors.recipe import Folders, Precision, Recipe, Settings
 from data_prep.priors.recognizers import SETTINGS as RECOGNIZERS
 from data_prep.priors.recognizers import RecognizerRecipe
 from data_prep.priors.stylegan2 import StyleGAN2
-from data_prep.priors.stylegan2_settings import StyleGAN2Settings
+from data_prep.priors.stylegan2_step import StyleGAN2Settings
 from data_prep.priors.text_image import TextImage, TextImageSettings
 from data_prep.priors.unet import UNet, UNetSettings
 from dmgi_lib.devices import has_fast_bf16, machine, pick_device
-from dmgi_lib.training.loop import LoopConfig, LoopResult, run, seed_of
+from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, run, seed_of
 from dmgi_lib.weight_folder import save_component
 
 NETWORKS: dict[str, tuple[type[Recipe], Settings]] = {
@@ -44,7 +45,6 @@ NETWORKS: dict[str, tuple[type[Recipe], Settings]] = {
     "controlnet": (ControlNet, ControlNetSettings()),
     "mask_encoder": (MaskToCode, MaskEncoderSettings()),
 }
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def train(
@@ -68,11 +68,9 @@ def train(
         FileNotFoundError: no data set, no frozen network, or minutes = 0 and no checkpoint
         ValueError:        the checkpoint is of other settings, or no such device
     """
-    where = pick_device(device)
-    accelerator = accelerator_for(where)
+    accelerator = accelerator_for(device)
     processes, rank = accelerator.num_processes, accelerator.process_index
-    if processes > 1:
-        where = accelerator.device
+    where = accelerator.device if processes > 1 else pick_device(device)
     if settings.batch_size % processes:
         raise ValueError(
             f"--batch-size came as {settings.batch_size} for {processes} processes; expected a"
@@ -99,21 +97,20 @@ def train(
         made_from=recipe.made_from,
     )
 
+    facts = partial(
+        card,
+        command=command,
+        settings=settings,
+        result=result,
+        training_images=recipe.training_images,
+        device=where,
+        precision=precision,
+    )
+
     def ship(
         folder: Path, net: Any, title: str, description: str, measured: Mapping[str, float]
     ) -> None:
-        text = card(
-            title=title,
-            description=description,
-            command=command,
-            settings=settings,
-            result=result,
-            training_images=recipe.training_images,
-            measurements=measured,
-            device=where,
-            precision=precision,
-        )
-        save_component(net, folder, text)
+        save_component(net, folder, facts(title, description, measured))
         tqdm.write(f"exported to {folder}")
 
     if accelerator.is_main_process:
@@ -122,14 +119,14 @@ def train(
 
 
 def card(
-    *,
     title: str,
     description: str,
+    measurements: Mapping[str, float],
+    *,
     command: str,
     settings: Settings,
     result: LoopResult,
     training_images: int,
-    measurements: Mapping[str, float],
     device: torch.device,
     precision: Precision = "auto",
 ) -> str:
@@ -138,10 +135,10 @@ def card(
     Args:
         title:           one line: what the weights are
         description:     what goes in and out, and choices a user must know
+        measurements:    name, with unit and data split, -> value
         command:         that makes them
         settings, result: of the training: seed, steps and seconds over all resumes
         training_images: of the training split, mirrored copies not counted
-        measurements:    name, with unit and data split, -> value
         device, precision: of the training
     """
     batch, seconds = settings.batch_size, result.seconds
@@ -182,7 +179,7 @@ def main(arguments: list[str] | None = None) -> LoopResult:
         def call(
             settings: Settings = defaults,
             folders: Folders = usual,
-            device: Device = "auto",
+            device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
             precision: Precision = "auto",
             threads: int = 2,
             export_only: bool = False,

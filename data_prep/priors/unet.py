@@ -23,7 +23,6 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.cpu_speed import placed
 from data_prep.priors.latents import (
     FrozenPriors,
     LatentSet,
@@ -32,9 +31,10 @@ from data_prep.priors.latents import (
     validation_loss,
     velocity_errors,
 )
-from data_prep.priors.recipe import Recipe, Settings, Ship, save_small, start_from
-from data_prep.priors.sampling import picture_grid, sample_images
+from data_prep.priors.recipe import Recipe, Settings, Ship
+from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_images
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.whole_folder import write_folder
 
 PROMPTS = (
     "a smiling young woman with blond hair",
@@ -71,12 +71,9 @@ class Denoiser(Recipe[S]):
         super().__init__(*arguments, **options)
         self.priors = FrozenPriors.load(self.folders.weights, self.device)
 
-    def train_with(self, model: Any) -> Any:
-        """Places the network that is trained, and makes its optimizer."""
-        start_from(model, self.settings.start)
-        model, rate = placed(model, self.device), self.settings.learning_rate
-        adam = torch.optim.AdamW(model.parameters(), rate, (0.9, 0.99), weight_decay=0.01)
-        self.modules, self.optimizers = {self.averaged[0]: model}, {self.averaged[0]: adam}
+    def start(self, model: Any) -> Any:
+        """Places the network that is trained, and encodes what it is trained on."""
+        model = self.train_with(model, self.settings.start)
         self.data = latent_set(self.priors, self.train_set)
         return model
 
@@ -93,7 +90,7 @@ class Denoiser(Recipe[S]):
         arguments = (self.predict, self.scheduler, self.data, rows, rng, dropout)
         per_sample, t = velocity_errors(*arguments)
         loss = per_sample.mean()
-        norm = self.update(self.optimizers[self.averaged[0]], loss, clip=1.0)
+        norm = self.update(loss, clip=1.0)
         noisiest = per_sample.detach()[t >= 0.75 * self.scheduler.config.num_train_timesteps]
         values = {"loss": loss.item(), "gradient": norm.item()}
         return values | ({"loss_noisiest": noisiest.mean().item()} if len(noisiest) else {})
@@ -134,14 +131,14 @@ class UNet(Denoiser[UNetSettings]):
             unet = build_unet(
                 self.settings, vae.config.latent_channels, text_encoder.config.hidden_size
             )
-        self.unet, self.scheduler = self.train_with(unet), build_scheduler()
+        self.unet, self.scheduler = self.start(unet), build_scheduler()
         self.prompts = encode_captions(self.priors, list(PROMPTS)).float()
 
     def predict(
         self, noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor, unet: Any = None
     ) -> Tensor:
         with self.autocast():
-            return (unet or self.unet)(self.place(noisy), t, text).sample.float()
+            return predicted_velocity(unet or self.unet, self.place(noisy), t, text)
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         images = sample_images(
@@ -174,7 +171,7 @@ class UNet(Denoiser[UNetSettings]):
                 "parameters (million)": sum(p.numel() for p in shipped.parameters()) / 1e6,
             },
         )
-        save_small(out.parent / "scheduler", self.scheduler.save_pretrained)
+        write_folder(out.parent / "scheduler", self.scheduler.save_pretrained)
 
 
 def build_scheduler() -> DDIMScheduler:

@@ -5,10 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_priors import SMALL
 
+from data_prep.priors import trainer
 from data_prep.priors.recipe import Folders
-from data_prep.priors.recognizer_measurements import MEASURE
+from data_prep.priors.recognizer_measurements import measure
 from data_prep.priors.recognizers import SETTINGS, RecognizerRecipe
+from data_prep.shard_writer import write_split
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopConfig, run
 
 
@@ -36,7 +41,7 @@ def test_a_few_steps_teach(which, steps, reading, before, after, tiny_faces, tmp
     recipe = RecognizerRecipe(settings, folders, torch.device("cpu"))
     faces = recipe.train_set
     untrained = copy.deepcopy(recipe.network).eval()
-    assert MEASURE[which](untrained, faces)[reading] < before
+    assert measure(untrained, faces)[reading] < before
     config = LoopConfig(
         run_dir=tmp_path,
         minutes=5,
@@ -50,4 +55,49 @@ def test_a_few_steps_teach(which, steps, reading, before, after, tiny_faces, tmp
     )
     result = run(config, recipe.modules, recipe.optimizers, recipe.step, ema=recipe.averaged)
     assert result.step == steps
-    assert MEASURE[which](result.ema[which], faces)[reading] > after
+    assert measure(result.ema[which], faces)[reading] > after
+
+
+@pytest.fixture(scope="module")
+def photographs(tiny_faces, tmp_path_factory):
+    """The drawn faces as photographs: no shape codes or skin tones, hair of unknown colour."""
+    root = tmp_path_factory.mktemp("photographs")
+    for split in ("train", "test"):
+        faces = FaceDataset(tiny_faces, split)
+        kinds = {"image": "images", "mask": "masks", "scribble": "scribbles"}
+        files = {column: faces.encoded(kind) for column, kind in kinds.items()}
+        samples = []
+        for n, record in enumerate(faces.records):
+            unknown = dict.fromkeys(("shape_code", "skin_tone", "hair_color"))
+            pictures = {column: encoded[n] for column, encoded in files.items()}
+            samples.append(record | unknown | pictures)
+        write_split(root / split, samples)
+    return root
+
+
+def test_photographs_teach_all_but_the_identity_head(photographs, tmp_path):
+    folders = Folders(photographs, tmp_path, run_dir=tmp_path / "run")
+    settings = replace(SMALL["loss_net"], max_steps=2, minutes=5.0)
+    before = RecognizerRecipe(settings, folders, torch.device("cpu")).network.state_dict()
+    trainer.train("loss_net", settings, folders, "cpu", command="")
+    after = Recognizer.from_pretrained(tmp_path / "loss_net").state_dict()
+    for name, weight in before.items():
+        same = torch.equal(weight.half().float(), after[name].float())
+        assert same or not name.startswith("to_code"), name
+    assert not torch.equal(before["to_labels.2.weight"], after["to_labels.2.weight"])
+    card = (tmp_path / "loss_net" / "card.md").read_text()
+    assert "identity head is untrained" in card and "parsing mIoU (test)" in card
+    assert "variance explained" not in card and "nan" not in card
+
+
+@pytest.mark.parametrize("which", ["judge_parser", "judge_attributes"])
+def test_judges_learn_from_photographs(which, photographs, tmp_path):
+    folders = Folders(photographs, tmp_path)
+    recipe = RecognizerRecipe(SMALL[which], folders, torch.device("cpu"))
+    assert "code" not in recipe.step(0, torch.Generator().manual_seed(0))
+
+
+def test_photographs_cannot_teach_the_identity_judge(photographs, tmp_path):
+    with pytest.raises(ValueError, match="no shape codes and skin tones, which judge_identity"):
+        folders = Folders(photographs, tmp_path)
+        RecognizerRecipe(SMALL["judge_identity"], folders, torch.device("cpu"))

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import save_file
 from tiny_device import other_device
 from tiny_priors import SMALL
 
-from data_prep.priors.recipe import WEIGHT_FILE, Folders, frozen, save_small, start_from
+from data_prep.priors.recipe import WEIGHT_FILE, Folders, frozen, placed, start_from
 from data_prep.priors.trainer import NETWORKS
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
@@ -56,17 +58,20 @@ def test_frozen_networks_stay_as_they_are_and_missing_ones_are_named(weights_of_
         frozen(Recognizer, folder.parent / "absent", "loss_net", cpu)
 
 
-def test_small_files_are_written_whole(tmp_path):
-    def save(folder):
-        with open(f"{folder}/config.json", "w") as file:
-            file.write("new")
-        raise KeyboardInterrupt
-
-    (tmp_path / "scheduler").mkdir()
-    (tmp_path / "scheduler" / "config.json").write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        save_small(tmp_path / "scheduler", save)
-    assert (tmp_path / "scheduler" / "config.json").read_text() == "old"
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_tricks_for_cpus_stay_on_cpus(device):
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, attention_head_dim=2,
+        cross_attention_dim=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1,
+    )  # fmt: skip
+    model = placed(unet, torch.device(device))
+    on_cpu = device == "cpu"
+    assert {p.device.type for p in model.parameters()} == {device}
+    plain = {type(p) is AttnProcessor for p in model.attn_processors.values()}
+    assert plain == {on_cpu}
+    weight = model.down_blocks[0].resnets[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == on_cpu
 
 
 @pytest.mark.parametrize("name", NETWORKS)

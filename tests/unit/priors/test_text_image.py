@@ -2,6 +2,7 @@
 
 import shutil
 
+import pytest
 import torch
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
@@ -48,3 +49,15 @@ def test_stylised_renders_teach_words_only(tiny_faces, tmp_path):
     assert len(both) == 2 * n == len(both.captions)
     assert torch.equal(both.attributes[:n], alone.attributes)
     assert (both.attributes[n:] == -1).all() and (alone.attributes >= 0).any()
+
+
+def test_half_built_stylised_renders_are_not_passed_over(tiny_faces, tmp_path):
+    shutil.copytree(tiny_faces, tmp_path / "faces")
+    shutil.copytree(tmp_path / "faces" / "train", tmp_path / "faces" / "styles")
+    shard = next((tmp_path / "faces" / "styles").glob("*.parquet"))
+    shard.rename(shard.with_name("00000-of-00002.parquet"))
+    with pytest.raises(FileNotFoundError, match="holds 1 of 2 shards"):
+        training_pictures(tmp_path / "faces")
+    shard.with_name("00000-of-00002.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="holds no parquet shards"):
+        training_pictures(tmp_path / "faces")
