@@ -20,6 +20,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from dmgi_lib.checks import one_of
+
 POOLS = ("tokens", "heads_and_tokens")
 AVERAGES = ("blocks", "space")
 PATHS = ("both", "local", "averaged")
@@ -54,13 +56,10 @@ class ModulationConfig:
     pooled: int = 2
 
     def __post_init__(self) -> None:
-        for name, known in (("pool", POOLS), ("average", AVERAGES), ("paths", PATHS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} came as {getattr(self, name)!r}; expected one of {known}."
-                )
-        if self.pooled not in POOLED:
-            raise ValueError(f"pooled came as {self.pooled!r}; expected one of {POOLED}.")
+        one_of("pool", self.pool, POOLS)
+        one_of("average", self.average, AVERAGES)
+        one_of("paths", self.paths, PATHS)
+        one_of("pooled", self.pooled, POOLED)
         if self.resolution < 4 or self.resolution & (self.resolution - 1):
             raise ValueError(
                 f"resolution came as {self.resolution}; expected a power of two of at least 4."

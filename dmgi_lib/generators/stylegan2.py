@@ -18,6 +18,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.generators.stylegan2_layers import (
     MAX_WIDTH,
     FullyConnectedLayer,
@@ -208,11 +209,9 @@ class SynthesisNetwork(nn.Module):
             if ws.ndim == 2 and ws.shape[1] == self.w_dim:
                 hint = f" Repeat w for every style row: w[:, None].repeat(1, {self.num_ws}, 1)."
             raise ValueError(f"ws came as {tuple(ws.shape)}; expected (B, *{expected}).{hint}")
-        if noise_mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode came as {noise_mode!r}; expected one of {NOISE_MODES}.")
+        one_of("noise_mode", noise_mode, NOISE_MODES)
         last = self.resolutions[-1] if resolution is None else resolution
-        if last not in self.resolutions:
-            raise ValueError(f"resolution came as {last}; expected one of {self.resolutions}.")
+        one_of("resolution", last, self.resolutions)
         ws = ws.to(next(self.parameters()).device)
         x: Tensor | None = None
         image: Tensor | None = None

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.devices import pick_device
-from dmgi_lib.files import differences, sweep, write_text, write_whole
+from dmgi_lib.files import differences, read_json, sweep, write_text, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import PRESETS
 from dmgi_lib.training.features import (
@@ -199,8 +199,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: it is missing or unreadable, so nobody knows what made the shards beside it.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+        return read_json(folder / MANIFEST)
+    except (FileNotFoundError, ValueError) as error:
         raise ValueError(
             f"feature cache {folder} has no readable {MANIFEST} ({error}), so nothing says what"
             " made its shards. Delete the folder and build it anew."
