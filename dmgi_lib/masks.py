@@ -74,7 +74,8 @@ def load_mask(mask: Any, size: int | None = 128, fit: str | None = None) -> torc
         ids = _palette_image_ids(ids, source)
     _check_range(ids)
     ids = ids.astype(np.uint8)
-    _warn_of_implausible(ids)
+    step = max(1, len(ids) // 256)  # enough to judge by
+    _warn_of_implausible(ids[::step, ::step])
     return torch.from_numpy(ids)
 
 
@@ -216,7 +217,9 @@ def _palette_image_ids(ids: Array, image: Image.Image) -> Array:
 
 def _nearest_class(rgb: Array) -> Array:
     """(H, W, 3) uint8 palette colours → (H, W) ids; a colour off the palette is an error."""
-    packed = rgb @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    four = np.zeros((*rgb.shape[:2], 4), np.uint8)
+    four[..., :3] = rgb
+    packed = four.view("<u4")[..., 0]  # a number a colour, looked up below
     seen = np.zeros(1 << 24, bool)
     seen[packed] = True
     numbers = np.flatnonzero(seen)
@@ -225,7 +228,7 @@ def _nearest_class(rgb: Array) -> Array:
             f"mask holds {len(numbers)} colours; expected the 19 of dmgi_lib.masks.PALETTE. This"
             " looks like a photograph: pass its parsing instead."
         )
-    colours = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)
+    colours = np.stack([numbers & 255, numbers >> 8 & 255, numbers >> 16], axis=1)
     distance = np.linalg.norm(colours[:, None].astype(float) - PALETTE[None].astype(float), axis=-1)
     nearest = distance.argmin(axis=1)
     worst = int(distance.min(axis=1).argmax())
