@@ -122,6 +122,7 @@ def run(
 
     parameters = check_parameters(notebook, parameters)
     folder = free_folder(notebook, out, name)
+    print(f"notebook  {folder / notebook.name}")
     executed = papermill.execute_notebook(
         str(notebook),
         str(folder / notebook.name),
@@ -140,7 +141,6 @@ def run(
     append_row(out / f"{notebook.stem}.csv", {"run": run_name, **parameters, **numbers})
     for number, value in numbers.items():
         print(f"{number:32s}{value:10.4g}")
-    print(f"notebook  {folder / notebook.name}")
     print(f"pictures  {folder / notebook.stem}_*.png")
     print(f"numbers   {out / notebook.stem}.csv")
     return numbers
@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name, parameters in runs.items():
             run(given.notebook, given.out, parameters, name=name)
     except papermill.PapermillExecutionError as error:
-        print(f"{error}\nThe notebook in {given.out} shows where it stopped.", file=sys.stderr)
+        print(f"{error}\nThe notebook named above shows where it stopped.", file=sys.stderr)
         raise SystemExit(1) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         parser.error(str(error))

@@ -12,7 +12,7 @@ inside, are our choice (not specified in the paper's available sources), as opti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +110,7 @@ def truncate_detail(w: torch.Tensor, w_avg: torch.Tensor, psi: float) -> torch.T
 
 
 class StyleModulationNetwork(ModelMixin, ConfigMixin):
-    """T. Arguments: see ModulationConfig; `from_dataclass(config)` takes one whole.
+    """T. Arguments: see ModulationConfig; `**asdict(config)` passes one whole.
 
     The last layers start at zero, so γ = 1 and β = 0: T starts as the identity. Buffers `f_mean`,
     `f_std` (sum of C_n,) and `a_scale` (N,) standardise the inputs; `calibrate` sets them before
@@ -155,11 +155,6 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
         self.register_buffer("f_mean", torch.zeros(sum(in_channels)))
         self.register_buffer("f_std", torch.ones(sum(in_channels)))
         self.register_buffer("a_scale", torch.ones(blocks))
-
-    @classmethod
-    def from_dataclass(cls, config: ModulationConfig) -> StyleModulationNetwork:
-        network: StyleModulationNetwork = cls(**asdict(config))
-        return network
 
     @torch.no_grad()
     def with_layout(self, pooled: int) -> StyleModulationNetwork:

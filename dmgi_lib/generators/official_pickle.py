@@ -11,38 +11,33 @@ bytes behind it.
 
 from __future__ import annotations
 
-import io
 import math
 import mmap
-import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dmgi_lib.generators.pickle_reader import PickleReader, Record, RecordDict
+from dmgi_lib.generators.pickled_tensors import (
+    TORCH_STREAM,
+    CheckpointError,
+    StorageRecord,
+    TensorRecord,
+    describe,
+    size_of,
+    tensor_value,
+)
 
 MEND = (
     "If you trust the file, open it once in the repository that wrote it and save"
     " G_ema.state_dict() as .safetensors, which load_generator reads."
 )
-_TORCH_STREAM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save's old format begins
-_STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
 _MAX_VALUES = 100_000  # that a checkpoint's options and modules may unfold to
 _FOREIGN = (
-    (_TORCH_STREAM, "a file of torch.save"),
+    (TORCH_STREAM, "a file of torch.save"),
     (b"PK\x03\x04", "a zip archive, such as torch.save writes"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"<", "a web page, perhaps the error page of a download"),
@@ -51,20 +46,10 @@ _FOREIGN = (
 _NUMPY_SCALARS = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1")
 
 
-class CheckpointError(ValueError):
-    """A .pkl that is damaged, of another kind, or asks for names that are not known here."""
-
-
 class _PersistentObject(Record): ...
 
 
-class _Tensor(Record): ...
-
-
 class _Parameter(Record): ...
-
-
-class _Storage(Record): ...
 
 
 class _NumpyScalar(Record): ...
@@ -83,9 +68,9 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("builtins", "set"): _Unread,
     ("dnnlib.util", "EasyDict"): RecordDict,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _PersistentObject,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): TensorRecord,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("torch.storage", "_load_from_bytes"): _Storage,
+    ("torch.storage", "_load_from_bytes"): StorageRecord,
     # gains such as np.sqrt(2) among a layer's attributes
     ("numpy", "dtype"): _Unread,
     ("numpy", "ndarray"): _Unread,
@@ -129,34 +114,6 @@ class _CheckpointReader(PickleReader):
             f"{self.source} refers to objects outside of itself, as parts of a torch.save file do;"
             " expected an official checkpoint."
         )
-
-
-class _StorageReader(PickleReader):
-    """Knows the storage types of torch; gives back what a persistent id says."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module != "torch" or name not in _STORAGES:
-            raise ValueError(f"they ask for {module}.{name}, which is refused")
-        return _STORAGES[name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        return pid
-
-
-def _storage_values(data: bytes) -> Tensor:
-    """The numbers of a storage in torch.save's old stream format, one after another."""
-    stream = io.BytesIO(data)
-    _magic, _protocol, machine, storage, keys = (_StorageReader(stream).load() for _ in range(5))
-    if not machine.get("little_endian", True):
-        raise ValueError("its numbers are big-endian")
-    kind, dtype, key, _, count = storage[:5]
-    if kind != "storage" or not isinstance(dtype, torch.dtype) or keys != [key]:
-        raise ValueError("its bytes hold no storage")
-    start = stream.tell() + 8
-    stored = int.from_bytes(data[start - 8 : start], "little")
-    if stored != count or len(data) - start != count * dtype.itemsize:
-        raise ValueError(f"{count} numbers are announced, {len(data) - start} bytes came")
-    return torch.frombuffer(bytearray(data[start:]), dtype=dtype) if count else torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -219,42 +176,9 @@ def read_official_pickle(path: str | Path) -> tuple[str, OfficialModule]:
                     f" {MEND}"
                 ) from error
     raise CheckpointError(
-        f"{path} holds {_describe(content)}, not a generator; expected the dict of an official"
+        f"{path} holds {describe(content)}, not a generator; expected the dict of an official"
         " checkpoint with a network under G_ema or G."
     )
-
-
-def tensor_value(record: Any, what: str) -> Tensor:
-    """Decodes the record of a tensor or parameter; CheckpointError naming `what` if it is damaged.
-
-    The bytes must be a storage in torch.save's old stream format, the one that pickled tensors
-    use; archives (zip, tar) are not opened.
-    """
-    try:
-        return _decode(record)
-    except Exception as error:  # a damaged stream can raise nearly anything
-        raise CheckpointError(f"{what} is no whole tensor ({error}); fetch it again.") from error
-
-
-def _decode(record: Any) -> Tensor:
-    if not isinstance(record, _Tensor):
-        raise ValueError(f"{_describe(record)} came")
-    storage, offset, _, stride = record.args[:4]
-    if not isinstance(storage, _Storage) or not storage.args[0].startswith(_TORCH_STREAM):
-        raise ValueError("its bytes are no storage in torch.save's stream format")
-    if storage.state is None:
-        storage.state = _storage_values(storage.args[0])
-    flat, size = storage.state, _size(record)
-    if math.prod(size) > flat.numel():
-        raise ValueError(f"shape {size} came with {flat.numel()} numbers")
-    return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
-
-
-def _size(tensor: Record) -> tuple[int, ...]:
-    size = tuple(tensor.args[2])
-    if len(size) > 8 or not all(isinstance(n, int) and 0 <= n < 2**63 for n in size):
-        raise ValueError("a tensor came whose shape is not up to eight whole numbers")
-    return size
 
 
 class _Reading:
@@ -272,7 +196,7 @@ class _Reading:
         elif isinstance(record, _PlainModule):
             class_name, state = type(record).__name__, record.state
         else:
-            raise ValueError(f"{_describe(record)} came where a module belongs")
+            raise ValueError(f"{describe(record)} came where a module belongs")
         tensors = {**state["_parameters"], **state["_buffers"]}
         own_tensors = {k: self._tensor(v) for k, v in tensors.items() if v is not None}
         plain = self.plain
@@ -304,8 +228,8 @@ class _Reading:
     def _tensor(self, record: Any) -> Any:
         """The tensor of a parameter or buffer; views could hold more numbers than the file."""
         tensor = record.args[0] if isinstance(record, _Parameter) and record.args else record
-        if isinstance(tensor, _Tensor) and len(tensor.args) > 2:
-            self.numbers_left -= math.prod(_size(tensor))
+        if isinstance(tensor, TensorRecord) and len(tensor.args) > 2:
+            self.numbers_left -= math.prod(size_of(tensor))
         if self.numbers_left < 0:
             raise ValueError("its tensors hold more numbers than the file has bytes")
         return tensor
@@ -322,9 +246,3 @@ def _check_head(head: bytes, path: Path) -> None:
             f"{path} is {found or 'no pickle of protocol 2 or later'}; it begins with {head[:8]!r}."
             " Expected the .pkl of an official release."
         )
-
-
-def _describe(content: Any) -> str:
-    if isinstance(content, dict):
-        return f"a dict with the keys {reprlib.repr(list(content))}"
-    return f"a {type(content).__name__.lstrip('_')}"

@@ -97,4 +97,4 @@ class PickleReader(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
-        self.dispatch = _Opcodes(_known_opcodes())
+        self.dispatch = _Opcodes(_known_opcodes())  # type: ignore[misc]

@@ -174,6 +174,11 @@ class SynthesisNetwork(nn.Module):
         self.w_dim = w_dim
         self.resolutions = block_resolutions(img_resolution)
         self.num_ws = 2 * len(self.resolutions)
+        if num_channels(self.resolutions[-1], channel_base, channel_max) < 1:
+            raise ValueError(
+                f"channel_base came as {channel_base}, channel_max as {channel_max}; expected"
+                f" channel_base >= {img_resolution}, the resolution, and channel_max >= 1."
+            )
         in_channels = 0
         for resolution in self.resolutions:
             out_channels = num_channels(resolution, channel_base, channel_max)
@@ -263,11 +268,6 @@ class StyleGAN2Generator(ModelMixin, ConfigMixin):
             channel_base=(channel_base, 1, 2**24),
             channel_max=(channel_max, 1, MAX_WIDTH),
         )
-        if num_channels(block_resolutions(img_resolution)[-1], channel_base, channel_max) < 1:
-            raise ValueError(
-                f"channel_base came as {channel_base}, channel_max as {channel_max}; "
-                f"expected channel_base >= img_resolution ({img_resolution}) and channel_max >= 1."
-            )
         self.synthesis = SynthesisNetwork(
             w_dim, img_resolution, img_channels, channel_base, channel_max, conv_clamp
         )

@@ -19,8 +19,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset
@@ -69,10 +68,7 @@ class FeatureCache:
         made_with = self.manifest["config"]
         self.config = CacheConfig(**(made_with | {"steps": tuple(made_with["steps"])}))
         self.steps, self.num_inference_steps = self.config.steps, self.config.num_inference_steps
-        self._shards = []
-        for path in paths:
-            with safe_open(path, framework="pt") as file:
-                self._shards.append({name: file.get_tensor(name) for name in sorted(file.keys())})
+        self._shards = [load_file(path) for path in paths]
         sizes = [len(shard["sample"]) for shard in self._shards]
         self.views = [int(p.name[4:7]) for p, n in zip(paths, sizes, strict=True) for _ in range(n)]
         self._home = [(s, row) for s, size in enumerate(sizes) for row in range(size)]
