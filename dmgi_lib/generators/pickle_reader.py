@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 # Each network of a 1024 pixel checkpoint takes about 15,000, and a checkpoint holds three.
-MAX_OPCODES = 150_000
+MAX_OPCODES = 100_000
 # What pickle writes in protocols 2 to 4. Without LONG4, an integer has at most 255 bytes.
 _WRITTEN = (
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE"),
