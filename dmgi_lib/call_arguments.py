@@ -1,16 +1,15 @@
-"""How a pipeline call checks its numbers, reads its x, pairs it with prompts and noise, and hands
-images back."""
+"""How a pipeline call reads its x, pairs it with prompts and noise, and hands images back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.masks import load_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.scribble_input import load_scribble
@@ -20,22 +19,6 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST_IMAGES = 4096  # of one call; memory ends far below
 
 
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """An integer of any kind, NumPy's too, from low to high. Raises ValueError for all else."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or not low <= int(value) <= high:
-        raise ValueError(f"{name} came as {value!r}; expected a whole number from {low} to {high}.")
-    return int(value)
-
-
-def number(name: str, value: Any, low: float, high: float) -> float:
-    """A finite number of any kind from low to high. Raises ValueError for all else."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not low <= float(value) <= high:
-        raise ValueError(f"{name} came as {value!r}; expected a number from {low:g} to {high:g}.")
-    return float(value)
-
-
 def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype:
     """One of DTYPES by either of its names, float32 by default. Raises ValueError."""
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
@@ -43,16 +26,7 @@ def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype:
             f"dtype came as {dtype} and torch_dtype as {torch_dtype}; expected one of them, since"
             " they mean the same."
         )
-    chosen: torch.dtype = dtype or torch_dtype or torch.float32
-    if chosen not in DTYPES:
-        raise ValueError(f"dtype came as {chosen!r}; expected one of {DTYPES}.")
-    return chosen
-
-
-def check_output_type(output_type: Any) -> None:
-    """Raises ValueError for what is none of OUTPUT_TYPES."""
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type came as {output_type!r}; expected one of {OUTPUT_TYPES}.")
+    return one_of("dtype", dtype or torch_dtype or torch.float32, DTYPES)
 
 
 def visual_input(

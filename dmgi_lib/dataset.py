@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.shards import PICTURES, REQUIRED, Shards, shard_paths
 
 ATTRIBUTES: tuple[str, ...] = (
@@ -130,10 +131,8 @@ class FaceDataset:
     def __init__(
         self, root: str | Path | None = None, split: str = "train", memory: float = 4.0
     ) -> None:
-        if split not in SPLITS + EXTRA_SPLITS:
-            raise ValueError(f"split came as {split!r}; expected one of {SPLITS + EXTRA_SPLITS}.")
         self.root = Path(root).expanduser() if root is not None else default_root()
-        self.split, self.memory = split, memory
+        self.split, self.memory = one_of("split", split, SPLITS + EXTRA_SPLITS), memory
         self.folder = self.root / split
         paths = shard_paths(self.folder)
         if not paths:

@@ -21,7 +21,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
-from dmgi_lib.call_arguments import whole_number
+from dmgi_lib.checks import whole_number
 from dmgi_lib.feature_capture import DiffusionFeatures, capture_features
 
 

@@ -44,8 +44,6 @@ def show_grid(
     cell: float = 1.7,
 ) -> Any:
     """A grid of pictures, one list a row; titles above columns and left of rows."""
-    import matplotlib.pyplot as plt
-
     if not rows or not rows[0]:
         raise ValueError("no pictures came; expected at least one row with one picture.")
     columns = len(rows[0])
@@ -57,14 +55,8 @@ def show_grid(
             raise ValueError(f"{len(titles)} titles came for {count} {what}; expected one each.")
     longest = max((len(line) for title in row_titles for line in title.split("\n")), default=0)
     left = max(1.5, 0.065 * longest) if row_titles else 0.0  # inches of text
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(columns * cell + left, len(rows) * cell * (1.12 if column_titles else 1.02)),
-        squeeze=False,
-        layout="constrained",
-    )
-    _use_palette_pngs()
+    height = len(rows) * cell * (1.12 if column_titles else 1.02)
+    figure, axes = _panels(len(rows), columns, (columns * cell + left, height))
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             axis = axes[r, c]
@@ -92,18 +84,14 @@ def show_attention(
     Raises:
         ValueError: a word that the prompt does not hold.
     """
-    import matplotlib.pyplot as plt
-
     missing = [word for word in words if word not in maps]
     if missing:
         raise ValueError(f"no attention map for {missing}; the prompt holds {list(maps)}.")
     base = as_array(picture)
-    figure, axes = plt.subplots(
-        1, len(words) + 1, figsize=((len(words) + 1) * cell, cell * 1.12), layout="constrained"
-    )
-    _use_palette_pngs()
-    axes[0].imshow(base)
-    for axis, word in zip(axes[1:], words, strict=True):
+    columns = len(words) + 1
+    figure, axes = _panels(1, columns, (columns * cell, cell * 1.12))
+    axes[0, 0].imshow(base)
+    for axis, word in zip(axes[0, 1:], words, strict=True):
         weight = maps[word].detach().float().cpu()
         weight = (weight - weight.min()) / (weight.max() - weight.min()).clamp_min(1e-9)
         axis.imshow(np.asarray(Image.fromarray(np.asarray(base)).convert("L")), cmap="gray")
@@ -115,7 +103,7 @@ def show_attention(
             extent=(0, base.shape[1], base.shape[0], 0),
         )
         axis.set_title(f"“{word}”", fontsize=10)
-    for axis in axes:
+    for axis in axes[0]:
         axis.set_axis_off()
     return figure
 
@@ -132,16 +120,8 @@ def show_curves(
         columns: of the logs; a run without the column is left out of its panel.
         height: inches.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1,
-        len(columns),
-        figsize=(min(12.0, 1.45 * height * len(columns)), height),
-        squeeze=False,
-        layout="constrained",
-    )
-    _use_palette_pngs()
+    width = min(12.0, 1.45 * height * len(columns))
+    figure, axes = _panels(1, len(columns), (width, height))
     for axis, column in zip(axes[0], columns, strict=True):
         for name, log in runs.items():
             if column in log:
@@ -171,24 +151,13 @@ def show_tables(
         shared: one colour scale for all, so that tables can be compared.
         cell: inches, width and height.
     """
-    import matplotlib.pyplot as plt
-
     arrays = {
         title: np.asarray(torch.as_tensor(table).detach().cpu(), dtype=float)
         for title, table in tables.items()
     }
     top = max(np.nanmax(array) for array in arrays.values()) if shared else None
-    figure, axes = plt.subplots(
-        1,
-        len(arrays),
-        figsize=(
-            len(arrays) * (len(columns) * cell[0] + 1.2),
-            len(rows) * cell[1] + 0.9,
-        ),
-        squeeze=False,
-        layout="constrained",
-    )
-    _use_palette_pngs()
+    width = len(arrays) * (len(columns) * cell[0] + 1.2)
+    figure, axes = _panels(1, len(arrays), (width, len(rows) * cell[1] + 0.9))
     for axis, (title, array) in zip(axes[0], arrays.items(), strict=True):
         drawn = axis.imshow(array, aspect="auto", cmap="magma", vmin=0, vmax=top)
         axis.set_title(title, fontsize=9)
@@ -217,17 +186,8 @@ def show_scores(
         height: inches a bar.
         lower_is_better: columns whose titles say so.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1,
-        len(columns),
-        figsize=(2.6 * len(columns) + 1.6, height * len(rows) + 0.7),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    _use_palette_pngs()
+    size = (2.6 * len(columns) + 1.6, height * len(rows) + 0.7)
+    figure, axes = _panels(1, len(columns), size, sharey=True)
     places = range(len(rows))
     for axis, column in zip(axes[0], columns, strict=True):
         values = [row[column] for row in rows.values()]
@@ -244,17 +204,21 @@ def show_scores(
     return figure
 
 
-def _use_palette_pngs() -> None:
-    """From here on, the notebook stores figures as PNGs of 128 colours, a third of the size.
+def _panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
+    """A figure of `size` inches and its axes (rows, columns).
 
-    To be called with a figure open: the first one makes matplotlib set its own format.
+    From here on, the notebook stores figures as PNGs of 128 colours, a third of the size.
     """
+    import matplotlib.pyplot as plt
     from IPython import get_ipython
     from matplotlib.figure import Figure
 
-    shell = get_ipython()
+    options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(rows, columns, **options)
+    shell = get_ipython()  # matplotlib sets its own format with the first figure
     if shell is not None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, _palette_png)
+    return figure, axes
 
 
 def _palette_png(figure: Any) -> bytes:

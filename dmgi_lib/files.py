@@ -34,6 +34,21 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The dict in a JSON file. Raises FileNotFoundError, or ValueError if it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing; fetch the folder anew.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is truncated or no JSON ({error}); fetch it anew.") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}; expected a dict. Fetch it anew."
+        )
+    return content
+
+
 def sweep(folder: Path, name: str) -> None:
     """Removes what killed `write_whole`s of `name` (a pattern) left in a folder.
 

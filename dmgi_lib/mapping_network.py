@@ -7,7 +7,7 @@ specified in the paper's available sources).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -52,7 +52,7 @@ class MappingConfig:
 
 
 class MappingNetwork(ModelMixin, ConfigMixin):
-    """M. Arguments: see MappingConfig; `MappingNetwork.from_dataclass(config)` takes one whole.
+    """M. Arguments: see MappingConfig; `MappingNetwork(**asdict(config))` takes one whole.
 
     Buffers `w_avg` (w_dim,), `h_mean` and `h_std` (in_channels,) are set by `calibrate` before
     training and saved with the weights.
@@ -86,11 +86,6 @@ class MappingNetwork(ModelMixin, ConfigMixin):
         self.register_buffer("w_avg", torch.zeros(w_dim))
         self.register_buffer("h_mean", torch.zeros(in_channels))
         self.register_buffer("h_std", torch.ones(in_channels))
-
-    @classmethod
-    def from_dataclass(cls, config: MappingConfig) -> MappingNetwork:
-        network: MappingNetwork = cls(**asdict(config))
-        return network
 
     @torch.no_grad()
     def calibrate(self, w_avg: torch.Tensor, h: torch.Tensor) -> None:

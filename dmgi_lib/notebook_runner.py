@@ -118,31 +118,14 @@ def run(
         ValueError: see `check_parameters`.
         papermill.PapermillExecutionError: a cell failed; the notebook in `out` shows where.
     """
-    parameters = check_parameters(notebook, parameters)
-    return _execute(notebook, out, parameters, progress, free_name(notebook, out, name))
-
-
-def free_name(notebook: Path, out: Path, name: str = "") -> str:
-    """`name`, or name-2, name-3, …: the first that no run has; it is claimed at once."""
-    for number in itertools.count(1):
-        tried = name if number == 1 else f"{name or 'run'}-{number}"
-        (out / tried).mkdir(parents=True, exist_ok=True)
-        try:
-            (out / tried / notebook.name).open("x").close()
-        except FileExistsError:
-            continue
-        return tried
-    raise AssertionError("never reached: counting does not end")
-
-
-def _execute(
-    notebook: Path, out: Path, parameters: dict[str, Any], progress: bool, name: str
-) -> dict[str, float]:
     import papermill
 
+    parameters = check_parameters(notebook, parameters)
+    folder = free_folder(notebook, out, name)
+    print(f"notebook  {folder / notebook.name}")
     executed = papermill.execute_notebook(
         str(notebook),
-        str(out / name / notebook.name),
+        str(folder / notebook.name),
         parameters,
         kernel_name="python3",
         cwd=str(notebook.parent),
@@ -151,11 +134,29 @@ def _execute(
     outputs = [o for cell in executed["cells"] for o in cell.get("outputs", [])]
     pictures = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
     for number, picture in enumerate(pictures, start=1):
-        path = out / name / f"{notebook.stem}_{number}.png"
+        path = folder / f"{notebook.stem}_{number}.png"
         path.write_bytes(base64.b64decode(picture))
     numbers = recorded(executed)
-    append_row(out / f"{notebook.stem}.csv", {"run": name, **parameters, **numbers})
+    run_name = "" if folder == out else folder.name
+    append_row(out / f"{notebook.stem}.csv", {"run": run_name, **parameters, **numbers})
+    for number, value in numbers.items():
+        print(f"{number:32s}{value:10.4g}")
+    print(f"pictures  {folder / notebook.stem}_*.png")
+    print(f"numbers   {out / notebook.stem}.csv")
     return numbers
+
+
+def free_folder(notebook: Path, out: Path, name: str = "") -> Path:
+    """out/name, or out/name-2, …: the first where no run of the notebook is; claimed at once."""
+    for number in itertools.count(1):
+        folder = out / (name if number == 1 else f"{name or 'run'}-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / notebook.name).open("x").close()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("never reached: counting does not end")
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -210,16 +211,9 @@ def main(arguments: list[str] | None = None) -> None:
         # refuse all before the first one runs
         runs = {name: check_parameters(given.notebook, asked) for name, asked in runs.items()}
         for name, parameters in runs.items():
-            name = free_name(given.notebook, given.out, name)
-            numbers = _execute(given.notebook, given.out, parameters, True, name)
-            for number, value in numbers.items():
-                print(f"{number:32s}{value:10.4g}")
-            print(f"notebook  {given.out / name / given.notebook.name}")
-            print(f"pictures  {given.out / name / given.notebook.stem}_*.png")
-            print(f"numbers   {given.out / given.notebook.stem}.csv")
+            run(given.notebook, given.out, parameters, name=name)
     except papermill.PapermillExecutionError as error:
-        stopped = given.out / name / given.notebook.name
-        print(f"{error}\n{stopped} shows where it stopped.", file=sys.stderr)
+        print(f"{error}\nThe notebook named above shows where it stopped.", file=sys.stderr)
         raise SystemExit(1) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         parser.error(str(error))

@@ -22,7 +22,7 @@ def opened(source: Any, what: str) -> Any:
         FileNotFoundError: nothing there. ValueError: a folder, no picture, or over LARGEST pixels.
     """
     if isinstance(source, Image.Image):
-        _check_pixels(source, what)
+        _check_pixels(source.height, source.width, what)
     if not isinstance(source, (str, Path)):
         return source
     path = Path(source).expanduser()
@@ -32,7 +32,7 @@ def opened(source: Any, what: str) -> Any:
         raise FileNotFoundError(f"{what} file {path} does not exist; give the path of a PNG.")
     try:
         with Image.open(path) as image:
-            _check_pixels(image, f"{what} file {path}")
+            _check_pixels(image.height, image.width, f"{what} file {path}")
             image.load()
             return image.copy()
     except Image.DecompressionBombError as error:  # Pillow's own bound, far above ours
@@ -71,6 +71,8 @@ class Square:
 
     def nearest(self, array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
         """(H, W, ...) → (size, size, ...) by nearest neighbours, 0 where there is no picture."""
+        if size == self.edge == self.height == self.width:
+            return array.copy()
         centres = ((np.arange(size) + 0.5) * (self.edge / size)).astype(np.int64)
         rows, columns = centres + self.top, centres + self.left
         sampled: np.ndarray[Any, Any] = array[rows.clip(0, self.height - 1)][
@@ -108,6 +110,7 @@ def square_of(shape: tuple[int, ...], what: str, fit: str | None) -> Square:
             f"{what} has shape {tuple(shape)}; expected one picture (H, W), or (H, W, 3) in colour."
         )
     height, width = shape[:2]
+    _check_pixels(height, width, what)
     if height != width and fit is None:
         raise ValueError(
             f"{what} has shape {tuple(shape)}; expected a square. Pass fit='pad' to add empty"
@@ -122,9 +125,9 @@ def square_of(shape: tuple[int, ...], what: str, fit: str | None) -> Square:
     return Square(height, width, (height - edge) // 2, (width - edge) // 2, edge)
 
 
-def _check_pixels(image: Image.Image, what: str) -> None:
-    if image.width * image.height > LARGEST:
+def _check_pixels(height: int, width: int, what: str) -> None:
+    if width * height > LARGEST:
         raise ValueError(
-            f"{what} has {image.width} x {image.height} pixels; at most {LARGEST:,} are read."
+            f"{what} has {width} x {height} pixels; at most {LARGEST:,} are read."
             " Shrink it first: image.resize((1024, 1024), Image.Resampling.NEAREST)."
         )

@@ -20,15 +20,14 @@ from PIL import Image
 
 from dmgi_lib.call_arguments import (
     MOST_IMAGES,
-    check_output_type,
+    OUTPUT_TYPES,
     chosen_dtype,
     formatted,
     noise_sources,
-    number,
     paired,
     visual_input,
-    whole_number,
 )
+from dmgi_lib.checks import number, one_of, whole_number
 from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step, lay_out_for_cpu
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.mapping_network import MappingNetwork
@@ -40,15 +39,7 @@ from dmgi_lib.style_modulation import (
     pool_attention,
     truncate_detail,
 )
-from dmgi_lib.weight_folder import (
-    COMPONENTS,
-    OPTIONAL,
-    check_loaded,
-    check_weights,
-    part_name,
-    quiet_loading,
-)
-from dmgi_lib.whole_folder import read_folder
+from dmgi_lib.weight_folder import OPTIONAL, load_checked, part_name
 
 Condition = str | Path | Image.Image | np.ndarray[Any, Any] | torch.Tensor
 
@@ -155,51 +146,18 @@ class DMGIPipeline(DiffusionPipeline):
         """
         dtype = chosen_dtype(dtype, torch_dtype)
         if str(name) == PAPER.name:
-            return cls._paper(dtype, **components)
+            return cls(**load_paper_components(dtype=dtype, **components))
         folder = weights_folder(name)
         options = {"dtype": dtype, "local_files_only": True, **components}
         load = super().from_pretrained
-
-        def checked() -> DMGIPipeline:
-            check_weights(folder)
-            with quiet_loading():
-                pipe: DMGIPipeline = load(str(folder), **options)
-            for part, module in pipe.components.items():
-                if isinstance(module, torch.nn.Module) and part not in components:
-                    check_loaded(module, folder / part / str(COMPONENTS[part].weights))
-            return pipe
-
-        return read_folder(folder, checked)
-
-    @classmethod
-    def _paper(
-        cls,
-        dtype: torch.dtype,
-        base_model: str | Path | None = None,
-        controlnet: str | Path | None = None,
-        generator: Any = None,
-        **components: Any,
-    ) -> DMGIPipeline:
-        if isinstance(generator, (str, Path)):
-            from dmgi_lib.generators.checkpoints import load_generator
-
-            generator = load_generator(generator, dtype=dtype)
-        parts = load_paper_components(base_model, controlnet, dtype=dtype)
-        parts |= {"generator": generator}
-        return cls(
-            **(parts | components),
-            num_inference_steps=PAPER.num_inference_steps,
-            guidance_scale=PAPER.guidance_scale,
-            detail_psi=PAPER.detail_psi,
-        )
+        pipe: DMGIPipeline = load_checked(folder, lambda: load(str(folder), **options), components)
+        return pipe
 
     @property
     def image_size(self) -> int:
         """Edge of x and of the diffusion model's image in pixels."""
-        edge: int = self.unet.config.sample_size * 2 ** (
-            len(self.vae.config.block_out_channels) - 1
-        )
-        return edge
+        halvings = len(self.vae.config.block_out_channels) - 1
+        return int(self.unet.config.sample_size * 2**halvings)
 
     def encoder(self, condition: str = "mask") -> DiffusionEncoder:
         """E for "mask" or "scribble". Raises ValueError if this model has no ControlNet for it."""
@@ -264,7 +222,7 @@ class DMGIPipeline(DiffusionPipeline):
         guidance = number("guidance_scale", guidance, 0.0, 100.0)
         psi = self.config.detail_psi if detail_psi is None else detail_psi
         psi = number("detail_psi", psi, 0.0, 1.0)
-        check_output_type(output_type)
+        one_of("output_type", output_type, OUTPUT_TYPES)
         kind, condition = visual_input(mask, scribble, self.image_size, fit)
         self._check_parts(kind)
         encoder = self.encoder(kind)

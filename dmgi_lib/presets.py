@@ -16,6 +16,7 @@ from dmgi_lib.mapping_network import MappingConfig
 from dmgi_lib.style_modulation import ModulationConfig
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
+CALL_DEFAULTS = ("num_inference_steps", "guidance_scale", "detail_psi")  # kept in model_index.json
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def load_paper_components(
     base_model: str | Path | None = None,
     controlnet: str | Path | None = None,
     dtype: Any = None,
+    generator: Any = None,
+    **components: Any,
 ) -> dict[str, Any]:
-    """The released diffusion prior of the "paper" preset, and M and T if they have been trained.
+    """The released diffusion prior of the "paper" preset, M and T if they have been trained, and G.
 
     Nothing is downloaded: parts come from local folders or from the local Hugging Face cache.
 
@@ -104,10 +107,12 @@ def load_paper_components(
             preset's.
         controlnet: its ControlNet, likewise.
         dtype: torch dtype of the weights; None: float32.
+        generator: G, or a path that `load_generator` reads; None: no G.
+        components: used instead of those on disk.
 
     Returns:
-        Components by name, as `DMGIPipeline` takes them; mapping_network and style_modulation are
-        None where PAPER.folder does not hold them yet.
+        What `DMGIPipeline` takes, by name; mapping_network and style_modulation are None where
+        PAPER.folder does not hold them yet.
 
     Raises:
         FileNotFoundError: a part is not on this machine; says how to fetch it.
@@ -133,6 +138,10 @@ def load_paper_components(
             ) from error
 
     cast: dict[str, Any] = {"torch_dtype": dtype or torch.float32}
+    if isinstance(generator, (str, Path)):
+        from dmgi_lib.generators.checkpoints import load_generator
+
+        generator = load_generator(generator, dtype=dtype or torch.float32)
     trained = {}
     for name, cls in (
         ("mapping_network", MappingNetwork),
@@ -147,5 +156,8 @@ def load_paper_components(
         "unet": local(UNet2DConditionModel, base, "unet", **cast),
         "scheduler": local(DDIMScheduler, base, "scheduler"),
         "controlnet": local(ControlNetModel, control, **cast),
+        "generator": generator,
+        **{name: getattr(PAPER, name) for name in CALL_DEFAULTS},
         **trained,
+        **components,
     }

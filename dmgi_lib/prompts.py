@@ -51,8 +51,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
             ) from None
         if not prompt.strip():
             raise ValueError("prompt is empty; expected a description, such as 'a young woman'.")
-    length = tokenizer.model_max_length
-    encoded = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
+    encoded = _encoded(tokenizer, list(prompts))
     ids = torch.tensor(encoded["input_ids"])
     special = torch.tensor(
         sorted({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None})
@@ -62,7 +61,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
         if not words[i]:
             raise ValueError(f"prompt {prompt!r} holds no words; expected such as 'a young woman'.")
         _warn_of_unknown(tokenizer, prompt, words[i], encoded["input_ids"][i])
-        _warn_of_length(tokenizer, prompt, length)
+        _warn_of_length(tokenizer, prompt)
     return Tokens(ids, ~torch.isin(ids, special), words)
 
 
@@ -71,8 +70,8 @@ def warn_of_styles(prompts: Sequence[str]) -> None:
     for prompt in prompts:
         said = [
             phrase
-            for table in (STYLE_OF, BEINGS)
-            for phrase in (name for names in table.values() for name in names)
+            for phrases in (STYLE_OF | BEINGS).values()
+            for phrase in phrases
             if re.search(rf"\b{re.escape(_bare(phrase))}\b", prompt.lower())
         ]
         if said:
@@ -92,14 +91,7 @@ def encode_text(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
 
 def encode_empty(tokenizer: Any, text_encoder: Any) -> torch.Tensor:
     """(1, L, D) hidden states of the empty prompt: the unconditional side of guidance."""
-    encoded = tokenizer(
-        [""],
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    return encode_text(text_encoder, encoded["input_ids"])
+    return encode_text(text_encoder, torch.tensor(_encoded(tokenizer, [""])["input_ids"]))
 
 
 def word_maps(
@@ -134,6 +126,12 @@ def word_maps(
     return {word: mean[tokens].mean(0) for word, tokens in positions.items()}
 
 
+def _encoded(tokenizer: Any, prompts: list[str]) -> Any:
+    """Prompts as token ids of the tokenizer's full length."""
+    length = tokenizer.model_max_length
+    return tokenizer(prompts, padding="max_length", max_length=length, truncation=True)
+
+
 def _bare(phrase: str) -> str:
     return re.sub(r"^an? ", "", phrase)
 
@@ -165,8 +163,8 @@ def _warn_of_unknown(
         )
 
 
-def _warn_of_length(tokenizer: Any, prompt: str, length: int) -> None:
-    whole = tokenizer(prompt)
+def _warn_of_length(tokenizer: Any, prompt: str) -> None:
+    whole, length = tokenizer(prompt), tokenizer.model_max_length
     count = len(whole["input_ids"])
     if count > length:
         ends = int(tokenizer.eos_token_id is not None)

@@ -12,13 +12,15 @@ inside, are our choice (not specified in the paper's available sources), as opti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
+
+from dmgi_lib.checks import one_of
 
 POOLS = ("tokens", "heads_and_tokens")
 AVERAGES = ("blocks", "space")
@@ -54,13 +56,10 @@ class ModulationConfig:
     pooled: int = 2
 
     def __post_init__(self) -> None:
-        for name, known in (("pool", POOLS), ("average", AVERAGES), ("paths", PATHS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} came as {getattr(self, name)!r}; expected one of {known}."
-                )
-        if self.pooled not in POOLED:
-            raise ValueError(f"pooled came as {self.pooled!r}; expected one of {POOLED}.")
+        one_of("pool", self.pool, POOLS)
+        one_of("average", self.average, AVERAGES)
+        one_of("paths", self.paths, PATHS)
+        one_of("pooled", self.pooled, POOLED)
         if self.resolution < 4 or self.resolution & (self.resolution - 1):
             raise ValueError(
                 f"resolution came as {self.resolution}; expected a power of two of at least 4."
@@ -111,7 +110,7 @@ def truncate_detail(w: torch.Tensor, w_avg: torch.Tensor, psi: float) -> torch.T
 
 
 class StyleModulationNetwork(ModelMixin, ConfigMixin):
-    """T. Arguments: see ModulationConfig; `from_dataclass(config)` takes one whole.
+    """T. Arguments: see ModulationConfig; `**asdict(config)` passes one whole.
 
     The last layers start at zero, so γ = 1 and β = 0: T starts as the identity. Buffers `f_mean`,
     `f_std` (sum of C_n,) and `a_scale` (N,) standardise the inputs; `calibrate` sets them before
@@ -156,11 +155,6 @@ class StyleModulationNetwork(ModelMixin, ConfigMixin):
         self.register_buffer("f_mean", torch.zeros(sum(in_channels)))
         self.register_buffer("f_std", torch.ones(sum(in_channels)))
         self.register_buffer("a_scale", torch.ones(blocks))
-
-    @classmethod
-    def from_dataclass(cls, config: ModulationConfig) -> StyleModulationNetwork:
-        network: StyleModulationNetwork = cls(**asdict(config))
-        return network
 
     @torch.no_grad()
     def with_layout(self, pooled: int) -> StyleModulationNetwork:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,12 @@ import torch
 import transformers
 import tyro
 from diffusers import ModelMixin
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 
 import dmgi_lib
-from dmgi_lib.files import write_text
-from dmgi_lib.presets import MINI
+from dmgi_lib.files import read_json, write_text
+from dmgi_lib.presets import CALL_DEFAULTS, MINI
 from dmgi_lib.whole_folder import read_folder, settle, write_folder
 
 
@@ -35,52 +36,43 @@ class Component:
 
     package: str
     class_names: tuple[str, ...]
-    weights: str | None = None  # name of the safetensors file; None: no weights
+    weights: str | None = SAFETENSORS_WEIGHTS_NAME  # None: no weights
     config: str = "config.json"
 
 
-_DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
-_CONTROLNET = Component("diffusers", ("ControlNetModel",), _DIFFUSERS_WEIGHTS)
-_MAPPING = Component("dmgi_lib", ("MappingNetwork",), _DIFFUSERS_WEIGHTS)
-_MODULATION = Component("dmgi_lib", ("StyleModulationNetwork",), _DIFFUSERS_WEIGHTS)
-COMPONENTS: dict[str, Component] = {
-    "tokenizer": Component(
-        "transformers",
-        ("PreTrainedTokenizerFast", "TokenizersBackend", "CLIPTokenizer", "CLIPTokenizerFast"),
-        config="tokenizer_config.json",
-    ),
+_CONTROLNET = Component("diffusers", ("ControlNetModel",))
+_MAPPING = Component("dmgi_lib", ("MappingNetwork",))
+_MODULATION = Component("dmgi_lib", ("StyleModulationNetwork",))
+_TOKENIZERS = (
+    *("PreTrainedTokenizerFast", "TokenizersBackend", "CLIPTokenizer", "CLIPTokenizerFast"),
+)
+_SCHEDULERS = (
+    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"),
+    *("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"),
+)
+# What every pipeline needs; without M, T or G it still encodes, which is how their training starts.
+REQUIRED: dict[str, Component] = {
+    "tokenizer": Component("transformers", _TOKENIZERS, None, "tokenizer_config.json"),
     "text_encoder": Component("transformers", ("CLIPTextModel",), "model.safetensors"),
-    "vae": Component("diffusers", ("AutoencoderKL",), _DIFFUSERS_WEIGHTS),
-    "unet": Component("diffusers", ("UNet2DConditionModel",), _DIFFUSERS_WEIGHTS),
+    "vae": Component("diffusers", ("AutoencoderKL",)),
+    "unet": Component("diffusers", ("UNet2DConditionModel",)),
     "controlnet": _CONTROLNET,
+    "scheduler": Component("diffusers", _SCHEDULERS, None, "scheduler_config.json"),
+}
+OPTIONAL: dict[str, Component] = {
     "controlnet_scribble": _CONTROLNET,
-    "scheduler": Component(
-        "diffusers",
-        (
-            *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"),
-            *("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"),
-        ),
-        config="scheduler_config.json",
-    ),
     "mapping_network": _MAPPING,
     "style_modulation": _MODULATION,
     "mapping_network_scribble": _MAPPING,
     "style_modulation_scribble": _MODULATION,
-    "generator": Component(
-        "dmgi_lib", ("StyleGAN2Generator", "TriPlaneGenerator"), _DIFFUSERS_WEIGHTS
-    ),
+    "generator": Component("dmgi_lib", ("StyleGAN2Generator", "TriPlaneGenerator")),
 }
-
-# What every pipeline needs; without M, T or G it still encodes, which is how their training starts.
-REQUIRED = ("tokenizer", "text_encoder", "vae", "unet", "controlnet", "scheduler")
-OPTIONAL = tuple(name for name in COMPONENTS if name not in REQUIRED)
+COMPONENTS = REQUIRED | OPTIONAL
 
 PARTS = (  # classes of `load_part`
     *("MappingNetwork", "StyleModulationNetwork", "StyleGAN2Generator", "TriPlaneGenerator"),
     *("MaskEncoder", "Recognizer"),
 )
-
-CALL_DEFAULTS = ("num_inference_steps", "guidance_scale", "detail_psi")  # kept in model_index.json
 
 
 def part_name(part: str, condition: str) -> str:
@@ -112,20 +104,19 @@ def check_weights(folder: Path) -> None:
             f"{folder} holds Python files ({reprlib.repr(code)}); expected weights and settings"
             " only. Nothing was run. Remove them if you trust the rest."
         )
-    for name, entry in _read_json(index_path).items():
+    for name, entry in read_json(index_path).items():
         if name in CALL_DEFAULTS:
             if isinstance(entry, bool) or not isinstance(entry, (int, float)):
                 raise ValueError(f"{index_path}: {name} is {reprlib.repr(entry)}, not a number.")
         elif name == "_class_name":
             _check_class(entry, ("DMGIPipeline",), index_path)
-        elif name not in COMPONENTS:
-            if not name.startswith("_"):
-                raise ValueError(
-                    f"{index_path} lists the component {name!r}; expected some of"
-                    f" {list(COMPONENTS)}."
-                )
-        elif entry != [None, None]:
-            _check_component(folder / name, entry, COMPONENTS[name], index_path)
+        elif name in COMPONENTS:
+            if entry != [None, None]:
+                _check_component(folder / name, entry, COMPONENTS[name], index_path)
+        elif not name.startswith("_"):
+            raise ValueError(
+                f"{index_path} lists the component {name!r}; expected some of {list(COMPONENTS)}."
+            )
 
 
 def _check_component(folder: Path, entry: Any, known: Component, index_path: Path) -> None:
@@ -140,14 +131,12 @@ def _check_component(folder: Path, entry: Any, known: Component, index_path: Pat
             f"component folder {folder} is missing although model_index.json lists it; fetch the"
             " weights anew (git checkout dmgi_lib/weights)."
         )
-    configs = {path.name: _read_json(path) for path in folder.glob("*config.json")}
-    if known.config not in configs:
-        raise FileNotFoundError(f"{folder / known.config} is missing; fetch the weights anew.")
-    for name, config in configs.items():
+    for path in {folder / known.config, *folder.glob("*config.json")}:
+        config = read_json(path)
         if "auto_map" in config:
-            raise ValueError(f"{folder / name} names code of its own (auto_map); it is refused.")
-    if known.package != "transformers":
-        _check_class(configs[known.config].get("_class_name"), (entry[1],), folder / known.config)
+            raise ValueError(f"{path} names code of its own (auto_map); it is refused.")
+        if path.name == known.config and known.package != "transformers":
+            _check_class(config.get("_class_name"), (entry[1],), path)
     if known.weights is not None:
         check_safetensors(folder / known.weights)
 
@@ -213,12 +202,10 @@ def save_component(module: ModelMixin, folder: Path, card: str) -> None:
 
     def write(new: Path) -> None:
         copy.deepcopy(module).half().save_pretrained(new)
-        settings = _read_json(new / "config.json")
+        settings = read_json(new / "config.json")
         settings.pop("_name_or_path", None)  # the folder that it was loaded from
-        (new / "config.json").write_text(
-            json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
-        (new / "card.md").write_text(card, encoding="utf-8")
+        write_text(new / "config.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        write_text(new / "card.md", card)
 
     write_folder(folder, write)
 
@@ -232,29 +219,25 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
 
     Raises FileNotFoundError if a component that every pipeline needs is absent.
     """
-    index: dict = {
-        "_class_name": "DMGIPipeline",
-        "_diffusers_version": diffusers.__version__,
-    } | {name: getattr(MINI, name) for name in CALL_DEFAULTS}
-    if (folder / "model_index.json").is_file():
-        old = _read_json(folder / "model_index.json")
-        index |= {k: old[k] for k in CALL_DEFAULTS if k in old}
-    index |= defaults
+    path = folder / "model_index.json"
+    old = read_json(path) if path.is_file() else {}
+    index: dict = {"_class_name": "DMGIPipeline", "_diffusers_version": diffusers.__version__}
+    for name in CALL_DEFAULTS:
+        index[name] = defaults.get(name, old.get(name, getattr(MINI, name)))
     for name, component in COMPONENTS.items():
         row: list[str | None] = [component.package, component.class_names[0]]
         if not (folder / name).is_dir():
-            if name not in OPTIONAL:
+            if name in REQUIRED:
                 raise FileNotFoundError(
                     f"component folder {folder / name} is missing; train it first"
                     " (python -m data_prep.priors.trainer), every pipeline needs it."
                 )
             row = [None, None]
         elif name in ("scheduler", "generator"):  # of several classes
-            config = _read_json(folder / name / component.config)
-            _check_class(config.get("_class_name"), component.class_names, folder / name)
-            row[1] = config["_class_name"]
+            row[1] = read_json(folder / name / component.config).get("_class_name")
+            _check_class(row[1], component.class_names, folder / name)
         index[name] = row
-    write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
+    write_text(path, json.dumps(index, indent=2) + "\n")
     return index
 
 
@@ -262,29 +245,33 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
 def quiet_loading() -> Iterator[None]:
     """Loading takes about a second; the libraries' bars for each part only fill notebooks."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, was_shown in zip(libraries, shown, strict=True):
-            if was_shown:
-                library.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing; fetch the weights anew.") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is truncated or no JSON ({error}); fetch it anew.") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} holds a {type(content).__name__}; expected a dict. Fetch it anew."
-        )
-    return content
+def load_checked(folder: Path, load: Callable[[], Any], given: Collection[str]) -> Any:
+    """The pipeline that `load()` makes of a folder, checked before and after, see `check_weights`.
+
+    Args:
+        given: components that do not come from the folder.
+    """
+
+    def read() -> Any:
+        check_weights(folder)
+        with quiet_loading():
+            pipe = load()
+        for name, module in pipe.components.items():
+            if isinstance(module, torch.nn.Module) and name not in given:
+                check_loaded(module, folder / name / str(COMPONENTS[name].weights))
+        return pipe
+
+    return read_folder(folder, read)
 
 
 def load_part(folder: Path, name: str) -> Any:
@@ -299,12 +286,12 @@ def load_part(folder: Path, name: str) -> Any:
     def read() -> ModelMixin | None:
         if not (home / "config.json").is_file():
             return None
-        class_name = _read_json(home / "config.json").get("_class_name")
+        class_name = read_json(home / "config.json").get("_class_name")
         _check_class(class_name, PARTS, home / "config.json")
-        check_safetensors(home / _DIFFUSERS_WEIGHTS)
+        check_safetensors(home / SAFETENSORS_WEIGHTS_NAME)
         kind = getattr(dmgi_lib, str(class_name))
         network: ModelMixin = kind.from_pretrained(home, dtype=torch.float32)
-        check_loaded(network, home / _DIFFUSERS_WEIGHTS)
+        check_loaded(network, home / SAFETENSORS_WEIGHTS_NAME)
         return network
 
     return read_folder(home, read)

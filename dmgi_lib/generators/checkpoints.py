@@ -6,7 +6,6 @@ Only tensors, JSON and inert records are read; nothing in a checkpoint is ever e
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import reprlib
 from pathlib import Path
@@ -14,20 +13,22 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin
-from safetensors import SafetensorError, safe_open
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from torch import Tensor
 
+from dmgi_lib.files import read_json
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.official_networks import official_config
 from dmgi_lib.generators.official_pickle import read_official_pickle
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+from dmgi_lib.weight_folder import check_safetensors
 from dmgi_lib.whole_folder import read_folder
 
 CLASSES: dict[str, type[ModelMixin]] = {
     "TriPlaneGenerator": TriPlaneGenerator,
     "StyleGAN2Generator": StyleGAN2Generator,
 }
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 CONFIG_NAME = "config.json"
 
 
@@ -76,7 +77,7 @@ def load_generator(
 def _load_file(
     file: Path, config_folder: Path | None, device: str | torch.device, dtype: torch.dtype
 ) -> ModelMixin:
-    config = None if config_folder is None else _read_config(config_folder / CONFIG_NAME)
+    config = None if config_folder is None else read_json(config_folder / CONFIG_NAME)
     if file.is_dir():
         file = _weights_in(file)
     tensors = read_safetensors(file)
@@ -132,15 +133,9 @@ def build_generator(
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a .safetensors file; ValueError if it is damaged."""
-    try:
-        with safe_open(file, framework="pt", device="cpu") as reader:
-            # copies, since the file may be replaced while its tensors are in use
-            return {name: reader.get_tensor(name).clone() for name in reader.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{file} ({file.stat().st_size} bytes) is not a whole safetensors file ({error});"
-            " an interrupted download or copy? Fetch it again."
-        ) from error
+    check_safetensors(file)
+    # copies, since the file may be replaced while its tensors are in use
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
 def stylegan2_config(tensors: dict[str, Tensor], source: str | Path) -> dict[str, int]:
@@ -189,27 +184,13 @@ def _bare_names(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; a generator folder holds {CONFIG_NAME} and {WEIGHTS_NAME}."
-        )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}; expected a dict of options.")
-    return config
-
-
 def _weights_in(folder: Path) -> Path:
     files = sorted(folder.glob("*.safetensors"))
-    if (folder / WEIGHTS_NAME).is_file():
-        return folder / WEIGHTS_NAME
+    if (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+        return folder / SAFETENSORS_WEIGHTS_NAME
     if len(files) != 1:
         raise FileNotFoundError(
             f"{folder} holds {[f.name for f in files] or 'no .safetensors file'}; expected"
-            f" {WEIGHTS_NAME} or exactly one .safetensors file."
+            f" {SAFETENSORS_WEIGHTS_NAME} or exactly one .safetensors file."
         )
     return files[0]

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from dmgi_lib.generators.eg3d.planes import PLANE_AXES
-from dmgi_lib.generators.official_pickle import CheckpointError, OfficialModule, tensor_value
+from dmgi_lib.generators.official_pickle import OfficialModule
+from dmgi_lib.generators.pickled_tensors import CheckpointError, tensor_value
 
 _SIZES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 _STYLEGAN2_ORDER = (*_SIZES, "mapping_kwargs", "synthesis_kwargs")

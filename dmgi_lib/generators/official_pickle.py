@@ -5,45 +5,39 @@ Such a file is a pickled dict with `G`, `D`, `G_ema`, ... Each network is a call
 network's class and its `state`: the constructor's arguments, parameters, buffers and child modules
 of the same kind. The official reader runs that source text. This one ignores it: a pickle's only
 way to code is the names it asks for, and here every known name stands for an inert record, every
-other name is refused. Before that, `pickle_limits` has bounded depth, number and size of what is
-built. A tensor's numbers are a pickle of the same kind with raw bytes behind it.
+other name is refused (`pickle_reader`). A tensor's numbers are a pickle of the same kind with raw
+bytes behind it.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
-import reprlib
-from collections import OrderedDict
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from dmgi_lib.generators.pickle_limits import PickleLimitError, check_pickle
+from dmgi_lib.generators.pickle_reader import PickleReader, Record, RecordDict
+from dmgi_lib.generators.pickled_tensors import (
+    TORCH_STREAM,
+    CheckpointError,
+    StorageRecord,
+    TensorRecord,
+    describe,
+    size_of,
+    tensor_value,
+)
 
 MEND = (
     "If you trust the file, open it once in the repository that wrote it and save"
     " G_ema.state_dict() as .safetensors, which load_generator reads."
 )
-_TORCH_STREAM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save's old format begins
-_STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-_MAX_VALUES = 1_000_000  # that a checkpoint's options and modules may unfold to
+_MAX_VALUES = 100_000  # that a checkpoint's options and modules may unfold to
 _FOREIGN = (
-    (_TORCH_STREAM, "a file of torch.save"),
+    (TORCH_STREAM, "a file of torch.save"),
     (b"PK\x03\x04", "a zip archive, such as torch.save writes"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"<", "a web page, perhaps the error page of a download"),
@@ -52,96 +46,49 @@ _FOREIGN = (
 _NUMPY_SCALARS = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1")
 
 
-class CheckpointError(ValueError):
-    """A .pkl that is damaged, of another kind, or asks for names that are not known here."""
+class _PersistentObject(Record): ...
 
 
-class _Record:
-    """Stands for the object that a known name would have built; keeps what it was given."""
-
-    args: tuple
-    state: Any
-
-    def __new__(cls, *args):
-        record = super().__new__(cls)
-        record.args, record.state = args, None
-        return record
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+class _Parameter(Record): ...
 
 
-class _PersistentObject(_Record): ...
+class _NumpyScalar(Record): ...
 
 
-class _Tensor(_Record): ...
+class _Unread(Record):
+    """What a network's images do not depend on, and numpy's types."""
 
 
-class _Parameter(_Record): ...
-
-
-class _Storage(_Record): ...
-
-
-class _NumpyType(_Record): ...
-
-
-class _NumpyScalar(_Record): ...
-
-
-class _NumpyArray(_Record): ...
-
-
-class _PlainModule(_Record):
+class _PlainModule(Record):
     """A module whose class the file names instead of carrying its source."""
 
 
-class _EasyDict(dict):
-    def __setstate__(self, state: Any) -> None:
-        self.update(state)
-
-
-def _plain_modules(module: str, *names: str) -> dict[tuple[str, str], type]:
-    return {(module, name): type(name, (_PlainModule,), {}) for name in names}
-
-
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("dnnlib.util", "EasyDict"): _EasyDict,
+    ("collections", "OrderedDict"): RecordDict,
+    ("builtins", "set"): _Unread,
+    ("dnnlib.util", "EasyDict"): RecordDict,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _PersistentObject,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): TensorRecord,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("torch.storage", "_load_from_bytes"): _Storage,
+    ("torch.storage", "_load_from_bytes"): StorageRecord,
     # gains such as np.sqrt(2) among a layer's attributes
-    ("numpy", "dtype"): _NumpyType,
-    ("numpy", "ndarray"): _NumpyType,
+    ("numpy", "dtype"): _Unread,
+    ("numpy", "ndarray"): _Unread,
     ("numpy.core.multiarray", "scalar"): _NumpyScalar,
-    ("numpy._core.multiarray", "scalar"): _NumpyScalar,
-    ("numpy.core.multiarray", "_reconstruct"): _NumpyArray,
-    ("numpy._core.multiarray", "_reconstruct"): _NumpyArray,
-    # EG3D's modules without recorded source
-    **_plain_modules("torch.nn.modules.activation", "Softplus"),
-    **_plain_modules("torch.nn.modules.container", "Sequential", "ModuleList"),
-    **_plain_modules("training.triplane", "OSGDecoder"),
-    **_plain_modules("training.volumetric_rendering.renderer", "ImportanceRenderer"),
-    **_plain_modules("training.volumetric_rendering.ray_marcher", "MipRayMarcher2"),
-    **_plain_modules("training.volumetric_rendering.ray_sampler", "RaySampler"),
-    **_plain_modules(
-        "training.superresolution",
-        "SuperresolutionHybrid2X",
-        "SuperresolutionHybrid4X",
-        "SuperresolutionHybrid8X",
-        "SuperresolutionHybrid8XDC",
-        "SuperresolutionHybridDeepfp32",
-    ),
+    ("numpy.core.multiarray", "_reconstruct"): _Unread,
 }
+# Homes of EG3D's modules without recorded source. A record runs nothing, whatever its name.
+_MODULES = (
+    *("torch.nn.modules.activation", "torch.nn.modules.container"),
+    *("training.triplane", "training.superresolution", "training.volumetric_rendering.renderer"),
+    *("training.volumetric_rendering.ray_marcher", "training.volumetric_rendering.ray_sampler"),
+)
 
 
-class _InertUnpickler(pickle.Unpickler):
+class _CheckpointReader(PickleReader):
     """Knows the names of `_KNOWN` and nothing else."""
 
-    def __init__(self, file: BinaryIO, source: str) -> None:
+    def __init__(self, file: Any, source: str) -> None:
         super().__init__(file)
         self.source = source
 
@@ -152,50 +99,21 @@ class _InertUnpickler(pickle.Unpickler):
                 " expected one of the PyTorch releases. NVIDIA offers most networks in both; the"
                 " legacy.py of stylegan2-ada-pytorch converts your own."
             )
-        if (module, name) not in _KNOWN:
+        if module in _MODULES:
+            return type(name, (_PlainModule,), {})
+        known = _KNOWN.get((module.replace("numpy._core", "numpy.core"), name))
+        if known is None:
             raise CheckpointError(
                 f"{self.source} asks for {module}.{name}, which no official StyleGAN2 or EG3D"
                 f" checkpoint needs; it is refused and nothing was run. {MEND}"
             )
-        return _KNOWN[module, name]
+        return known
 
     def persistent_load(self, pid: Any) -> Any:
         raise CheckpointError(
             f"{self.source} refers to objects outside of itself, as parts of a torch.save file do;"
             " expected an official checkpoint."
         )
-
-
-class _StorageUnpickler(pickle.Unpickler):
-    """Knows the storage types of torch; gives back what a persistent id says."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module != "torch" or name not in _STORAGES:
-            raise ValueError(f"they ask for {module}.{name}, which is refused")
-        return _STORAGES[name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        return pid
-
-
-def _storage_values(data: bytes) -> Tensor:
-    """The numbers of a storage in torch.save's old stream format, one after another."""
-    stream, parts = io.BytesIO(data), []
-    for _ in range(5):  # magic number, protocol, machine, storage, keys
-        start = stream.tell()
-        check_pickle(stream)
-        parts.append(_StorageUnpickler(io.BytesIO(data[start : stream.tell()])).load())
-    _, _, machine, storage, keys = parts
-    if not machine.get("little_endian", True):
-        raise ValueError("its numbers are big-endian")
-    kind, dtype, key, _, count = storage[:5]
-    if kind != "storage" or not isinstance(dtype, torch.dtype) or keys != [key]:
-        raise ValueError("its bytes hold no storage")
-    start = stream.tell() + 8
-    stored = int.from_bytes(data[start - 8 : start], "little")
-    if stored != count or len(data) - start != count * dtype.itemsize:
-        raise ValueError(f"{count} numbers are announced, {len(data) - start} bytes came")
-    return torch.frombuffer(bytearray(data[start:]), dtype=dtype) if count else torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -214,7 +132,7 @@ class OfficialModule:
     init_kwargs: dict[str, Any]
     attributes: dict[str, Any]
     children: dict[str, OfficialModule]
-    own_tensors: dict[str, _Record]
+    own_tensors: dict[str, Record]
 
     def state_dict(self, source: str) -> dict[str, Tensor]:
         """Parameters and buffers under dotted names; CheckpointError naming `source` if damaged."""
@@ -237,26 +155,19 @@ def read_official_pickle(path: str | Path) -> tuple[str, OfficialModule]:
     path = Path(path)
     with path.open("rb") as file:
         _check_head(file.read(64), path)
-        file.seek(0)
         try:
-            check_pickle(file)
-            file.seek(0)
-            content = _InertUnpickler(file, str(path)).load()
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # knows its end
+                content = _CheckpointReader(data, str(path)).load()
         except CheckpointError:
             raise
-        except PickleLimitError as error:
-            raise CheckpointError(
-                f"{path} is refused and nothing was built: {error}. An official checkpoint needs no"
-                " such thing; is the file damaged, or no checkpoint? Fetch it again."
-            ) from error
         except Exception as error:  # a damaged stream can raise nearly anything
             raise CheckpointError(
-                f"{path} ({path.stat().st_size} bytes) is no whole pickle ({error}); an interrupted"
-                " download or copy? Fetch it again."
+                f"{path} ({path.stat().st_size} bytes) is no whole pickle of an official"
+                f" checkpoint ({error!r}); an interrupted download or copy? Fetch it again."
             ) from error
     networks = content if isinstance(content, dict) else {}
     for key in ("G_ema", "G"):
-        if isinstance(networks.get(key), _Record):
+        if isinstance(networks.get(key), Record):
             try:
                 return key, _Reading(path.stat().st_size).module(networks[key])
             except Exception as error:
@@ -265,35 +176,9 @@ def read_official_pickle(path: str | Path) -> tuple[str, OfficialModule]:
                     f" {MEND}"
                 ) from error
     raise CheckpointError(
-        f"{path} holds {_describe(content)}, not a generator; expected the dict of an official"
+        f"{path} holds {describe(content)}, not a generator; expected the dict of an official"
         " checkpoint with a network under G_ema or G."
     )
-
-
-def tensor_value(record: Any, what: str) -> Tensor:
-    """Decodes the record of a tensor or parameter; CheckpointError naming `what` if it is damaged.
-
-    The bytes must be a storage in torch.save's old stream format, the one that pickled tensors
-    use; archives (zip, tar) are not opened.
-    """
-    try:
-        return _decode(record.args[0] if isinstance(record, _Parameter) else record)
-    except Exception as error:  # torch.load raises many kinds
-        raise CheckpointError(f"{what} is no whole tensor ({error}); fetch it again.") from error
-
-
-def _decode(record: Any) -> Tensor:
-    if not isinstance(record, _Tensor):
-        raise ValueError(f"{_describe(record)} came")
-    storage, offset, size, stride = record.args[:4]
-    if not isinstance(storage, _Storage) or not storage.args[0].startswith(_TORCH_STREAM):
-        raise ValueError("its bytes are no storage in torch.save's stream format")
-    if storage.state is None:
-        storage.state = _storage_values(storage.args[0])
-    flat = storage.state
-    if math.prod(size) > flat.numel():
-        raise ValueError(f"shape {tuple(size)} came with {flat.numel()} numbers")
-    return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
 
 
 class _Reading:
@@ -302,20 +187,18 @@ class _Reading:
     def __init__(self, size: int) -> None:
         self.values_left, self.numbers_left = _MAX_VALUES, size
 
-    def module(self, record: _Record) -> OfficialModule:
+    def module(self, record: Record) -> OfficialModule:
         if isinstance(record, _PersistentObject):
             (meta,) = record.args
-            if meta["type"] != "class":
-                raise ValueError(f"a persistent object of type {meta['type']!r} came, not 'class'")
-            class_name, state = str(meta["class_name"]), meta["state"]
+            if meta["type"] != "class" or not isinstance(meta["class_name"], str):
+                raise ValueError("a persistent object that is no class came")
+            class_name, state = meta["class_name"], meta["state"]
         elif isinstance(record, _PlainModule):
             class_name, state = type(record).__name__, record.state
         else:
-            raise ValueError(f"{_describe(record)} came where a module belongs")
+            raise ValueError(f"{describe(record)} came where a module belongs")
         tensors = {**state["_parameters"], **state["_buffers"]}
-        own_tensors = {k: v for k, v in tensors.items() if v is not None}
-        for tensor in own_tensors.values():
-            self._count_numbers(tensor)
+        own_tensors = {k: self._tensor(v) for k, v in tensors.items() if v is not None}
         plain = self.plain
         return OfficialModule(
             class_name=class_name,
@@ -338,17 +221,18 @@ class _Reading:
         if isinstance(value, _NumpyScalar):
             kind, data = value.args
             if kind.args[0] not in _NUMPY_SCALARS:
-                raise ValueError(f"a numpy scalar of type {kind.args[0]!r} came, not a number")
+                raise ValueError("a numpy scalar came that is no number")
             return np.frombuffer(data, np.dtype(f"<{kind.args[0]}"))[0].item()
         return value
 
-    def _count_numbers(self, record: _Record) -> None:
-        """Views of one storage could unfold to more numbers than the file has bytes."""
+    def _tensor(self, record: Any) -> Any:
+        """The tensor of a parameter or buffer; views could hold more numbers than the file."""
         tensor = record.args[0] if isinstance(record, _Parameter) and record.args else record
-        if isinstance(tensor, _Tensor) and len(tensor.args) > 2:
-            self.numbers_left -= math.prod(tensor.args[2])
+        if isinstance(tensor, TensorRecord) and len(tensor.args) > 2:
+            self.numbers_left -= math.prod(size_of(tensor))
         if self.numbers_left < 0:
             raise ValueError("its tensors hold more numbers than the file has bytes")
+        return tensor
 
 
 def _check_head(head: bytes, path: Path) -> None:
@@ -362,9 +246,3 @@ def _check_head(head: bytes, path: Path) -> None:
             f"{path} is {found or 'no pickle of protocol 2 or later'}; it begins with {head[:8]!r}."
             " Expected the .pkl of an official release."
         )
-
-
-def _describe(content: Any) -> str:
-    if isinstance(content, dict):
-        return f"a dict with the keys {reprlib.repr(list(content))}"
-    return f"a {type(content).__name__.lstrip('_')}"

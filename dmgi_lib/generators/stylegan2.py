@@ -18,6 +18,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.generators.stylegan2_layers import (
     MAX_WIDTH,
     FullyConnectedLayer,
@@ -173,6 +174,11 @@ class SynthesisNetwork(nn.Module):
         self.w_dim = w_dim
         self.resolutions = block_resolutions(img_resolution)
         self.num_ws = 2 * len(self.resolutions)
+        if num_channels(self.resolutions[-1], channel_base, channel_max) < 1:
+            raise ValueError(
+                f"channel_base came as {channel_base}, channel_max as {channel_max}; expected"
+                f" channel_base >= {img_resolution}, the resolution, and channel_max >= 1."
+            )
         in_channels = 0
         for resolution in self.resolutions:
             out_channels = num_channels(resolution, channel_base, channel_max)
@@ -208,11 +214,9 @@ class SynthesisNetwork(nn.Module):
             if ws.ndim == 2 and ws.shape[1] == self.w_dim:
                 hint = f" Repeat w for every style row: w[:, None].repeat(1, {self.num_ws}, 1)."
             raise ValueError(f"ws came as {tuple(ws.shape)}; expected (B, *{expected}).{hint}")
-        if noise_mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode came as {noise_mode!r}; expected one of {NOISE_MODES}.")
+        one_of("noise_mode", noise_mode, NOISE_MODES)
         last = self.resolutions[-1] if resolution is None else resolution
-        if last not in self.resolutions:
-            raise ValueError(f"resolution came as {last}; expected one of {self.resolutions}.")
+        one_of("resolution", last, self.resolutions)
         ws = ws.to(next(self.parameters()).device)
         x: Tensor | None = None
         image: Tensor | None = None
@@ -264,11 +268,6 @@ class StyleGAN2Generator(ModelMixin, ConfigMixin):
             channel_base=(channel_base, 1, 2**24),
             channel_max=(channel_max, 1, MAX_WIDTH),
         )
-        if num_channels(block_resolutions(img_resolution)[-1], channel_base, channel_max) < 1:
-            raise ValueError(
-                f"channel_base came as {channel_base}, channel_max as {channel_max}; "
-                f"expected channel_base >= img_resolution ({img_resolution}) and channel_max >= 1."
-            )
         self.synthesis = SynthesisNetwork(
             w_dim, img_resolution, img_channels, channel_base, channel_max, conv_clamp
         )

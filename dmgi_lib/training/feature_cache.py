@@ -19,13 +19,12 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.devices import pick_device
-from dmgi_lib.files import differences, sweep, write_text, write_whole
+from dmgi_lib.files import differences, read_json, sweep, write_text, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import PRESETS
 from dmgi_lib.training.features import (
@@ -69,10 +68,7 @@ class FeatureCache:
         made_with = self.manifest["config"]
         self.config = CacheConfig(**(made_with | {"steps": tuple(made_with["steps"])}))
         self.steps, self.num_inference_steps = self.config.steps, self.config.num_inference_steps
-        self._shards = []
-        for path in paths:
-            with safe_open(path, framework="pt") as file:
-                self._shards.append({name: file.get_tensor(name) for name in sorted(file.keys())})
+        self._shards = [load_file(path) for path in paths]
         sizes = [len(shard["sample"]) for shard in self._shards]
         self.views = [int(p.name[4:7]) for p, n in zip(paths, sizes, strict=True) for _ in range(n)]
         self._home = [(s, row) for s, size in enumerate(sizes) for row in range(size)]
@@ -199,8 +195,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: it is missing or unreadable, so nobody knows what made the shards beside it.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+        return read_json(folder / MANIFEST)
+    except (FileNotFoundError, ValueError) as error:
         raise ValueError(
             f"feature cache {folder} has no readable {MANIFEST} ({error}), so nothing says what"
             " made its shards. Delete the folder and build it anew."

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.devices import autocast
 from dmgi_lib.diffusion_encoder import check_exit_step
@@ -75,12 +76,9 @@ class CacheConfig:
             raise ValueError(f"steps came as {self.steps}; expected rising, different steps.")
         for step in self.steps:
             check_exit_step(step, self.num_inference_steps)
-        choices = {"condition": CONDITIONS, "source": SOURCES, "preset": tuple(PRESETS)}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} came as {getattr(self, name)!r}; expected one of {known}."
-                )
+        one_of("condition", self.condition, CONDITIONS)
+        one_of("source", self.source, SOURCES)
+        one_of("preset", self.preset, tuple(PRESETS))
 
 
 @dataclass(frozen=True)

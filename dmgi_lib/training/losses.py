@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.masks import CLASSES
 
 PARTS = tuple(
@@ -243,9 +244,7 @@ def supervision_shares(
     Raises:
         ValueError: unknown schedule.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule came as {schedule!r}; expected one of {SCHEDULES}.")
-    if schedule == "uniform":
+    if one_of("schedule", schedule, SCHEDULES) == "uniform":
         text = torch.full(steps.shape, 0.5, device=steps.device)
     else:
         text = 0.75 - 0.5 * steps.float() / max(1, num_inference_steps - 1)
@@ -260,8 +259,7 @@ def step_probabilities(steps: Sequence[int], num_inference_steps: int, sampling:
     Raises:
         ValueError: unknown sampling.
     """
-    if sampling not in SAMPLINGS:
-        raise ValueError(f"sampling came as {sampling!r}; expected one of {SAMPLINGS}.")
+    one_of("sampling", sampling, SAMPLINGS)
     place = torch.tensor(list(steps)).float() / max(1, num_inference_steps - 1)
     weight = {"uniform": torch.ones_like(place), "early": 3 - 2 * place, "late": 1 + 2 * place}
     return weight[sampling] / weight[sampling].sum()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dmgi_lib.captions import claimed
+from dmgi_lib.checks import one_of
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.devices import autocast
 from dmgi_lib.masks import flip_mask
@@ -50,15 +51,11 @@ class StageConfig:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise ValueError(f"stage came as {self.stage}; expected one of {sorted(STAGES)}.")
-        for name, known in (("targets", TARGETS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} came as {getattr(self, name)!r}; expected one of {known}."
-                )
-        losses.supervision_shares(torch.zeros(1), 1, self.schedule)  # refuses an unknown schedule
-        losses.step_probabilities([0], 1, self.sampling)
+        one_of("stage", self.stage, sorted(STAGES))
+        one_of("schedule", self.schedule, losses.SCHEDULES)
+        one_of("sampling", self.sampling, losses.SAMPLINGS)
+        one_of("targets", self.targets, TARGETS)
+        one_of("precision", self.precision, PRECISIONS)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         return autocast(device, enabled=self.precision == "auto")

@@ -7,7 +7,7 @@ frozen; stage 3 trains both, one step drawn per sample. E and G stay frozen. The
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -260,7 +260,7 @@ def _new_m(
 ) -> MappingNetwork:
     """An M that starts at the mean face."""
     sizes = sizes | {"in_channels": sample.h.shape[1], "in_resolution": sample.h.shape[2]}
-    network = MappingNetwork.from_dataclass(replace(config, **sizes))
+    network = MappingNetwork(**(asdict(config) | sizes))
     network.calibrate(generator.mean_latent.cpu(), sample.h)
     return network
 
@@ -271,6 +271,6 @@ def _new_t(
     """A T that starts by changing nothing."""
     sizes = sizes | {"in_channels": tuple(f.shape[1] for f in sample.f)}
     sizes["resolution"] = max(f.shape[2] for f in sample.f)
-    network = StyleModulationNetwork.from_dataclass(replace(config, **sizes))
+    network = StyleModulationNetwork(**(asdict(config) | sizes))
     network.calibrate(sample.f, sample.maps)
     return network

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 import torch
 from tiny_models import mapping_network
@@ -45,13 +47,13 @@ def test_origin_zero_ignores_the_mean_latent():
 @pytest.mark.parametrize("preset", [MINI, PAPER])
 def test_preset_sizes(preset):
     config = preset.mapping
-    network = MappingNetwork.from_dataclass(config)
+    network = MappingNetwork(**asdict(config))
     h = torch.zeros(1, config.in_channels, config.in_resolution, config.in_resolution)
     assert network(h).shape == (1, config.num_ws, config.w_dim)
 
 
 def test_mini_is_small():
-    count = sum(p.numel() for p in MappingNetwork.from_dataclass(MINI.mapping).parameters())
+    count = sum(p.numel() for p in MappingNetwork(**asdict(MINI.mapping)).parameters())
     assert count < 4_000_000
 
 

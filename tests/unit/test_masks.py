@@ -143,6 +143,9 @@ def test_masks_of_any_size_are_read_at_once_or_refused(tmp_path):
     Image.new("1", (6000, 6000)).save(path)
     with pytest.raises(ValueError, match=r"6000 x 6000 pixels; at most 16,777,216.*Shrink it"):
         masks.load_mask(path)
+    for pixels in (np.zeros((6000, 6000), np.uint8), torch.zeros(6000, 6000, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"6000 x 6000 pixels; at most 16,777,216"):
+            masks.load_mask(pixels)
     Image.new("1", (20000, 20000)).save(path)  # Pillow refuses this one by itself
     with pytest.raises(ValueError, match=r"huge.png is too large"):
         masks.load_mask(path)

@@ -90,7 +90,7 @@ def test_runner_reports_the_failing_cell(small_notebook, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([str(small_notebook), "--out", str(tmp_path / "out"), "-p", "words", "[]"])
     assert stopped.value.code == 1
-    assert "small.ipynb shows where it stopped" in capsys.readouterr().err
+    assert "shows where it stopped" in capsys.readouterr().err
 
 
 def test_a_number_that_is_none_is_kept_as_such(small_notebook, tmp_path, capsys):

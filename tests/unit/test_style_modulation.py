@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 import torch
 from tiny_models import style_modulation
@@ -157,14 +159,14 @@ def test_calibration_standardises_features_and_maps():
 @pytest.mark.parametrize("preset", [MINI, PAPER])
 def test_preset_sizes(preset):
     config = preset.modulation
-    network = StyleModulationNetwork.from_dataclass(config)
+    network = StyleModulationNetwork(**asdict(config))
     f = [torch.zeros(1, c, 16, 16) for c in config.in_channels]
     maps = [torch.zeros(1, 1, 8, 8) for _ in config.in_channels]
     assert network(f, maps)[0].shape == (1, config.num_ws, config.w_dim)
 
 
 def test_mini_is_small():
-    network = StyleModulationNetwork.from_dataclass(MINI.modulation)
+    network = StyleModulationNetwork(**asdict(MINI.modulation))
     assert sum(p.numel() for p in network.parameters()) < 4_000_000
 
 

@@ -1,8 +1,5 @@
 """Tiny models with random weights, for tests of shapes and wiring only."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -11,8 +8,6 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
@@ -203,54 +198,6 @@ def face_mask(size: int = 128) -> torch.Tensor:
     mask[82:85, 54:74], mask[85:88, 56:72], mask[88:92, 54:74] = 11, 10, 12
     step = 128 // size
     return mask[::step, ::step].contiguous()
-
-
-class _IndexingWithoutDevice(TorchFunctionMode):
-    """x[...] asks for a driver of x's device, which a CPU build lacks; the operators do not.
-    grid_sample indexes inside, contiguous asks too, and searchsorted has no fake at all."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is torch.nn.functional.grid_sample:
-            x, grid = args
-            return x.mean((2, 3), True).expand(-1, -1, *grid.shape[1:3]) + grid.sum()
-        if function is torch.Tensor.contiguous:
-            return args[0].clone(memory_format=torch.contiguous_format)
-        if function is torch.searchsorted:
-            return (args[0].sum() + args[1]).long()
-        if function is not torch.Tensor.__getitem__ or args[0].device.type == "cpu":
-            return function(*args, **(kwargs or {}))
-        x, keys = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
-        dim = 0
-        for i, key in enumerate(keys):
-            if key is Ellipsis:
-                dim = x.ndim - sum(k is not None for k in keys[i + 1 :])
-            elif isinstance(key, int):
-                x = x.select(dim, key)
-                continue
-            elif key is None:
-                x = x.unsqueeze(dim)
-            elif isinstance(key, slice):
-                x = torch.ops.aten.slice(x, dim, key.start, key.stop, key.step or 1)
-            else:
-                x = x.index_select(dim, torch.as_tensor(key, device=x.device))
-            dim += key is not Ellipsis
-        return x
-
-
-@contextmanager
-def fake_cuda(dtype: torch.dtype = torch.float32) -> Iterator[None]:
-    """Tensors without values on a GPU that is not there: what mixes devices raises.
-
-    Modules are to be built inside, under torch.device("cuda"); they get parameters of this dtype,
-    since without values they cannot be cast. Autograd stays off: it needs the device's driver.
-    """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), _IndexingWithoutDevice(), torch.no_grad():
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def rng(seed: int = 0) -> torch.Generator:

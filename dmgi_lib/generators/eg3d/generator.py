@@ -31,13 +31,7 @@ from dmgi_lib.generators.eg3d.volume_rendering import (
     render_rays,
 )
 from dmgi_lib.generators.stylegan2 import StyleMapping, SynthesisNetwork
-from dmgi_lib.generators.stylegan2_layers import (
-    MAX_WIDTH,
-    block_resolutions,
-    check_sizes,
-    full_precision,
-    num_channels,
-)
+from dmgi_lib.generators.stylegan2_layers import MAX_WIDTH, check_sizes, full_precision
 
 
 @dataclass(frozen=True)
@@ -134,11 +128,6 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         )
         if c_dim not in (0, CAMERA_DIM):
             raise ValueError(f"c_dim came as {c_dim}; expected {CAMERA_DIM}, or 0 for no camera.")
-        if num_channels(block_resolutions(plane_resolution)[-1], channel_base, channel_max) < 1:
-            raise ValueError(
-                f"channel_base came as {channel_base}, channel_max as {channel_max}; expected"
-                f" channel_base >= plane_resolution ({plane_resolution}) and channel_max >= 1."
-            )
         self.rendering = rendering
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.plane_channels = img_resolution, plane_channels
@@ -257,11 +246,10 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
                 f" ({len(ws)}, 3, {self.plane_channels}, H, W)."
             )
         n = neural_rendering_resolution or self.neural_rendering_resolution
+        options = (self.rendering, deterministic, generator, max_points)
         with full_precision(ws):
-            origins, directions = camera_rays(c.to(planes), n)
-            options = (deterministic, generator, max_points)
-            field = self._field(planes)
-            colors, depth = render_rays(field, origins, directions, self.rendering, *options)
+            rays = camera_rays(c.to(planes), n)
+            colors, depth = render_rays(self._field(planes), *rays, *options)
         features = 2 * colors.mT.unflatten(2, (n, n)) - 1  # [B, C, n, n]
         image_raw = features[:, :3]
         image = self.superresolution(features, image_raw, ws)
@@ -292,11 +280,10 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(ws):
             raise ValueError(f"points came as {tuple(points.shape)}; expected ({len(ws)}, P, 3).")
         planes = self.planes(ws, noise_mode, generator)
-        size = points.shape[1] if max_points is None else max(1, max_points // len(ws))
+        size = points.shape[1] if max_points is None else max_points // len(ws)
+        pieces = points.to(planes).split(max(1, size), dim=1)
         with full_precision(planes):
-            field = self._field(planes)
-            pieces = [field(p) for p in points.to(planes).split(max(1, size), dim=1)]
-        colors, sigma = zip(*pieces, strict=True)
+            colors, sigma = zip(*map(self._field(planes), pieces), strict=True)
         return torch.cat(colors, dim=1), torch.cat(sigma, dim=1)
 
     def _field(self, planes: Tensor) -> Field:

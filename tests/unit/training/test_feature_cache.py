@@ -7,10 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 import tyro
-from tiny_models import controlnet, pipeline, scheduler, text_encoder, tokenizer, unet, vae
+from tiny_models import (
+    controlnet,
+    face_mask,
+    pipeline,
+    scheduler,
+    text_encoder,
+    tokenizer,
+    unet,
+    vae,
+)
+from tiny_shards import encoded, rewrite
 from tiny_training import CONFIG, trainer
 
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.masks import flip_mask, mask_to_image
 from dmgi_lib.training import feature_cache
 from dmgi_lib.training.feature_cache import FeatureCache, build, cache_name, spread_steps
 from dmgi_lib.training.features import CacheConfig, encoder_facts
@@ -138,6 +149,14 @@ def test_a_cache_of_another_dataset_is_refused(
             use()
         assert f"dataset.{named}" in str(error.value)
         assert str(error.value).count(" was ") == 2
+
+
+def test_a_cache_of_another_mask_is_refused(cache, dataset, tmp_path):
+    shutil.copytree(dataset.root, tmp_path / "faces")
+    other = encoded(mask_to_image(flip_mask(face_mask())))
+    rewrite(tmp_path / "faces" / "train", lambda sample: sample | {"mask": other})
+    with pytest.raises(ValueError, match=r"made from something else: dataset\.digest was"):
+        cache.check(FaceDataset(tmp_path / "faces"))
 
 
 def test_shards_without_a_manifest_are_refused(pipe, dataset, tmp_path):

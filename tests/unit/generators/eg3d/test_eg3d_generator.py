@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from tiny_models import FEW, fake_cuda, rng
+from tiny_devices import fake_cuda, on_cuda
+from tiny_models import FEW, rng
 from tiny_models import tiny_eg3d as tiny
 
 from dmgi_lib.generators import load_generator
@@ -211,13 +212,10 @@ def test_half_precision_draws_the_same_view(dtype, tolerance):
 def test_everything_happens_on_the_generators_device(dtype, monkeypatch):
     # what a camera says cannot be read off tensors without values
     monkeypatch.setattr("dmgi_lib.generators.eg3d.generator.validate_camera", lambda c: None)
-    with fake_cuda(dtype):
-        with torch.device("cuda"):
-            G = TriPlaneGenerator(
-                **{"z_dim": 8, "w_dim": 8, "img_resolution": 16, "channel_base": 64},
-                **{"plane_resolution": 16, "plane_channels": 4, "neural_rendering_resolution": 4},
-                **{"channel_max": 8, "sr_channels": (6, 4), "rendering": FEW},
-            )
+    sizes = {"z_dim": 8, "w_dim": 8, "img_resolution": 16, "channel_base": 64, "channel_max": 8}
+    sizes |= {"plane_resolution": 16, "plane_channels": 4, "neural_rendering_resolution": 4}
+    with fake_cuda():
+        G = on_cuda(TriPlaneGenerator(**sizes, sr_channels=(6, 4), rendering=FEW), dtype)
         c = torch.zeros(2, 25)  # as from look_at, on the CPU
         ws = G.mapping(torch.zeros(2, 8), c, truncation_psi=0.5)
         for options in ({}, {"deterministic": False, "noise_mode": "random"}):

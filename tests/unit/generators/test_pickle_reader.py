@@ -1,4 +1,4 @@
-"""Pickles that would exhaust memory, time or the stack, refused before anything is built."""
+"""Pickles that would exhaust memory, time or the stack, refused on the way."""
 
 import io
 import pickle
@@ -10,71 +10,61 @@ from fake_official import Persistent, snapshot
 from tiny_checkpoints import ada, write
 from tiny_checkpoints import stylegan2 as tiny
 
-from dmgi_lib.generators import load_generator, pickle_limits
-from dmgi_lib.generators.official_pickle import _InertUnpickler
-from dmgi_lib.generators.pickle_limits import check_pickle
+from dmgi_lib.generators import load_generator, pickle_reader
+from dmgi_lib.generators.pickle_reader import PickleReader
 
-
-def shared(wrap: bytes, depth: int) -> bytes:
-    """A pair of a pair of a pair ..., the same object on both sides."""
-    return b"\x80\x02K\x01" + (b"2" + wrap) * depth + b"."
+PAIRS = b"\x80\x02K\x01" + b"".join(
+    b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(40)
+)
+SET = b"cbuiltins\nset\n"
 
 
 @pytest.mark.parametrize(
     ("stream", "message"),
     [
-        (b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s.", "nested more than 200 deep"),
-        (shared(b"\x86", 40), "hold more than 20000000 others"),
-        (b"\x80\x02}" + shared(b"\x86", 40)[2:-1] + b"K\x01s.", "hold more than 20000000 others"),
-        (b"\x80\x02Nr" + pack("<I", 2**27) + b".", "memo index 134217728 came as opcode 2"),
-        (b"\x80\x02" + b"N0" * 10**6 + b".", "more than 250000 opcodes"),
-        (
-            b"\x80\x02\x8b" + pack("<i", 10**6) + b"\x01" * 10**6 + b".",
-            "an integer of 7999993 bits",
-        ),
-        (b"\x80\x02\x8b" + pack("<i", 2**31 - 1) + b"\x01.", "no whole pickle .* are announced"),
-        (b"\x80\x04\x8e" + pack("<Q", 2**62) + b"x.", "no whole pickle .* are announced"),
-        (b"\x80\x04\x95" + pack("<Q", 2**62) + b"N.", "no whole pickle .a frame of"),
-        (b"\x80\x02]" + b"2a" * 60 + b".", "hold more than 20000000 others"),
-        (b"\x80\x02c" + b"x" * 10**6 + b"\ny\n.", "a line of more than"),
-        # a list of 100,000 numbers, copied into 1,000 sets
-        (
-            b"\x80\x02]("
-            + b"K\x01" * 10**5
-            + b"eq\x00"
-            + b"cbuiltins\nset\nh\x00\x85R" * 1000
-            + b".",
-            "hold more than",
+        (b"\x80\x02" + b"N" * 10**6 + b".", "more than 100000 opcodes"),
+        (b"\x80\x02)" + b"\x85" * 10**6 + b".", "more than 100000 opcodes"),
+        (b"\x80\x02})" + b"\x85" * 90_000 + b"K\x01s.", "a tuple as a key came"),
+        (b"\x80\x02}" + PAIRS[2:] + b"K\x01s.", "a tuple as a key came"),  # one hash takes for ever
+        (b"\x80\x04\x8f(" + PAIRS[2:] + b"\x90.", "a RecordSet, not a generator"),
+        (b"\x80\x02ccollections\nOrderedDict\n]" + PAIRS[2:] + b"K\x01\x86a\x85R.", "no whole p"),
+        (PAIRS + b".", "a tuple, not a generator"),
+        (b"\x80\x02Nr" + pack("<I", 2**27) + b".", "a NoneType, not a generator"),
+        (b"\x80\x02N2.", "the opcode b'2' came"),  # pickle writes none of these
+        (b"\x80\x05\x96" + pack("<Q", 2**40) + b".", "the opcode b'.+x96' came"),
+        (b"\x80\x02\x82\x01.", "the opcode b'.+x82' came"),
+        (b"\x80\x02\x8b" + pack("<i", 10**6) + b"\x01" * 10**6 + b".", "the opcode b'.+x8b' came"),
+        (b"\x80\x04\x8e" + pack("<Q", 2**62) + b"x.", "no whole pickle"),
+        (b"\x80\x04\x95" + pack("<Q", 2**62) + b"N.", "a NoneType, not a generator"),
+        (b"\x80\x02c" + b"x" * 10**6 + b"\ny\n.", "no official StyleGAN2 or EG3D"),
+        (  # a list of 10,000 numbers, for 1,000 sets to copy
+            b"\x80\x02](" + b"K\x01" * 10**4 + b"eq\x00" + (SET + b"h\x00\x85R0") * 1000 + b"N.",
+            "a NoneType, not a generator",
         ),
     ],
-)
-def test_what_would_exhaust_the_machine_is_refused(tmp_path, monkeypatch, stream, message):
-    built = []
-    monkeypatch.setattr(_InertUnpickler, "load", lambda self: built.append(self))
+)  # fmt: skip
+def test_what_would_exhaust_the_machine_is_refused_soon(tmp_path, stream, message):
     path = tmp_path / "network.pkl"
     path.write_bytes(stream)
     with pytest.raises(ValueError, match=message):
         load_generator(path)
-    assert not built
 
 
 def test_an_official_checkpoint_is_far_from_the_limits(tmp_path, monkeypatch):
     path = write(snapshot(ada(tiny())), tmp_path)
-    monkeypatch.setattr(pickle_limits, "MAX_OPCODES", 20_000)
-    monkeypatch.setattr(pickle_limits, "MAX_DEPTH", 40)
-    monkeypatch.setattr(pickle_limits, "MAX_WORK", 300_000)
+    monkeypatch.setattr(pickle_reader, "MAX_OPCODES", 20_000)
     load_generator(path)
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_every_whole_pickle_is_read_to_its_end(protocol):
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_what_pickle_writes_is_read_to_its_end(protocol):
     things = {
-        "text": "é" * 300, "bytes": b"x" * 300, "numbers": [1, -1, 2**40, 0.5, True, None],
-        "nested": [({"a": [(1, 2, 3, 4)]}, {1, 2}, frozenset([3]))], "type": torch.float32,
+        "text": "é" * 300, "numbers": [1, -1, 2**40, 0.5, True, None],
+        "nested": [({"a": [(1, 2, 3, 4)]}, ())],
     }  # fmt: skip
-    data = pickle.dumps(things, protocol)
-    stream = io.BytesIO(data + b"behind")
-    check_pickle(stream)
+    things |= {"bytes": b"x" * 300} if protocol > 2 else {}  # which 2 writes as a call
+    stream = io.BytesIO(pickle.dumps(things, protocol) + b"behind")
+    assert PickleReader(stream).load() == things
     assert stream.read() == b"behind"
 
 
@@ -101,7 +91,7 @@ def test_storages_are_bounded_too(tmp_path):
         (storage(2**33, b""), "8589934592 numbers are announced, 0 bytes came"),
         (storage(8, b"\0" * 31), "8 numbers are announced, 31 bytes came"),
         (storage(8, b"\0" * 32, "Tensor"), r"ask for torch\.Tensor, which is refused"),
-        (storage(8, b"\0" * 32, machine=b")" + b"\x85" * 1000), "nested more than"),
+        (storage(8, b"\0" * 32, machine=b"N" * 10**6), "more than 100000 opcodes"),
     ):
         with pytest.raises(ValueError, match=f"w_avg of a MappingNetwork.*{message}") as error:
             load(data)
@@ -129,7 +119,7 @@ def test_options_that_unfold_without_end_are_refused(tmp_path):
         pair.extend([inner, inner])
         pair = inner
     assert first
-    with pytest.raises(ValueError, match="unfold to more than|hold more than"):
+    with pytest.raises(ValueError, match="unfold to more than"):
         load_generator(write({"G_ema": official}, tmp_path))
     official = Persistent("Generator")
     official.extra = official
