@@ -185,7 +185,8 @@ class DMGIPipeline(DiffusionPipeline):
 
             generator = load_generator(generator, dtype=dtype)
         parts = load_paper_components(base_model, controlnet, dtype=dtype)
-        parts |= {"generator": generator}
+        if generator is not None:
+            parts |= {"generator": generator}
         return cls(
             **(parts | components),
             num_inference_steps=PAPER.num_inference_steps,

@@ -22,12 +22,13 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 class Preset:
     """Sizes and defaults of one scale.
 
-    folder: diffusers-style weight folder; for "paper" only what DMGI itself trains (M, T)
+    folder: diffusers-style weight folder; for "paper" only what DMGI adds: M, T, G and the loss
+        net, in $DMGI_PAPER, else ~/.cache/dmgi/paper
     image_size, latent_size: pixels of x and I, edge of the latents
     num_inference_steps, guidance_scale: S and classifier-free guidance of the reverse process
     detail_psi: see `style_modulation.truncate_detail`
     base_model, controlnet: hub ids (or folders) of the released diffusion prior; None if in
-        `folder`
+        `folder`; for "paper" $DMGI_BASE_MODEL and $DMGI_CONTROLNET name others
     """
 
     name: str
@@ -67,8 +68,8 @@ PAPER = Preset(
     modulation=ModulationConfig(
         in_channels=(1280, 640, 320), resolution=64, num_ws=18, w_dim=512, reduced_channels=64
     ),
-    base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
-    controlnet="lllyasviel/control_v11p_sd15_seg",
+    base_model=os.environ.get("DMGI_BASE_MODEL", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    controlnet=os.environ.get("DMGI_CONTROLNET", "lllyasviel/control_v11p_sd15_seg"),
 )
 
 PRESETS: dict[str, Preset] = {"mini": MINI, "paper": PAPER}
@@ -95,7 +96,7 @@ def load_paper_components(
     controlnet: str | Path | None = None,
     dtype: Any = None,
 ) -> dict[str, Any]:
-    """The released diffusion prior of the "paper" preset, and M and T if they have been trained.
+    """The released diffusion prior of the "paper" preset, and M, T and G where they are there.
 
     Nothing is downloaded: parts come from local folders or from the local Hugging Face cache.
 
@@ -106,8 +107,8 @@ def load_paper_components(
         dtype: torch dtype of the weights; None: float32.
 
     Returns:
-        Components by name, as `DMGIPipeline` takes them; mapping_network and style_modulation are
-        None where PAPER.folder does not hold them yet.
+        Components by name, as `DMGIPipeline` takes them; mapping_network, style_modulation and
+        generator are None where PAPER.folder does not hold them yet.
 
     Raises:
         FileNotFoundError: a part is not on this machine; says how to fetch it.
@@ -115,8 +116,7 @@ def load_paper_components(
     from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from dmgi_lib.mapping_network import MappingNetwork
-    from dmgi_lib.style_modulation import StyleModulationNetwork
+    from dmgi_lib.weight_folder import load_part
 
     base, control = str(base_model or PAPER.base_model), str(controlnet or PAPER.controlnet)
 
@@ -133,13 +133,10 @@ def load_paper_components(
             ) from error
 
     cast: dict[str, Any] = {"torch_dtype": dtype or torch.float32}
-    trained = {}
-    for name, cls in (
-        ("mapping_network", MappingNetwork),
-        ("style_modulation", StyleModulationNetwork),
-    ):
-        folder = PAPER.folder / name
-        trained[name] = cls.from_pretrained(str(folder), **cast) if folder.is_dir() else None
+    added: dict[str, Any] = {}
+    for name in ("mapping_network", "style_modulation", "generator"):
+        part = load_part(PAPER.folder, name)  # diffusers' own `to` warns of what is meant here
+        added[name] = None if part is None else torch.nn.Module.to(part, cast["torch_dtype"])
     return {
         "tokenizer": local(CLIPTokenizer, base, "tokenizer"),
         "text_encoder": local(CLIPTextModel, base, "text_encoder", **cast),
@@ -147,5 +144,5 @@ def load_paper_components(
         "unet": local(UNet2DConditionModel, base, "unet", **cast),
         "scheduler": local(DDIMScheduler, base, "scheduler"),
         "controlnet": local(ControlNetModel, control, **cast),
-        **trained,
+        **added,
     }
