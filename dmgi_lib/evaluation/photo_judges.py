@@ -210,7 +210,7 @@ def measure(
         if fid is not None:
             fid.update(to_uint8(real), real=True)
             fid.update(to_uint8(made), real=False)
-    numbers = {
+    numbers: dict[str, float] = {
         name: torch.cat(found[name]).mean().item() for name in ("SSIM", "ID") if name in found
     }
     if parser is not None:
