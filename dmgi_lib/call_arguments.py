@@ -26,7 +26,8 @@ def chosen_dtype(dtype: Any, torch_dtype: Any) -> torch.dtype:
             f"dtype came as {dtype} and torch_dtype as {torch_dtype}; expected one of them, since"
             " they mean the same."
         )
-    return one_of("dtype", dtype or torch_dtype or torch.float32, DTYPES)
+    chosen: torch.dtype = one_of("dtype", dtype or torch_dtype or torch.float32, DTYPES)
+    return chosen
 
 
 def visual_input(

@@ -139,8 +139,8 @@ def run(
     numbers = recorded(executed)
     run_name = "" if folder == out else folder.name
     append_row(out / f"{notebook.stem}.csv", {"run": run_name, **parameters, **numbers})
-    for number, value in numbers.items():
-        print(f"{number:32s}{value:10.4g}")
+    for label, value in numbers.items():
+        print(f"{label:32s}{value:10.4g}")
     print(f"pictures  {folder / notebook.stem}_*.png")
     print(f"numbers   {out / notebook.stem}.csv")
     return numbers

@@ -23,12 +23,13 @@ CALL_DEFAULTS = ("num_inference_steps", "guidance_scale", "detail_psi")  # kept 
 class Preset:
     """Sizes and defaults of one scale.
 
-    folder: diffusers-style weight folder; for "paper" only what DMGI itself trains (M, T)
+    folder: diffusers-style weight folder; for "paper" only what DMGI adds: M, T, G and the loss
+        net, in $DMGI_PAPER, else ~/.cache/dmgi/paper
     image_size, latent_size: pixels of x and I, edge of the latents
     num_inference_steps, guidance_scale: S and classifier-free guidance of the reverse process
     detail_psi: see `style_modulation.truncate_detail`
     base_model, controlnet: hub ids (or folders) of the released diffusion prior; None if in
-        `folder`
+        `folder`; for "paper" $DMGI_BASE_MODEL and $DMGI_CONTROLNET name others
     """
 
     name: str
@@ -68,8 +69,8 @@ PAPER = Preset(
     modulation=ModulationConfig(
         in_channels=(1280, 640, 320), resolution=64, num_ws=18, w_dim=512, reduced_channels=64
     ),
-    base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
-    controlnet="lllyasviel/control_v11p_sd15_seg",
+    base_model=os.environ.get("DMGI_BASE_MODEL", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    controlnet=os.environ.get("DMGI_CONTROLNET", "lllyasviel/control_v11p_sd15_seg"),
 )
 
 PRESETS: dict[str, Preset] = {"mini": MINI, "paper": PAPER}
@@ -98,7 +99,7 @@ def load_paper_components(
     generator: Any = None,
     **components: Any,
 ) -> dict[str, Any]:
-    """The released diffusion prior of the "paper" preset, M and T if they have been trained, and G.
+    """The released diffusion prior of the "paper" preset, and M, T and G where they are there.
 
     Nothing is downloaded: parts come from local folders or from the local Hugging Face cache.
 
@@ -107,12 +108,12 @@ def load_paper_components(
             preset's.
         controlnet: its ControlNet, likewise.
         dtype: torch dtype of the weights; None: float32.
-        generator: G, or a path that `load_generator` reads; None: no G.
+        generator: G, or a path that `load_generator` reads; None: the one in PAPER.folder.
         components: used instead of those on disk.
 
     Returns:
-        What `DMGIPipeline` takes, by name; mapping_network and style_modulation are None where
-        PAPER.folder does not hold them yet.
+        What `DMGIPipeline` takes, by name; mapping_network, style_modulation and generator are None
+        where PAPER.folder does not hold them yet.
 
     Raises:
         FileNotFoundError: a part is not on this machine; says how to fetch it.
@@ -120,8 +121,7 @@ def load_paper_components(
     from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from dmgi_lib.mapping_network import MappingNetwork
-    from dmgi_lib.style_modulation import StyleModulationNetwork
+    from dmgi_lib.weight_folder import load_part
 
     base, control = str(base_model or PAPER.base_model), str(controlnet or PAPER.controlnet)
 
@@ -141,14 +141,13 @@ def load_paper_components(
     if isinstance(generator, (str, Path)):
         from dmgi_lib.generators.checkpoints import load_generator
 
-        generator = load_generator(generator, dtype=dtype or torch.float32)
-    trained = {}
-    for name, cls in (
-        ("mapping_network", MappingNetwork),
-        ("style_modulation", StyleModulationNetwork),
-    ):
-        folder = PAPER.folder / name
-        trained[name] = cls.from_pretrained(str(folder), **cast) if folder.is_dir() else None
+        generator = load_generator(generator, dtype=cast["torch_dtype"])
+    added: dict[str, Any] = {}
+    for name in ("mapping_network", "style_modulation", "generator"):
+        part = load_part(PAPER.folder, name)  # diffusers' own `to` warns of what is meant here
+        added[name] = None if part is None else torch.nn.Module.to(part, cast["torch_dtype"])
+    if generator is not None:
+        added["generator"] = generator
     return {
         "tokenizer": local(CLIPTokenizer, base, "tokenizer"),
         "text_encoder": local(CLIPTextModel, base, "text_encoder", **cast),
@@ -156,8 +155,7 @@ def load_paper_components(
         "unet": local(UNet2DConditionModel, base, "unet", **cast),
         "scheduler": local(DDIMScheduler, base, "scheduler"),
         "controlnet": local(ControlNetModel, control, **cast),
-        "generator": generator,
         **{name: getattr(PAPER, name) for name in CALL_DEFAULTS},
-        **trained,
+        **added,
         **components,
     }

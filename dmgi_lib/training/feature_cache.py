@@ -26,7 +26,7 @@ from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.devices import pick_device
 from dmgi_lib.files import differences, read_json, sweep, write_text, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import PRESETS
+from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.training.features import (
     WHOLE,
     CacheConfig,
@@ -270,6 +270,7 @@ def main(
         seed=seed,
         condition=condition,
         source=source,
+        shard_size=128 if preset == MINI.name else 16,  # below a GB, at 54 MB a sample
         preset=preset,
     )
     pipe = DMGIPipeline.from_pretrained(weights or preset, dtype=getattr(torch, dtype))

@@ -105,7 +105,7 @@ def stored_features(
 def main(
     config: StageConfig,
     loop: LoopConfig = LOOP,
-    weights: Path = MINI.folder,
+    weights: Path | None = None,
     preset: Literal["mini", "paper"] = "mini",
     data: Path | None = None,
     cache: Path = Path("~/.cache/dmgi/features/{condition}"),
@@ -127,7 +127,7 @@ def main(
     Args:
         config: what is trained, and how it is supervised
         loop: budget, batches and rates
-        weights: pipeline folder
+        weights: pipeline folder; None: the preset's
         preset: sizes of new networks, and E where the folder holds none
         data: face dataset; None: the full one if it is built, else what ships
         cache: feature cache
@@ -145,6 +145,7 @@ def main(
         dtype: of E's weights
     """
     stage, sizes = config.stage, PRESETS[preset]
+    weights = weights or sizes.folder
     part = functools.partial(part_name, condition=condition)
     run_dir = str(loop.run_dir).replace("{condition}", condition).replace("{stage}", str(stage))
     loop = replace(loop, run_dir=Path(run_dir).expanduser())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
@@ -63,6 +64,7 @@ class StageTrainer:
         self.accelerator = accelerator or accelerator_for(generator.mean_latent.device)
         self.device = self.accelerator.device
         self.config, self.cache, self.dataset = config, cache, dataset
+        self.image_size = tuple(dataset.images[:1].shape[-2:])
         if isinstance(cache, FeatureCache):
             cache.check(dataset)
         for network in (generator, loss_net):
@@ -111,9 +113,14 @@ class StageTrainer:
         return w
 
     def draw(self, w: torch.Tensor) -> torch.Tensor:
-        """I' = G(w) (B, 3, H, W), float32."""
+        """I' = G(w) (B, 3, H, W), float32, of I's size: a G of 1024 px meets pictures of 512."""
         with self.config.autocast(w.device):
-            return self.generator.synthesis(w, noise_mode="const").float()
+            image = self.generator.synthesis(w, noise_mode="const").float()
+        if image.shape[-2:] == self.image_size:
+            return image
+        return F.interpolate(
+            image, self.image_size, mode="bilinear", antialias=True, align_corners=False
+        )
 
     def made_from(self, loop: LoopConfig) -> dict[str, Any]:
         """All that decides what is learnt; a checkpoint of anything else is refused."""

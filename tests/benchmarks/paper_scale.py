@@ -1,6 +1,7 @@
 """The "paper" preset at true size on random weights: operations, bytes, and one early exit.
 
     python tests/benchmarks/paper_scale.py --count            # operations and bytes, seconds
+    python tests/benchmarks/paper_scale.py --estimate --rate 100    # hours of docs/paper_scale.md
     python tests/benchmarks/paper_scale.py --draw float32     # the whole call at exit step 0
     python tests/benchmarks/paper_scale.py --draw bfloat16 --device cuda
 
@@ -31,6 +32,7 @@ from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import PAPER
+from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.style_modulation import StyleModulationNetwork
 
 BLOCKS: dict[str, Any] = dict(
@@ -41,6 +43,8 @@ BLOCKS: dict[str, Any] = dict(
     attention_head_dim=8,
 )
 TEXT_LENGTH = 77
+TRAINING, TEST = 24_183 + 2_993, 2_824  # CelebA-HQ by CelebA's partition; validation trains
+CACHED = 4_000  # --limit of the recipe
 
 
 def networks() -> dict[str, nn.Module]:
@@ -123,6 +127,68 @@ def feature_bytes() -> int:
     return 2 * (h + f + 2 * (16**2 + 32**2 + 64**2))
 
 
+def training_operations() -> float:
+    """10^12 operations of the loss net for one training sample: I forwards, I' there and back."""
+    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        Recognizer().eval()(torch.empty(1, 3, 512, 512))
+    return 3 * counter.get_total_flops() / 1e12
+
+
+def kept_for_the_gradient() -> float:
+    """GB that autograd keeps of one sample's way through G, in float32."""
+    kept: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        alive.append(storage)  # else the next one may get its address
+        return x
+
+    alive: list[torch.UntypedStorage] = []
+    with FakeTensorMode(), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        G = StyleGAN2Generator().requires_grad_(False)
+        own = {p.untyped_storage()._cdata for p in (*G.parameters(), *G.buffers())}
+        G.synthesis(torch.empty(1, 18, 512, requires_grad=True), noise_mode="const")
+    return sum(size for home, size in kept.items() if home not in own) / 1e9
+
+
+def estimate(rate: float) -> None:
+    """Prints hours, disk and memory of docs/paper_scale.md's steps, from what `count` counts.
+
+    hours = samples x 10^12 operations a sample / rate / 3600.
+
+    Args:
+        rate: 10^12 operations a second that the GPU sustains, not what its maker states.
+    """
+    flops, S = operations(), PAPER.num_inference_steps
+    guided = 2 * (flops["unet"] + flops["controlnet"])
+    process = S * guided + flops["vae"] + 2 * flops["text_encoder"]
+    # G's weights are frozen, but styles scale them, so that both of its gradients are computed.
+    learn = 3 * (flops["mapping_network"] + flops["generator"]) + training_operations()
+    learn_t = learn + 3 * flops["style_modulation"]
+    stored = (5 * feature_bytes() + 3 * 512**2) / 1e9
+    with FakeTensorMode():
+        weights = {k: sum(p.numel() for p in n.parameters()) for k, n in networks().items()}
+    encoder = sum(weights[k] for k in ("text_encoder", "unet", "controlnet", "vae"))
+    rows = [
+        ("a call, one picture, S = 50", 1, process + flops["generator"], 0.0),
+        ("a call, one picture, exit step 0", 1, guided + flops["generator"], 0.0),
+        (f"features of {CACHED:,} pictures", CACHED, process, CACHED * stored),
+        (f"features of all {TRAINING:,}", TRAINING, process, TRAINING * stored),
+        ("stage 1, 1,000 steps of 16", 16_000, learn, 0.0),
+        ("stage 2 or 3, 1,000 steps of 16", 16_000, learn_t, 0.0),
+        ("the same with --online", 16_000, learn_t + process, 0.0),
+        (f"the {TEST:,} test pictures", TEST, process + flops["generator"], 0.0),
+    ]
+    print(f"Estimates, not measured, at {rate:g} x 10^12 operations a second:")
+    print(f"{'what':36s}{'10^12 each':>12s}{'hours':>10s}{'GB of disk':>12s}")
+    for what, samples, tera, disk in rows:
+        hours = samples * tera / rate / 3600
+        print(f"{what:36s}{tera:12.2f}{hours:10.4f}{disk:12.0f}")
+    print(f"weights of E: {encoder * 2 / 1e9:.1f} GB in bf16, {encoder * 4 / 1e9:.1f} in fp32")
+    print(f"kept for G's gradient: {kept_for_the_gradient():.2f} GB a sample in fp32")
+
+
 def count() -> None:
     """Prints operations, parameters and bytes."""
     flops = operations()
@@ -178,18 +244,24 @@ class Arguments:
     Args:
         count: operations and bytes of every network
         draw: a call in this precision: float32, bfloat16 or float16
+        estimate: hours, disk and memory of the recipe's steps
+        rate: 10^12 operations a second that the GPU sustains
         device: auto, cpu, cuda or mps
     """
 
     count: bool = False
     draw: Annotated[str | None, tyro.conf.arg(metavar="DTYPE")] = None
+    estimate: bool = False
+    rate: float = 100.0
     device: str = "cpu"
 
 
 def main() -> None:
     given = tyro.cli(Arguments, description=__doc__)
-    if given.count or given.draw is None:
+    if given.count or (given.draw is None and not given.estimate):
         count()
+    if given.estimate:
+        estimate(given.rate)
     if given.draw is not None:
         draw(getattr(torch, given.draw), pick_device(given.device))
 

@@ -41,7 +41,10 @@ def test_paper_parts_come_in_the_dtype_asked_for(tiny, saved, tmp_path, monkeypa
     for name in ("text_encoder", "vae", "unet", "controlnet", "mapping_network"):
         found = {p.dtype for p in parts[name].parameters()}
         assert found == {dtype or torch.float32}, name
-    assert parts["style_modulation"] is None
+    assert parts["style_modulation"] is None and parts["generator"] is None
+    save_component(tiny.generator, folder / "generator", "a card")
+    G = load_paper_components(saved, saved / "controlnet", dtype=dtype)["generator"]
+    assert {p.dtype for p in G.parameters()} == {dtype or torch.float32}
 
 
 def test_parts_that_are_not_here_are_named(tmp_path):

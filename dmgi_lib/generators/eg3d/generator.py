@@ -246,10 +246,12 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
                 f" ({len(ws)}, 3, {self.plane_channels}, H, W)."
             )
         n = neural_rendering_resolution or self.neural_rendering_resolution
-        options = (self.rendering, deterministic, generator, max_points)
         with full_precision(ws):
-            rays = camera_rays(c.to(planes), n)
-            colors, depth = render_rays(self._field(planes), *rays, *options)
+            origins, directions = camera_rays(c.to(planes), n)
+            scene, config = self._field(planes), self.rendering
+            colors, depth = render_rays(
+                scene, origins, directions, config, deterministic, generator, max_points
+            )
         features = 2 * colors.mT.unflatten(2, (n, n)) - 1  # [B, C, n, n]
         image_raw = features[:, :3]
         image = self.superresolution(features, image_raw, ws)

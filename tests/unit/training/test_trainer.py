@@ -11,6 +11,7 @@ from tiny_devices import fake_cuda, on_cuda
 from tiny_models import generator, mapping_network, style_modulation
 from tiny_training import CONFIG, loop, trainer
 
+from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training.feature_cache import build
@@ -186,3 +187,14 @@ def test_a_gpu_learns_what_a_cpu_learns(cache, dataset, loss_net, tmp_path):
         assert next(result.ema["mapping_network"].parameters()).device.type == device
         curves.append(read_log(result.log_path)["loss"])
     assert curves[1] == pytest.approx(curves[0], rel=1e-2)
+
+
+def test_pictures_of_a_larger_g_are_compared_at_the_size_of_i(cache, dataset, loss_net):
+    G = StyleGAN2Generator(
+        z_dim=16, w_dim=16, img_resolution=256, mapping_layers=2, channel_base=512, channel_max=16
+    )
+    made = StageTrainer(StageConfig(1, held_out=2), cache, dataset, G.eval(), loss_net)
+    w = torch.randn(2, G.num_ws, 16, generator=torch.Generator().manual_seed(0))
+    image, whole = made.draw(w), G.synthesis(w, noise_mode="const")
+    assert image.shape == (2, 3, 128, 128) and whole.shape == (2, 3, 256, 256)
+    assert torch.allclose(image.mean((2, 3)), whole.mean((2, 3)), atol=0.02)
