@@ -13,38 +13,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """One row: what differs from the defaults in M, in T, and in the training of each.
+    """One row: what differs from the defaults in M, in T, and in the training of each."""
 
-    Attributes:
-        mapping, modulation:  fields of MappingConfig and ModulationConfig.
-        first, second, third: fields of the stages' StageConfig; third None: no stage 3.
-        losses:  fields of LossWeights, in all stages.
-        source:  of the features that M learns from, "reverse" or "noised".
-        longer:  T is trained for that many times the steps.
-        seed:    added to the budget's: how far two trainings of one choice lie apart.
-        against: the row that differs in this choice alone.
-    """
-
-    mapping: Mapping[str, Any] = field(default_factory=dict)
-    modulation: Mapping[str, Any] = field(default_factory=dict)
-    first: Mapping[str, Any] = field(default_factory=dict)
-    second: Mapping[str, Any] = field(default_factory=dict)
-    third: Mapping[str, Any] | None = None
-    losses: Mapping[str, Any] = field(default_factory=dict)
-    source: str = "reverse"
-    longer: int = 1
-    seed: int = 0
-    against: str = "default"
+    mapping: Mapping[str, Any] = field(default_factory=dict)  # fields of MappingConfig
+    modulation: Mapping[str, Any] = field(default_factory=dict)  # fields of ModulationConfig
+    first: Mapping[str, Any] = field(default_factory=dict)  # fields of stage 1's StageConfig
+    second: Mapping[str, Any] = field(default_factory=dict)  # of stage 2's
+    third: Mapping[str, Any] | None = None  # of stage 3's; None: no stage 3
+    losses: Mapping[str, Any] = field(default_factory=dict)  # fields of LossWeights, in all stages
+    source: str = "reverse"  # of the features that M learns from, "reverse" or "noised"
+    longer: int = 1  # T is trained for that many times the steps
+    seed: int = 0  # added to the budget's: how far two trainings of one choice lie apart
+    against: str = "default"  # the row that differs in this choice alone
 
     def depends_on(self, stage: int) -> dict[str, Any]:
         """All that the networks after a stage depend on; equal for rows that can share them."""
-        parts = [
-            ("losses", "source", "seed"),
-            ("mapping", "first"),
-            ("modulation", "second", "longer"),
-        ]
-        parts += [("third",)]
-        return {name: getattr(self, name) for part in parts[: stage + 1] for name in part}
+        names = ["losses", "source", "seed", "mapping", "first", "modulation", "second", "longer"]
+        return {name: getattr(self, name) for name in [*names, "third"][: (5, 8, 9)[stage - 1]]}
 
 
 def _drawn(sampling: str) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 from accelerate import Accelerator
@@ -29,9 +28,9 @@ from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import pick_device
 from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
 from dmgi_lib.evaluation.draw import Row, place
+from dmgi_lib.evaluation.goals import Comparison, compare
 from dmgi_lib.evaluation.read import (
     COLUMNS,
-    FID,
     FinishedRow,
     Reading,
     finish,
@@ -39,14 +38,7 @@ from dmgi_lib.evaluation.read import (
     on_device,
     read,
 )
-from dmgi_lib.evaluation.report import (
-    ahead,
-    columns_of,
-    header_lines,
-    interval,
-    summary,
-    write_csv,
-)
+from dmgi_lib.evaluation.report import columns_of, header_lines, summary, write_csv
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.step_study import StepStudy
 from dmgi_lib.evaluation.table import Dtype, shared_hash
@@ -63,60 +55,38 @@ from dmgi_lib.weight_folder import required_part
 
 @dataclass(frozen=True)
 class Budget:
-    """What every row gets.
+    """What every row gets."""
 
-    Attributes:
-        steps:      of training, for each stage.
-        batch_size: samples a training step.
-        learning_rate: of Adam, large because the steps are few.
-        held_out:   training identities that no row sees.
-        seed:       of weights, batches and noise.
-    """
-
-    steps: int = 500
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    held_out: int = 64
-    seed: int = 0
+    steps: int = 500  # of training, for each stage
+    batch_size: int = 8  # samples a training step
+    learning_rate: float = 1e-3  # of Adam, large because the steps are few
+    held_out: int = 64  # training identities that no row sees
+    seed: int = 0  # of weights, batches and noise
 
 
+@dataclass
 class Ablation:
-    """Trains and measures rows.
+    """Trains and measures rows."""
 
-    Args:
-        weights: pipeline folder: E, G, loss_net, judges, image_encoder.
-        caches:  "reverse", and "noised" if a row asks for it.
-        dataset: the one that the caches were made from.
-        truth:   test samples.
-        run_dir: checkpoints; training goes on where it was stopped.
-        folder:  of finished rows.
-        facts:   what every row is made from.
-        device, dtype: of what is drawn; the trainings have `device` and their own precision.
-    """
+    weights: Path  # pipeline folder: E, G, loss_net, judges, image_encoder
+    caches: dict[str, FeatureCache]  # "reverse", and "noised" if a row asks for it
+    dataset: FaceDataset  # the one that the caches were made from
+    truth: GroundTruth  # test samples
+    run_dir: Path  # checkpoints; training goes on where it was stopped
+    folder: Path  # of finished rows
+    facts: Mapping[str, Any]  # what every row is made from
+    budget: Budget
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32  # of what is drawn; trainings have their own precision
 
-    def __init__(
-        self,
-        weights: Path,
-        caches: dict[str, FeatureCache],
-        dataset: FaceDataset,
-        truth: GroundTruth,
-        run_dir: Path,
-        folder: Path,
-        facts: Mapping[str, Any],
-        budget: Budget,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.weights, self.caches, self.dataset, self.truth = weights, caches, dataset, truth
-        self.run_dir, self.folder, self.facts, self.budget = run_dir, folder, facts, budget
-        self.device, self.dtype = torch.device(device), dtype
-        self.G = required_part(weights, "generator", "data_prep.priors.trainer stylegan2")
-        self.loss_net = required_part(weights, "loss_net", "data_prep.priors.trainer loss_net")
+    def __post_init__(self) -> None:
+        self.G = required_part(self.weights, "generator", "data_prep.priors.trainer stylegan2")
+        self.loss_net = required_part(self.weights, "loss_net", "data_prep.priors.trainer loss_net")
         self.frozen = [state_hash(network) for network in (self.G, self.loss_net)]
-        self.judges = on_device(load_judges(weights), self.device)
-        self.clip = load_clip(weights).to(self.device)
+        self.judges = on_device(load_judges(self.weights), torch.device(self.device))
+        self.clip = load_clip(self.weights).to(self.device)
         self.trained: dict[str, dict[str, Any]] = {}
-        self.exits = (0, caches["reverse"].num_inference_steps - 1)
+        self.exits = (0, self.caches["reverse"].num_inference_steps - 1)
 
     @functools.cached_property
     def study(self) -> StepStudy:
@@ -134,11 +104,6 @@ class Ablation:
             found |= self._stage(stage, choice, found)
         return found
 
-    def images(self, step: int, choice: Choice) -> Tensor:
-        """I' of all samples at a step, by the networks of a row."""
-        networks = {name: network.eval() for name, network in self.networks(choice).items()}
-        return self.study.images(step, **networks)
-
     def rows(self, name: str) -> dict[int, FinishedRow]:
         """A choice at the first and at the last exit."""
         choice, key = CHOICES[name], "".join(c if c.isalnum() else "_" for c in name)
@@ -151,16 +116,17 @@ class Ablation:
         for step in self.exits:
 
             def draw(part: slice, step: int = step) -> Tensor:
-                return self.images(step, choice)[part]
+                networks = {k: network.eval() for k, network in self.networks(choice).items()}
+                return self.study.images(step, **networks)[part]
+
+            def judged(images: Tensor, truth: GroundTruth) -> Reading:
+                rest = (self.budget.seed, self.clip, self.study.pipe.tokenizer)
+                return read(images, truth, self.judges, *rest)
 
             row = Row(f"{key}_{step}", name, draw, made_from, self.truth)
             path = place(self.folder, row.key, {**self.facts, **made_from})
-            found[step] = finish(row, path, self._read, n)
+            found[step] = finish(row, path, judged, n)
         return found
-
-    def _read(self, images: Tensor, truth: GroundTruth) -> Reading:
-        seed, tokenizer = self.budget.seed, self.study.pipe.tokenizer
-        return read(images, truth, self.judges, seed, self.clip, tokenizer)
 
     def _stage(self, stage: int, choice: Choice, before: dict[str, Any]) -> dict[str, Any]:
         """The averaged networks that a stage trains, from those of the stages before."""
@@ -176,22 +142,15 @@ class Ablation:
         run_dir = place(self.run_dir, f"stage{stage}", facts)
         if run_dir.name not in self.trained:
             torch.manual_seed(seed)
-            config = StageConfig(
-                stage,
-                LossWeights(**choice.losses),
-                held_out=budget.held_out,
-                **options,
-            )
+            weights = LossWeights(**choice.losses)
+            config = StageConfig(stage, weights, held_out=budget.held_out, **options)
+            parts = (config, cache, self.dataset, self.G, self.loss_net)
             trainer = StageTrainer(
-                config,
-                cache,
-                self.dataset,
-                self.G,
-                self.loss_net,
+                *parts,
                 **copy.deepcopy(before),
                 mapping=replace(MINI.mapping, **choice.mapping),
                 modulation=replace(MINI.modulation, **choice.modulation),
-                accelerator=Accelerator(cpu=self.device.type == "cpu"),
+                accelerator=Accelerator(cpu=torch.device(self.device).type == "cpu"),
             )
             loop = LoopConfig(
                 run_dir=run_dir,
@@ -222,19 +181,12 @@ def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
             line = {"row": name, "exit step": step, "against": CHOICES[name].against}
             line |= columns_of(summary(row.reading, ablation.budget.seed))
             if step in against:
-                line |= _gains(row.reading, against[step].reading, ablation.budget.seed)
+                readings = {"ours": row.reading, "theirs": against[step].reading}
+                gains = [Comparison(f"{c} gain", "ours", "theirs", c) for c in COLUMNS]
+                for gain in compare(readings, gains, ablation.budget.seed):
+                    line[gain.name] = gain.value
+                    line |= {f"{gain.name} low": gain.low, f"{gain.name} high": gain.high}
             yield line
-
-
-def _gains(ours: Reading, theirs: Reading, seed: int) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
-    found: dict[str, float] = {}
-    for column in COLUMNS:
-        of = functools.partial(ahead, ours, theirs, column)
-        low, high = interval(of, len(ours), rng, column == FID)
-        gain = f"{column} gain"
-        found |= {gain: of(), f"{gain} low": low, f"{gain} high": high}
-    return found
 
 
 def run(

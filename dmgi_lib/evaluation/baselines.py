@@ -71,13 +71,10 @@ def optimise_for_text(
     """Moves codes until `similarity` likes their images, tied to where they started.
 
     Args:
-        latents: (B, num_ws, w_dim), the encoder's codes.
+        latents: (B, num_ws, w_dim), the encoder's codes; they come back likewise, in float32.
         similarity: float32 images (B, 3, H, W) → (B,), larger is better; for TediGAN, the cosine of
             the text-image encoder's embeddings.
         keep: weight of the mean squared move, in units of the codes' own deviation.
-
-    Returns:
-        (B, num_ws, w_dim), float32
     """
     latents = latents.detach().float()
     scale = latents.std().clamp_min(1e-6)

@@ -42,18 +42,16 @@ def draw(
     """Draw one face per prompt and mask or scribble.
 
     Args:
-        inputs:     (B, 128, 128) class ids, or strokes.
+        inputs:     (B, 128, 128) class ids, or strokes, as `condition` says.
         exit_step:  0…S-1, or -1 for the last.
         seed:       image i starts from noise of seed + i, whatever the batch size.
-        batch_size: images drawn at once.
-        condition:  "mask" or "scribble", what the inputs are.
         num_inference_steps: S; None: the model's own.
 
     Returns:
         I' (B, 3, 128, 128) in [-1, 1], and I_0^d likewise if the process ran to its end.
     """
     steps = num_inference_steps or pipe.config.num_inference_steps
-    results: list[tuple[Tensor, Tensor | None]] = []
+    images, complete = [], []
     starts = range(0, len(prompts), batch_size)
     hidden = None if len(starts) > 1 else True
     for start in tqdm(starts, desc=f"exit_step {exit_step % steps}", disable=hidden, leave=False):
@@ -68,12 +66,10 @@ def draw(
             generator=[torch.Generator().manual_seed(s) for s in seeds],
             output_type="pt",
         )
-        denoised = output.diffusion_images
-        results.append(
-            (judged_size(output.images), None if denoised is None else judged_size(denoised))
-        )
-    complete = [last for _, last in results if last is not None]
-    return torch.cat([first for first, _ in results]), torch.cat(complete) if complete else None
+        images.append(judged_size(output.images))
+        if output.diffusion_images is not None:
+            complete.append(judged_size(output.diffusion_images))
+    return torch.cat(images), torch.cat(complete) if complete else None
 
 
 def judged_size(images: Tensor) -> Tensor:
@@ -99,21 +95,13 @@ def random_faces(pipe: DMGIPipeline, n: int, seed: int, part: slice = slice(None
 
 @dataclass(frozen=True)
 class Row:
-    """A row to draw.
+    """A row to draw."""
 
-    Attributes:
-        key:       short name, of letters, digits and underscores.
-        name:      as printed.
-        draw:      makes some of its pictures (n, 3, 128, 128).
-        made_from: what they depend on besides weights, test samples and seed.
-        against:   the samples that the judges read them against, one a picture.
-    """
-
-    key: str
-    name: str
-    draw: Callable[[slice], Tensor]
-    made_from: dict[str, Any]
-    against: GroundTruth
+    key: str  # short name, of letters, digits and underscores
+    name: str  # as printed
+    draw: Callable[[slice], Tensor]  # makes some of its pictures (n, 3, 128, 128)
+    made_from: dict[str, Any]  # what they depend on besides weights, test samples and seed
+    against: GroundTruth  # the samples that the judges read them against, one a picture
 
     @property
     def count(self) -> int:

@@ -24,26 +24,18 @@ SPACES = ("W", "W+")
 class InversionConfig:
     """How to optimise.
 
-    Args:
-        space:         "W" one code for all style rows, "W+" one for each
-        steps:         of Adam; the rate warms up over a tenth of them and then falls to 0
-        learning_rate: highest rate
-        levels:        of the picture pyramid whose L1 distances are averaged
-        perceptual:    weight of the perceptual distance, if one is given
-        latent:        weight of ‖w − w_avg‖²
-        noise:         deviation of the noise on w at the start, in units of W's; it falls to 0 over
-                       the first three quarters and keeps the search out of narrow valleys
-
     Raises:
         ValueError: unknown space, or steps < 1
     """
 
-    space: str = "W+"
-    steps: int = 200
-    learning_rate: float = 0.05
-    levels: int = 4
-    perceptual: float = 0.5
-    latent: float = 0.002
+    space: str = "W+"  # "W" one code for all style rows, "W+" one for each
+    steps: int = 200  # of Adam; the rate warms up over a tenth of them and then falls to 0
+    learning_rate: float = 0.05  # highest rate
+    levels: int = 4  # of the picture pyramid whose L1 distances are averaged
+    perceptual: float = 0.5  # weight of the perceptual distance, if one is given
+    latent: float = 0.002  # weight of ‖w − w_avg‖²
+    # deviation of the noise on w at the start, in units of W's; it falls to 0 over the first three
+    # quarters and keeps the search out of narrow valleys
     noise: float = 0.05
 
     def __post_init__(self) -> None:
@@ -110,8 +102,8 @@ def invert(
     start = G.mean_latent.detach().float().expand(len(target), rows, -1)
     offset = torch.zeros_like(start, requires_grad=True)  # in units of W's deviation
     optimizer = torch.optim.Adam([offset], config.learning_rate, (0.9, 0.99))
-    curve = []
-    for step in tqdm(range(config.steps), desc=config.space, disable=_hidden(progress)):
+    curve, hidden = [], None if progress is None else not progress  # None: only off a terminal
+    for step in tqdm(range(config.steps), desc=config.space, disable=hidden):
         done = step / config.steps
         for group in optimizer.param_groups:
             ramp = min(1.0, done / 0.1 + 1 / config.steps)
@@ -131,7 +123,3 @@ def invert(
         latents = (start + spread * offset).expand(-1, G.num_ws, -1).contiguous()
         images = G.synthesis(latents.to(dtype), noise_mode="const").float()
         return Inversion(latents, images, torch.stack(curve))
-
-
-def _hidden(progress: bool | None) -> bool | None:
-    return None if progress is None else not progress  # tqdm: None hides it off a terminal

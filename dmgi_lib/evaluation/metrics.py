@@ -27,15 +27,11 @@ from dmgi_lib.recognizers import HAIR_COLORS
 HAIR = CLASSES.index("hair")
 
 
-# --- mask agreement ------------------------------------------------------------------------------
-
-
 def confusion(parsed: Tensor, target: Tensor) -> Tensor:
     """Pixel counts of (wanted class, parsed class), one table per image.
 
     Args:
-        parsed: (B, H, W) class ids 0..18 that the parser reads from I'.
-        target: (B, H, W) class ids of the input mask x.
+        parsed, target: (B, H, W) class ids 0..18 that the parser reads from I', and of the mask x.
 
     Returns:
         (B, 19, 19) int64; row = class in x, column = class read from I'.
@@ -54,12 +50,9 @@ def confusion(parsed: Tensor, target: Tensor) -> Tensor:
 def mean_iou(table: Tensor) -> float:
     """mIoU in 0..1 over the classes that occur in the wanted or in the parsed maps.
 
-    The counts are summed over the whole set before the ratio is taken, as is usual on
-    CelebAMask-HQ. A class that occurs nowhere in the set, wanted or parsed, has no IoU and is left
-    out of the mean; a class that is wanted but never parsed, or the reverse, counts as 0.
-
-    Args:
-        table: (B, 19, 19) or (19, 19) from `confusion`.
+    The counts of table (B, 19, 19) or (19, 19) are summed over the set before the ratio is taken,
+    as is usual on CelebAMask-HQ. A class that is wanted but never parsed, or the reverse, counts as
+    0; one that occurs nowhere is left out.
     """
     table = table.reshape(-1, *table.shape[-2:]).sum(dim=0).double()
     both = table.diagonal()
@@ -73,41 +66,23 @@ def pixel_accuracy(table: Tensor) -> float:
     return (table.diagonal().sum() / table.sum()).item()
 
 
-# --- image distances -----------------------------------------------------------------------------
-
-
-class _Embedder(nn.Module):
-    """Hands precomputed features to torchmetrics' Fréchet distance."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.num_features = size
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Fréchet distance of two feature sets ("FID" of the named features), at N of one's choice.
+    """Fréchet distance of feature sets (N, D) and (M, D): "FID" of whatever made the features.
 
-    Args:
-        real, generated: (N, D) and (M, D) features, e.g. `ParserJudge.embedding`. The estimate is
-            biased upwards by small N, so compare only values of equal N.
+    The estimate is biased upwards by small N, so compare only values of equal N.
     """
-    metric = FrechetInceptionDistance(feature=_Embedder(real.shape[1])).set_dtype(torch.float64)
+    given = nn.Identity()  # the features come precomputed
+    given.num_features = real.shape[1]  # type: ignore[assignment]
+    metric = FrechetInceptionDistance(feature=given).set_dtype(torch.float64)
     metric.update(real, real=True)
     metric.update(generated, real=False)
     return max(0.0, metric.compute().item())  # equal sets come out a little below
 
 
 def perceptual_distance(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
-    """LPIPS without its learned weights: squared distance of unit feature vectors, per image.
+    """LPIPS without its learned weights: lists of (B, C, S, S) features of two images → (B,).
 
-    Args:
-        features_a, features_b: lists of (B, C, S, S), e.g. `ParserJudge.features` of two images.
-
-    Returns:
-        (B,): mean over places of ‖a/‖a‖ − b/‖b‖‖², averaged over the scales; 0 for equal images.
+    Mean over places of ‖a/‖a‖ − b/‖b‖‖², averaged over the scales; 0 for equal images.
     """
     per_scale = [
         (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
@@ -136,45 +111,30 @@ def identity_cosine(identity_a: Tensor, identity_b: Tensor) -> Tensor:
 
 
 def verification_auc(same: Tensor, different: Tensor) -> float:
-    """Probability that a same-person pair scores higher than a different-person pair (AUC).
-
-    Args:
-        same, different: scores, (N,) and (M,); ties count one half.
-    """
+    """AUC: how likely a same-person pair (N,) scores higher than a different-person pair (M,)."""
     scores = torch.cat([same, different]).double()
     is_same = torch.cat([torch.ones(len(same)), torch.zeros(len(different))]).long()
     return binary_auroc(scores, is_same.to(scores.device)).item()
 
 
-# --- attributes ----------------------------------------------------------------------------------
-
-
 def attribute_accuracy(read: Tensor, wanted: Tensor) -> float:
-    """Share of known attributes that are read as wanted.
+    """Share of known attributes that are read (B, A) as wanted (B, A).
 
-    Args:
-        read:   (B, A) bool, from `AttributeJudge.read`.
-        wanted: (B, A) integers: 1 true, 0 false, -1 unknown (not counted).
+    Wanted is 1 true, 0 false, -1 unknown (not counted).
     """
     known = wanted >= 0
     return (read[known] == (wanted[known] == 1)).double().mean().item()
 
 
 def balanced_accuracy(read: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of the hit rates among true and among false samples, per attribute.
+    """Mean of the hit rates among true and among false samples, per attribute, (A,) float64.
 
-    Args: as `attribute_accuracy`.
-
-    Returns:
-        (A,) float64; NaN where the set lacks true or false samples.
+    Arguments as of `attribute_accuracy`; NaN where the set lacks true or false samples.
     """
     yes, no = (wanted == 1).double(), (wanted == 0).double()
     hit_yes = (read.double() * yes).sum(dim=0) / yes.sum(dim=0)  # 0/0 = NaN is meant
     hit_no = ((~read).double() * no).sum(dim=0) / no.sum(dim=0)
     return (hit_yes + hit_no) / 2
-
-
-# --- hair colour from pixels ---------------------------------------------------------------------
 
 
 def to_lab(rgb: Tensor) -> Tensor:
@@ -200,7 +160,7 @@ def median_hair_lab(image: Tensor, mask: Tensor, smallest: int = 40) -> Tensor |
         smallest: fewer hair pixels than this are no hair.
 
     Returns:
-        (3,) or None.
+        (3,), or None.
     """
     hair = (mask == HAIR).float()
     inside = -F.max_pool2d(-hair[None, None], 3, stride=1, padding=1)[0, 0] > 0
@@ -211,30 +171,19 @@ def median_hair_lab(image: Tensor, mask: Tensor, smallest: int = 40) -> Tensor |
 
 @dataclass(frozen=True)
 class HairColorReference:
-    """One Gaussian in CIELAB per hair colour, measured on ground-truth images.
+    """One Gaussian in CIELAB per hair colour, measured on ground-truth images."""
 
-    Attributes:
-        colors:      names out of HAIR_COLORS, K of them.
-        means:       (K, 3) mean of the median hair colours.
-        covariances: (K, 3, 3), with 1 added to each variance for colours seen seldom.
-    """
-
-    colors: tuple[str, ...]
-    means: Tensor
-    covariances: Tensor
+    colors: tuple[str, ...]  # names out of HAIR_COLORS, K of them
+    means: Tensor  # (K, 3) mean of the median hair colours
+    covariances: Tensor  # (K, 3, 3), with 1 added to each variance for colours seen seldom
 
     @classmethod
     def fit(cls, images: Tensor, masks: Tensor, colors: Sequence[str | None]) -> HairColorReference:
-        """Measure the colours: (N, 3, H, W) in [-1, 1], (N, H, W), N names out of HAIR_COLORS.
-
-        Samples whose colour is unknown (None) are left out.
-        """
+        """Measure the colours: (N, 3, H, W) in [-1, 1], (N, H, W), N names; None: unknown."""
         seen: dict[str, list[Tensor]] = {}
         for image, mask, color in zip(images, masks, colors, strict=True):
-            if color is None or color == "none":
-                continue
             lab = median_hair_lab(image, mask)
-            if lab is not None:
+            if lab is not None and color not in (None, "none"):
                 seen.setdefault(color, []).append(lab)
         names = tuple(c for c in HAIR_COLORS if len(seen.get(c, ())) >= 4)
         if len(names) < 2:
@@ -249,9 +198,8 @@ class HairColorReference:
 
     def classify(self, lab: Tensor) -> str:
         """The name under which a CIELAB colour (3,) is most likely, all names equally frequent."""
-        offset = (lab - self.means)[:, :, None]
-        distance = (offset.mT @ torch.linalg.solve(self.covariances, offset)).flatten()
-        return self.colors[int((distance + torch.logdet(self.covariances)).argmin())]
+        of = torch.distributions.MultivariateNormal(self.means, self.covariances)
+        return self.colors[int(of.log_prob(lab).argmax())]
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -267,21 +215,14 @@ class HairColorReference:
     def load(cls, path: str | Path) -> HairColorReference:
         """Read what `save` wrote."""
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        mean, covariance = (
-            torch.tensor(content[key], dtype=torch.float64) for key in ("means", "covariances")
-        )
-        return cls(tuple(content["colors"]), mean, covariance)
+        parts = (torch.tensor(content[k], dtype=torch.float64) for k in ("means", "covariances"))
+        return cls(tuple(content["colors"]), *parts)
 
 
 def hair_color_by_pixels(image: Tensor, mask: Tensor, reference: HairColorReference) -> str:
-    """Hair colour with no network: nearest reference colour of the mask's hair region.
+    """Hair colour with no network: the likeliest name for the mask's hair region.
 
-    Args:
-        image: (3, H, W) in [-1, 1].
-        mask:  (H, W) class ids of the input mask.
-
-    Returns:
-        a name out of HAIR_COLORS; "none" where the mask has (almost) no hair.
+    Arguments as of `median_hair_lab`; "none" where the mask has (almost) no hair.
     """
     lab = median_hair_lab(image, mask)
     return "none" if lab is None else reference.classify(lab)

@@ -35,9 +35,6 @@ WORD_REGIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-# --- linear reading ------------------------------------------------------------------------------
-
-
 def principal_components(features: Tensor, count: int = 3) -> Tensor:
     """Projects each place of feature maps onto the directions of most variance.
 
@@ -57,13 +54,9 @@ def principal_components(features: Tensor, count: int = 3) -> Tensor:
 
 
 def cell_classes(masks: Tensor, edge: int) -> Tensor:
-    """The most frequent class in each cell of an edge x edge grid.
+    """The most frequent class in each cell of a grid.
 
-    Args:
-        masks: (B, H, W) class ids, H = W a multiple of edge.
-
-    Returns:
-        (B, edge, edge) int64.
+    (B, H, W) class ids, H = W a multiple of edge → (B, edge, edge) int64.
     """
     one_hot = F.one_hot(masks.long(), len(CLASSES)).permute(0, 3, 1, 2).float()
     return F.adaptive_avg_pool2d(one_hot, edge).argmax(1)
@@ -109,17 +102,13 @@ def read_classes(features: Tensor, classes: Tensor, folds: int = 5, strength: fl
 def explained_variance(
     features: Tensor, wanted: Tensor, folds: int = 5, strength: float = 0.1
 ) -> float:
-    """R² of a probe on unseen samples: 1 reads everything, 0 no better than the mean.
+    """R² of a probe (N, C) → (N, K) on unseen samples, the K columns pooled.
 
-    Args:
-        features: (N, C).  wanted: (N, K); the K columns are pooled.
+    1 reads everything, 0 no better than the mean.
     """
     wanted = wanted.cpu()
     error = (probe(features, wanted, folds, strength) - wanted).square().sum()
     return (1 - error / (wanted - wanted.mean(0)).square().sum()).item()
-
-
-# --- where a word looks --------------------------------------------------------------------------
 
 
 def region(masks: Tensor, word: str) -> Tensor:
@@ -136,14 +125,11 @@ def word_positions(words: Sequence[tuple[str, list[int]]], word: str) -> list[in
 
 
 def head_maps(a: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
-    """Maps of one word, head by head.
+    """Maps of one word, head by head: mean over its tokens, (B, heads, H, W).
 
     Args:
         a: (B, heads, Q, L), one block's cross-attention.
         positions: for each sample the token positions of the word, at least one.
-
-    Returns:
-        (B, heads, H, W), mean over the word's tokens.
     """
     if any(not tokens for tokens in positions):
         raise ValueError("a prompt without the word came; expected its token positions for each.")
@@ -153,17 +139,10 @@ def head_maps(a: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
 
 
 def brightest(weight: Tensor, share: Tensor, size: int = 128) -> Tensor:
-    """The brightest pixels of maps, as many as asked for.
+    """The brightest pixels of maps (B, h, w), brought to size x size: (B, size, size) bool.
 
-    A map has no natural threshold. Here as many of its pixels count as found as the part truly has,
-    so that only the order of the pixels matters.
-
-    Args:
-        weight: (B, h, w), brought to size x size bilinearly.
-        share:  (B,) in [0, 1], share of the pixels to keep.
-
-    Returns:
-        (B, size, size) bool.
+    A map has no natural threshold, so a share (B,) in [0, 1] of the pixels is kept: only their
+    order matters.
     """
     large = F.interpolate(weight[:, None].float(), (size, size), mode="bilinear")
     flat = large.flatten(1)

@@ -48,6 +48,7 @@ CAPTION = "caption attributes"
 CLIP = "CLIP score (own encoder)"
 COLUMNS = (FID, PERCEPTUAL, SSIM, IDENTITY, ACC, MIOU, CAPTION, CLIP)
 LOWER_IS_BETTER = (FID, PERCEPTUAL)
+NUMBERS = ("ssim", "perceptual", "identity", "clip")
 ARRAYS = ("own", "shuffled", "embedding", "reference")
 
 
@@ -95,8 +96,7 @@ class Reading:
     @cached_property
     def numbers(self) -> dict[str, Tensor]:
         """Column → (N,), of those that are means over samples."""
-        names = [n for n in ("ssim", "perceptual", "identity", "clip") if n in self.samples]
-        return {name: self._tensor(name) for name in names}
+        return {name: self._tensor(name) for name in NUMBERS if name in self.samples}
 
     def value(self, name: str, rows: Any = slice(None)) -> float:
         """A statistic of STATISTICS over the samples `rows`, all of them by default."""
@@ -145,9 +145,7 @@ def seen(
 ) -> dict[str, Tensor]:
     """What the judges see of pictures and of the samples' own, on the CPU.
 
-    Args:
-        drawn, real: (B, 3, 128, 128) in [-1, 1].
-        masks, shuffled: (B, 128, 128) class ids, of the samples and of others.
+    Pictures (B, 3, 128, 128) in [-1, 1]; masks (B, 128, 128) of the samples, and of others.
     """
     device, parser = judges.identity.device, judges.parser
     drawn, real, masks, shuffled = (x.to(device) for x in (drawn, real, masks, shuffled))
@@ -201,31 +199,22 @@ def read(
             parts[-1]["clip"] = likes(images[rows].to(clip.device)).cpu()
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     ids = [record.get("id", str(i)) for i, record in enumerate(truth.records)]
+    verbs = {"sees": whole["attributes"], "is": truth.attributes, "says": claimed(truth.prompts)}
     columns: dict[str, Any] = {"sample": ids}
-    for name in ("ssim", "perceptual", "identity", "clip"):
-        if name in whole:
-            columns[name] = whole[name].numpy()
-    says = claimed(truth.prompts)
-    for verb, table in (("sees", whole["attributes"]), ("is", truth.attributes), ("says", says)):
+    columns |= {name: whole[name].numpy() for name in NUMBERS if name in whole}
+    for verb, table in verbs.items():
         columns |= {f"{verb} {a}": table[:, k].numpy() for k, a in enumerate(ATTRIBUTES)}
     return Reading(pd.DataFrame(columns), **{name: whole[name] for name in ARRAYS})
 
 
 @dataclass(frozen=True)
 class FinishedRow:
-    """A row of a table.
+    """A row of a table."""
 
-    Attributes:
-        name:     as printed.
-        reading:  of all its N pictures.
-        pictures: (K, 3, 128, 128) uint8, the first K <= SHOWN of them.
-        minutes:  that drawing and reading took.
-    """
-
-    name: str
-    reading: Reading
-    pictures: Tensor
-    minutes: float
+    name: str  # as printed
+    reading: Reading  # of all its N pictures
+    pictures: Tensor  # (K, 3, 128, 128) uint8, the first K <= SHOWN of them
+    minutes: float  # that drawing and reading took
 
 
 def finish(

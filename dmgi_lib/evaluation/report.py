@@ -42,9 +42,9 @@ def interval(
     """95 % percentile bootstrap over the samples of a test set (Efron 1979).
 
     Args:
-        statistic: takes (n,) indices into the set, drawn with repetition, and returns the number
-            of interest; e.g. `lambda i: mean_iou(tables[i])`. For two rows on the same samples, let
-            it return their difference or ratio: then what both share does not widen the interval.
+        statistic: (n,) indices into the set, drawn with repetition → the number, such as
+            `lambda i: mean_iou(tables[i])`, or the difference of two rows on the same samples:
+            then what both share does not widen the interval.
         n:         size of the set.
         rng:       source of the draws.
         centred:   shift the interval to where the whole set's value is its middle. For Fréchet
@@ -69,12 +69,6 @@ def interval(
             drawn = drawn + (of(every) - np.nanmedian(drawn))
         low, high = np.nanpercentile(drawn, (2.5, 97.5))
     return float(low), float(high)
-
-
-def ahead(ours: Reading, theirs: Reading, column: str, rows: Any = slice(None)) -> float:
-    """How much better `ours` is in a column, above 0 if it is; both read the same samples."""
-    difference = ours.value(column, rows) - theirs.value(column, rows)
-    return -difference if column in LOWER_IS_BETTER else difference
 
 
 def summary(reading: Reading, seed: int, resamples: int = 200) -> dict[str, Any]:
@@ -106,14 +100,10 @@ def score(
     tokenizer: Any = None,
     resamples: int = 200,
 ) -> dict[str, Any]:
-    """One row of the table as numbers with 95 % bootstrap intervals: `read`, then `summary`.
+    """One row of the table as numbers: `read`, then `summary`, and their arguments.
 
     "mIoU shuffled" scores the same images against masks of other samples: what any face gets.
-    "caption attributes" is the share of what the caption names that the judge reads. "<name> low"
-    and "<name> high" bound the interval over samples.
-
-    Args:
-        resamples: of the bootstrap; 0 leaves the intervals out, which saves most of the time.
+    "caption attributes" is the share of what the caption names that the judge reads.
     """
     return summary(read(images, truth, judges, seed, clip, tokenizer), seed, resamples)
 
@@ -126,9 +116,8 @@ def columns_of(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def sample_table(readings: Mapping[str, Reading]) -> pd.DataFrame:
     """All samples of all rows, in one table; "row" is a row's key."""
-    parts = [reading.samples.assign(row=key) for key, reading in readings.items()]
-    whole = pd.concat(parts, ignore_index=True)
-    return whole[["row", *whole.columns.drop("row")]]
+    parts = {key: reading.samples for key, reading in readings.items()}
+    return pd.concat(parts, names=["row"]).reset_index("row").reset_index(drop=True)
 
 
 def header_lines(
@@ -154,8 +143,7 @@ def write_csv(path: Path, lines: Sequence[str], rows: Sequence[Mapping[str, Any]
         rows: column → value; the columns are those of all rows, in order of appearance. What a row
             lacks, or holds as None, stays empty.
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pd.DataFrame(list(rows), columns=columns).to_csv(index=False, float_format="%.6g")
+    table = pd.DataFrame(list(rows)).to_csv(index=False, float_format="%.6g")
     write_text(path, "".join(f"# {line}\n" for line in lines) + table)
 
 

@@ -4,8 +4,8 @@
     for row in scene.rows():
         row.draw(slice(0, row.count))
 
-To add a row, write a function that yields `Row(key, name, draw, made_from, samples)` and put `@row`
-above it. All are drawn for the same masks (or scribbles), captions and noise. Which rows stand here
+To add a row, write a function that yields `Row(key, name, draw, made_from, samples)` and enter it
+in ROWS. All are drawn for the same masks (or scribbles), captions and noise. Which rows stand here
 is the kit's design (not specified in the paper's available sources).
 """
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,37 +24,41 @@ from transformers import CLIPModel
 
 from dmgi_lib.evaluation.baselines import MaskEncoder, optimise_for_text, text_similarity
 from dmgi_lib.evaluation.draw import Row, draw, judged_size, random_faces
-from dmgi_lib.evaluation.earlier_stages import OtherModel
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
 from dmgi_lib.evaluation.samples import GroundTruth, exchanged, others
+from dmgi_lib.files import file_hash, state_hash
+from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.style_modulation import truncate_detail
-from dmgi_lib.weight_folder import CALL_DEFAULTS
+from dmgi_lib.style_modulation import StyleModulationNetwork, truncate_detail
+from dmgi_lib.weight_folder import CALL_DEFAULTS, part_name
+
+RUNS = Path("~/.cache/dmgi/runs").expanduser()
+NAMES = {MappingNetwork: "mapping_network", StyleModulationNetwork: "style_modulation"}
+
+
+class OtherModel(NamedTuple):
+    """A model whose last exit is a row: an earlier stage, or one to compare with."""
+
+    key: str
+    name: str
+    pipe: DMGIPipeline
+    made_from: str  # hash of its weights; "" if they are those of the table's model
 
 
 @dataclass(frozen=True)
 class TableConfig:
-    """What the table covers.
+    """What the table covers."""
 
-    Attributes:
-        exit_steps:       of the full method, besides the first and the last; empty: the middle.
-        controlnet_steps: of the row that is ControlNet alone.
-        n_inversion:      test identities of the W+ ceiling, the dearest row.
-        inversion_steps:  of its optimiser.
-        text_steps:       of the text optimisation after the mask encoder.
-        batch_size:       images drawn at once; the noise of W+ optimisation depends on it.
-        seed:             image i starts from noise of seed + i in every row.
-        condition:        "mask" or "scribble", the kind of x.
-    """
-
+    # of the full method, besides the first and the last; empty: the middle
     exit_steps: tuple[int, ...] = ()
-    controlnet_steps: int = 50
-    n_inversion: int = 500
-    inversion_steps: int = 200
-    text_steps: int = 60
-    batch_size: int = 25
-    seed: int = 0
-    condition: Annotated[str, tyro.conf.Suppress] = "mask"  # each command asks for it itself
+    controlnet_steps: int = 50  # of the row that is ControlNet alone
+    n_inversion: int = 500  # test identities of the W+ ceiling, the dearest row
+    inversion_steps: int = 200  # of its optimiser
+    text_steps: int = 60  # of the text optimisation after the mask encoder
+    batch_size: int = 25  # images drawn at once; the noise of W+ optimisation depends on it
+    seed: int = 0  # image i starts from noise of seed + i in every row
+    # "mask" or "scribble", the kind of x; each command asks for it itself
+    condition: Annotated[str, tyro.conf.Suppress] = "mask"
 
     def __post_init__(self) -> None:
         if self.condition not in ("mask", "scribble"):
@@ -64,28 +69,20 @@ class TableConfig:
 
 @dataclass(kw_only=True)
 class Scene:
-    """What the rows are drawn with.
+    """What the rows are drawn with."""
 
-    Attributes:
-        pipe:         the model, with its last M and T.
-        truth:        test samples.
-        clip:         text-image encoder, which the text optimisation climbs.
-        mask_encoder: baseline; None leaves its rows out, as scribbles do.
-        perceptual:   distance that the W+ optimisation minimises beside L1; None: L1 alone.
-        others:       the model after earlier stages, and other models to compare with.
-        multi_step:   whether M and T come out of stage 3, for the rows' names.
-        made_from:    hashes of what only rows of "x", the one of "controlnet" alone, and those of
-                      the "mask_encoder" depend on.
-    """
-
-    pipe: DMGIPipeline
-    truth: GroundTruth
-    clip: CLIPModel
+    pipe: DMGIPipeline  # the model, with its last M and T
+    truth: GroundTruth  # test samples
+    clip: CLIPModel  # text-image encoder, which the text optimisation climbs
     config: TableConfig
-    mask_encoder: MaskEncoder | None = None
+    mask_encoder: MaskEncoder | None = None  # baseline; None leaves its rows out, as scribbles do
+    # distance that the W+ optimisation minimises beside L1; None: L1 alone
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    # the model after earlier stages, and other models to compare with
     others: Sequence[OtherModel] = ()
-    multi_step: bool = True
+    multi_step: bool = True  # whether M and T come out of stage 3, for the rows' names
+    # hashes of what only rows of "x", the one of "controlnet" alone, and those of the
+    # "mask_encoder" depend on
     made_from: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,77 +112,62 @@ class Scene:
         prompts, inputs = truth.prompts[part], self.inputs(truth)[part]
         return draw(pipe or self.pipe, prompts, inputs, exit_step, *batch, steps)
 
+    def method(
+        self,
+        key: str,
+        name: str,
+        against: GroundTruth | None = None,
+        model: str | None = None,
+        **options: Any,
+    ) -> Row:
+        """A row of I', by M and T; options: of `drawn`; model: hash, if it is another one."""
+
+        def draw(part: slice) -> Tensor:
+            return self.drawn(part, **options)[0]
+
+        made_from = {"condition": self.config.condition, "networks": self.made_from.get("x", "")}
+        made_from |= {name: self.pipe.config[name] for name in CALL_DEFAULTS}
+        made_from |= {} if model is None else {"model": model}
+        return Row(key, name, draw, made_from, against or self.truth)
+
     def inputs(self, truth: GroundTruth) -> Tensor:
         """x of samples, (N, 128, 128) class ids or strokes."""
         return truth.masks if self.config.condition == "mask" else truth.scribbles
 
-    @property
-    def of_x(self) -> dict[str, Any]:
-        """What rows drawn from x by M and T are made from."""
-        networks = {"condition": self.config.condition, "networks": self.made_from.get("x", "")}
-        return networks | {name: self.pipe.config[name] for name in CALL_DEFAULTS}
 
-
-ROWS: list[Callable[[Scene], Iterator[Row]]] = []
-
-
-def row(function: Callable[[Scene], Iterator[Row]]) -> Callable[[Scene], Iterator[Row]]:
-    """Puts a function's rows into the table, below those before."""
-    ROWS.append(function)
-    return function
-
-
-@row
 def ground_truth(scene: Scene) -> Iterator[Row]:
     """The samples' own pictures."""
     name = "ground truth (ceiling of the judges)"
     yield Row("ground_truth", name, scene.truth.images.__getitem__, {}, scene.truth)
 
 
-@row
 def w_plus_optimisation(scene: Scene) -> Iterator[Row]:
     """Inversion of the pictures themselves."""
-    config, G = scene.config, scene.pipe.generator
-    against = scene.truth
-    if config.n_inversion < len(against):
-        against = against.taken(np.arange(config.n_inversion))
-    made_from = {
-        "count": len(against),
-        "steps": config.inversion_steps,
-        "perceptual": scene.perceptual is not None,
-        "batch_size": config.batch_size,
-    }
+    config, loss = scene.config, scene.perceptual
+    against = scene.truth.taken(np.arange(min(config.n_inversion, len(scene.truth))))
+    optimiser = InversionConfig(steps=config.inversion_steps)
+    made_from = {"count": len(against), "steps": config.inversion_steps}
+    made_from |= {"perceptual": loss is not None, "batch_size": config.batch_size}
 
     def draw(part: slice) -> Tensor:
-        optimiser = InversionConfig(steps=config.inversion_steps)
-        found = invert(G, against.images[part], optimiser, perceptual=scene.perceptual)
+        found = invert(scene.pipe.generator, against.images[part], optimiser, perceptual=loss)
         return judged_size(found.images)
 
     yield Row("inversion", "W+ optimisation (ceiling of G)", draw, made_from, against)
 
 
-@row
-def random_face(scene: Scene) -> Iterator[Row]:
-    """Faces of G that know nothing."""
+def floors(scene: Scene) -> Iterator[Row]:
+    """Faces of G that know nothing; then caption and mask of one and the same other person."""
+    n, seed = len(scene.truth), scene.config.seed
 
     def draw(part: slice) -> Tensor:
-        return random_faces(scene.pipe, len(scene.truth), scene.config.seed, part)
+        return random_faces(scene.pipe, n, seed, part)
 
     yield Row("random", "random face (floor)", draw, {}, scene.truth)
+    moved = scene.truth.taken(others(n, seed))
+    yield scene.method("shuffled", "others' inputs (floor)", truth=moved)
 
 
-@row
-def others_inputs(scene: Scene) -> Iterator[Row]:
-    """Caption and mask of one and the same other person."""
-    moved = scene.truth.taken(others(len(scene.truth), scene.config.seed))
-
-    def draw(part: slice) -> Tensor:
-        return scene.drawn(part, truth=moved)[0]
-
-    yield Row("shuffled", "others' inputs (floor)", draw, scene.of_x, scene.truth)
-
-
-@row
 def controlnet_alone(scene: Scene) -> Iterator[Row]:
     """The diffusion model's own I_0^d, of as many steps as the config says."""
     steps = scene.config.controlnet_steps
@@ -205,12 +187,8 @@ def controlnet_alone(scene: Scene) -> Iterator[Row]:
     yield Row("controlnet", name, draw, made_from, scene.truth)
 
 
-@row
 def mask_encoder(scene: Scene) -> Iterator[Row]:
-    """G of the mask encoder's codes; then of these, moved towards the captions.
-
-    They are truncated first, as those of M and T are: `detail_psi`.
-    """
+    """G of the mask encoder's codes, truncated as those of M and T; then moved towards captions."""
     encoder, truth, pipe = scene.mask_encoder, scene.truth, scene.pipe
     if encoder is None or scene.config.condition != "mask":
         return
@@ -236,42 +214,82 @@ def mask_encoder(scene: Scene) -> Iterator[Row]:
     yield Row("encoder_text", name, moved, made_from | {"steps": steps}, truth)
 
 
-@row
 def other_models(scene: Scene) -> Iterator[Row]:
     """The model after earlier stages, and other models, at their last exit."""
-    for model in scene.others:
-
-        def draw(part: slice, model: OtherModel = model) -> Tensor:
-            return scene.drawn(part, pipe=model.pipe)[0]
-
-        made_from = scene.of_x | {"model": model.made_from}
-        yield Row(model.key, model.name, draw, made_from, scene.truth)
+    for one in scene.others:
+        yield scene.method(one.key, one.name, model=one.made_from, pipe=one.pipe)
 
 
-@row
 def exits(scene: Scene) -> Iterator[Row]:
     """The full method at its exits."""
     for step in scene.exits:
-
-        def draw(part: slice, step: int = step) -> Tensor:
-            return scene.drawn(part, step)[0]
-
         name = f"DMGI{', multi-step' * scene.multi_step}, exit step {step} of {scene.last}"
-        yield Row(f"exit_{step}", name, draw, scene.of_x, scene.truth)
+        yield scene.method(f"exit_{step}", name, exit_step=step)
+
+
+ROWS: tuple[Callable[[Scene], Iterator[Row]], ...] = (
+    *(ground_truth, w_plus_optimisation, floors, controlnet_alone, mask_encoder),
+    *(other_models, exits),
+)
 
 
 def swap_rows(scene: Scene) -> Iterator[Row]:
     """Rows behind the findings on exchanged captions and masks; see `goals.swap_findings`."""
-    mixed = exchanged(scene.truth, scene.config.seed)
-    # of what it is drawn, against what it is read
-    plan = {
-        "both": (scene.truth, mixed["both"]),
-        "text": (mixed["text"], mixed["text"]),
-        "mask": (mixed["mask"], mixed["mask"]),
-    }
-    for name, (drawn_for, against) in plan.items():
+    for name, against in exchanged(scene.truth, scene.config.seed).items():
+        drawn_for = scene.truth if name == "both" else against
+        yield scene.method(f"swap_{name}", f"swap_{name}", against, truth=drawn_for)
 
-        def draw(part: slice, truth: GroundTruth = drawn_for) -> Tensor:
-            return scene.drawn(part, truth=truth)[0]
 
-        yield Row(f"swap_{name}", f"swap_{name}", draw, scene.of_x, against)
+def earlier_models(
+    pipe: DMGIPipeline, condition: str, runs: Path = RUNS
+) -> tuple[list[OtherModel], list[str]]:
+    """Models "M only" and "M + T" of stages 1 and 2, and notes on what could not be had.
+
+    A pipeline folder holds the last stage only, so they are read from the checkpoints of
+    `dmgi_lib.training.stages`. Without one of stage 1, M only is the model's own M with T taken
+    out; its name says so.
+
+    Args:
+        runs: holds <condition>_stage1/checkpoint.pt and <condition>_stage2/checkpoint.pt.
+    """
+    m_part, t_part = (part_name(p, condition) for p in ("mapping_network", "style_modulation"))
+    try:
+        M, m_hash, seen = _averaged(runs / f"{condition}_stage1", MappingNetwork, pipe)
+    except LookupError as reason:
+        alone = _with(pipe, {t_part: None})
+        found = [OtherModel("m_only", "DMGI, M only (T taken out)", alone, "")]
+        return found, [f"no rows of the model after stages 1 and 2: {reason}"]
+    m_only = _with(pipe, {m_part: M, t_part: None})
+    found = [OtherModel("m_only", f"DMGI, M only (stage 1, {seen})", m_only, m_hash)]
+    try:
+        T, t_hash, seen = _averaged(runs / f"{condition}_stage2", StyleModulationNetwork, pipe, M)
+    except LookupError as reason:
+        return found, [f"no row of the model after stage 2: {reason}"]
+    both, name = _with(pipe, {m_part: M, t_part: T}), f"DMGI, M + T (stage 2, {seen} more)"
+    return [*found, OtherModel("m_and_t", name, both, f"{m_hash} {t_hash}")], []
+
+
+def _averaged(run_dir: Path, kind: Any, pipe: DMGIPipeline, M: Any = None) -> tuple[Any, str, str]:
+    """The averaged network of a run's checkpoint, the file's hash, and on how much it was trained.
+
+    Raises:
+        LookupError: there is none, or it was trained with another G or M than these.
+    """
+    path = run_dir / "checkpoint.pt"
+    if not path.is_file():
+        raise LookupError(f"{run_dir.name} of the training runs holds no checkpoint")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    made_from, name = state.get("made_from", {}), NAMES[kind]
+    for frozen, network in (("generator", pipe.generator), ("mapping_network", M)):
+        if network is not None and made_from.get("frozen", {}).get(frozen) != state_hash(network):
+            raise LookupError(f"{run_dir.name} was trained with another {frozen}")
+    network = kind.from_config(made_from["networks"][name])
+    network.load_state_dict(state["ema"][name])
+    seen = f"{state['step'] * state['batch_size']:,} samples"
+    return network.eval().to(pipe.device, pipe.dtype), file_hash(path), seen
+
+
+def _with(pipe: DMGIPipeline, parts: dict[str, Any]) -> DMGIPipeline:
+    """The same pipeline with other components; the rest is shared."""
+    defaults = {name: pipe.config[name] for name in CALL_DEFAULTS}
+    return DMGIPipeline(**(pipe.components | parts), **defaults)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,14 @@ from dmgi_lib.dataset import FaceDataset, to_float
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The first view of N test identities.
+    """The first view of N test identities."""
 
-    Attributes:
-        images:     (N, 3, 128, 128) in [-1, 1].
-        masks:      (N, 128, 128) uint8.
-        attributes: (N, A) int8: 1 true, 0 false, -1 unknown.
-        records:    of the data set.
-        prompts:    c of each sample.
-        scribbles:  (N, 128, 128); None if the data set has none.
-    """
-
-    images: Tensor
-    masks: Tensor
-    attributes: Tensor
-    records: list[dict[str, Any]]
-    prompts: list[str]
-    scribbles: Any = None
+    images: Tensor  # (N, 3, 128, 128) in [-1, 1]
+    masks: Tensor  # (N, 128, 128) uint8
+    attributes: Tensor  # (N, A) int8: 1 true, 0 false, -1 unknown
+    records: list[dict[str, Any]]  # of the data set
+    prompts: list[str]  # c of each sample
+    scribbles: Any = None  # (N, 128, 128); None if the data set has none
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,14 +43,12 @@ class GroundTruth:
     def taken(self, rows: np.ndarray) -> GroundTruth:
         """The samples `rows`, in that order."""
         index = torch.from_numpy(np.ascontiguousarray(rows))
-        return GroundTruth(
-            self.images[index],
-            self.masks[index],
-            self.attributes[index],
-            [self.records[i] for i in rows],
-            [self.prompts[i] for i in rows],
-            None if self.scribbles is None else self.scribbles[index],
-        )
+
+        def of(part: Any) -> Any:
+            return [part[i] for i in rows] if isinstance(part, list) else part[index]
+
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: of(part) for k, part in parts.items() if part is not None})
 
 
 def others(n: int, seed: int) -> np.ndarray:
@@ -91,7 +80,7 @@ def exchanged(truth: GroundTruth, seed: int) -> dict[str, GroundTruth]:
     other = truth.taken(givers(truth, seed))
     masks = {"masks": other.masks, "scribbles": other.scribbles}
     return {
+        "both": replace(truth, prompts=other.prompts, **masks),
         "text": replace(truth, prompts=other.prompts),
         "mask": replace(truth, **masks),
-        "both": replace(truth, prompts=other.prompts, **masks),
     }

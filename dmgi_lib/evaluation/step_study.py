@@ -60,17 +60,15 @@ class StepStudy:
         self.tokens = tokenize(pipe.tokenizer, truth.prompts)
         parts: list[list[DiffusionFeatures]] = []
         finished: list[Tensor] = []
+        run = self._noised if leaking else self._reversed
         for rows in torch.arange(count).split(batch_size):
             text = encode_text(pipe.text_encoder, self.tokens.ids[rows])
             sources = [torch.Generator().manual_seed(seeds[i]) for i in rows.tolist()]
-            run = self._noised if leaking else self._reversed
-            features, image = run(rows, text, sources)
+            features, images = run(rows, text, sources)
             parts.append(features)
-            if image is not None:
-                finished.append(judged_size(image))
-        self.features = {
-            step: _joined([part[k] for part in parts]) for k, step in enumerate(self.steps)
-        }
+            finished += images
+        batches = zip(*parts, strict=True)  # of each step
+        self.features = {k: _joined(of) for k, of in zip(self.steps, batches, strict=True)}
         self.diffusion_images = torch.cat(finished) if finished else None
 
     @torch.no_grad()
@@ -85,11 +83,9 @@ class StepStudy:
     @torch.no_grad()
     def codes(self, step: int, mapping_network: Any, style_modulation: Any = None) -> Tensor:
         """w_t (N, num_ws, w_dim) of M, or of M and T, at a step."""
-        M = mapping_network
+        M, T = mapping_network, style_modulation
         w_m = M(self.features[step].h.to(M.device, M.dtype))
-        if style_modulation is None:
-            return w_m
-        return modulate(w_m, *self.modulation(step, style_modulation))
+        return w_m if T is None else modulate(w_m, *self.modulation(step, T))
 
     def images(self, step: int, mapping_network: Any, style_modulation: Any = None) -> Tensor:
         """I'_t (N, 3, 128, 128) in [-1, 1], on the CPU."""
@@ -105,33 +101,34 @@ class StepStudy:
 
     def _visual(self, rows: Tensor) -> Tensor:
         """x of some samples, (B, 3, 128, 128) in [0, 1], as the pipeline computes."""
-        if self.condition == "mask":
-            picture = mask_to_rgb(self.truth.masks[rows])
-        else:
-            picture = scribble_to_rgb(self.truth.scribbles[rows])
+        mask = self.condition == "mask"
+        x = self.truth.masks if mask else self.truth.scribbles
+        picture = (mask_to_rgb if mask else scribble_to_rgb)(x[rows])
         return picture.to(self.pipe.device, self.pipe.unet.dtype)
 
     def _reversed(
         self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
-    ) -> tuple[list[DiffusionFeatures], Tensor | None]:
-        found = []
-        for state in self.pipe.encoder(self.condition).reverse_process(
+    ) -> tuple[list[DiffusionFeatures], list[Tensor]]:
+        pipe, found = self.pipe, []
+        for state in pipe.encoder(self.condition).reverse_process(
             text,
-            encode_empty(self.pipe.tokenizer, self.pipe.text_encoder),
+            encode_empty(pipe.tokenizer, pipe.text_encoder),
             self._visual(rows),
             generator=sources,
-            num_inference_steps=self.pipe.config.num_inference_steps,
-            guidance_scale=self.pipe.config.guidance_scale,
+            num_inference_steps=pipe.config.num_inference_steps,
+            guidance_scale=pipe.config.guidance_scale,
             exit_step=self.steps[-1],
             capture_steps=self.steps,
         ):
             if state.features is not None:
                 found.append(state.features)
-        return found, None if state.latents is None else self.pipe.decode_latents(state.latents)
+        if state.latents is None:
+            return found, []
+        return found, [judged_size(pipe.decode_latents(state.latents))]
 
     def _noised(
         self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
-    ) -> tuple[list[DiffusionFeatures], None]:
+    ) -> tuple[list[DiffusionFeatures], list[Tensor]]:
         vae = self.pipe.vae
         images = self.truth.images[rows].to(vae.device, vae.dtype)
         clean = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
@@ -143,13 +140,10 @@ class StepStudy:
             steps=self.steps,
             num_inference_steps=self.pipe.config.num_inference_steps,
         )
-        return features, None
+        return features, []
 
 
-def _joined(parts: list[DiffusionFeatures]) -> DiffusionFeatures:
+def _joined(parts: Sequence[DiffusionFeatures]) -> DiffusionFeatures:
     """Batches of one step, one behind the other."""
-    return DiffusionFeatures(
-        torch.cat([part.h for part in parts]),
-        tuple(torch.cat(blocks) for blocks in zip(*(part.f for part in parts), strict=True)),
-        tuple(torch.cat(blocks) for blocks in zip(*(part.a for part in parts), strict=True)),
-    )
+    f, a = ([torch.cat(b) for b in zip(*(getattr(p, n) for p in parts), strict=True)] for n in "fa")
+    return DiffusionFeatures(torch.cat([part.h for part in parts]), tuple(f), tuple(a))

@@ -12,6 +12,7 @@ compares with the paper's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +25,9 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import pick_device
+from dmgi_lib.evaluation import goals, report
 from dmgi_lib.evaluation.draw import Row, place
-from dmgi_lib.evaluation.earlier_stages import RUNS, OtherModel, earlier_models, last_stage
-from dmgi_lib.evaluation.goals import Finding, mask_goals, scribble_goals, swap_findings
+from dmgi_lib.evaluation.goals import Finding
 from dmgi_lib.evaluation.read import (
     COLUMNS,
     FinishedRow,
@@ -36,15 +37,7 @@ from dmgi_lib.evaluation.read import (
     on_device,
     read,
 )
-from dmgi_lib.evaluation.report import (
-    columns_of,
-    draw_figure,
-    header_lines,
-    sample_table,
-    summary,
-    write_csv,
-)
-from dmgi_lib.evaluation.rows import Scene, TableConfig, swap_rows
+from dmgi_lib.evaluation.rows import RUNS, OtherModel, Scene, TableConfig, earlier_models, swap_rows
 from dmgi_lib.evaluation.samples import GroundTruth, givers
 from dmgi_lib.evaluation.speed import seconds_a_face
 from dmgi_lib.files import folder_hash, write_text, write_whole
@@ -64,14 +57,11 @@ class Table(Scene):
     """A scene with judges, and a folder where pictures and readings of its rows are kept.
 
     To make a row anew under equal facts, delete its files.
-
-    Attributes:
-        folder: of the files; made when the first is written.
-        facts:  what every row is made from: hashes of weights and data, N, seed, precision.
     """
 
     judges: Judges
-    folder: Path
+    folder: Path  # of the files; made when the first is written
+    # what every row is made from: hashes of weights and data, N, seed, precision
     facts: dict[str, Any] = field(default_factory=dict)
 
     def read(self, images: Tensor, truth: GroundTruth) -> Reading:
@@ -97,20 +87,22 @@ class Table(Scene):
 
     def swaps(self, own: Reading) -> list[Finding]:
         """What exchanged captions and masks change; own: of the exit at the last step."""
-        readings = {
-            row.key.removeprefix("swap_"): self.finished(row).reading for row in swap_rows(self)
-        }
+        rows = {row.key.removeprefix("swap_"): self.finished(row) for row in swap_rows(self)}
+        readings = {"own": own} | {key: row.reading for key, row in rows.items()}
         giver = self.truth.taken(givers(self.truth, self.config.seed)).attributes
-        return swap_findings(own, giver=giver, seed=self.config.seed, **readings)
+        return goals.swap_findings(readings, giver, self.config.seed)
 
     def findings(self, rows: Mapping[str, FinishedRow]) -> list[Finding]:
         """Swaps and goals of a finished table."""
         first, last = (f"exit_{step}" for step in (0, self.last))
         readings, seed = {key: row.reading for key, row in rows.items()}, self.config.seed
-        asked = self.swaps(readings[last])
+        found = self.swaps(readings[last])
         if self.config.condition == "scribble":
-            return asked + scribble_goals(readings, last, seed)
-        return asked + mask_goals(readings, first, last, self.seconds(), seed)
+            asked = goals.lead(last, "DMGI", "controlnet", COLUMNS[:4])
+            return found + goals.compare(readings, asked, seed)
+        found += goals.compare(readings, goals.mask_goals(first, last), seed)
+        ratio = self.seconds()["controlnet"] / self.seconds()[first]
+        return [*found, Finding("exit step 0, times faster than ControlNet alone", ratio, 20.0)]
 
 
 def shared_hash(folder: Path) -> str:
@@ -127,6 +119,14 @@ def missing_parts(pipe: DMGIPipeline, condition: str) -> list[str]:
     """Networks without which a model cannot draw from that kind of x."""
     names = (part_name(part, condition) for part in OWN)
     return [name for name in names if getattr(pipe, name) is None]
+
+
+def last_stage(folder: Path, condition: str) -> int | None:
+    """The stage that a model's T was last trained in, as its card says; None if it does not."""
+    card = folder / part_name("style_modulation", condition) / "card.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    found = re.search(r"^- stage (\d)", text, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def open_table(
@@ -159,7 +159,7 @@ def open_table(
     if condition == "mask" and encoder is None:
         notes.append(
             "no rows of the mask encoder: the model's folder holds none; train it with"
-            " python -m dmgi_lib.evaluation.mask_encoder_training"
+            " python -m data_prep.priors.trainer mask_encoder"
         )
     stage = last_stage(folder, condition)
     if stage != 3:
@@ -167,8 +167,6 @@ def open_table(
     loss_net = required_part(folder, "loss_net", "data_prep.priors.trainer loss_net")
     own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
     facts = {"weights": shared_hash(folder), "data": dataset.digest, "n": n, "seed": config.seed}
-    if dtype != torch.float32:
-        facts["dtype"] = str(dtype)
     table = Table(
         pipe=pipe,
         truth=GroundTruth.read(dataset, n),
@@ -185,7 +183,7 @@ def open_table(
         },
         judges=on_device(load_judges(folder), pipe.device),
         folder=rows,
-        facts=facts,
+        facts=facts | ({} if dtype == torch.float32 else {"dtype": str(dtype)}),
     )
     return table, notes
 
@@ -197,12 +195,12 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
     seconds, config, defaults = table.seconds(), table.config, table.pipe.config
     for row in tqdm(list(table.rows()), desc="rows", disable=None):
         rows[row.key] = done = table.finished(row)
-        numbers[row.key] = summary(done.reading, config.seed)
+        numbers[row.key] = report.summary(done.reading, config.seed)
         shown = "  ".join(f"{name} {numbers[row.key][name]:.3f}" for name in COLUMNS)
         tqdm.write(f"{done.name}, N = {len(done.reading)}: {shown}")
-    asked = table.findings(rows)
-    header = header_lines(table.truth, config.condition, dataset, table.pipe.device)
-    goals = [finding for finding in asked if finding.bound is not None]
+    findings = table.findings(rows)
+    header = report.header_lines(table.truth, config.condition, dataset, table.pipe.device)
+    met = [finding.met for finding in findings if finding.bound is not None]
     lines = [
         *header,
         f"W+ optimisation: {config.inversion_steps} steps on L1 over scales and the loss"
@@ -212,22 +210,22 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
         f" their last row, detail_psi {defaults.detail_psi:g}",
         "seconds a face: medians at batch 1, measured in turns in the same run",
         *notes,
-        *(finding.line() for finding in asked),
-        f"goals: {sum(goal.met for goal in goals)} of {len(goals)} reached",
+        *(finding.line() for finding in findings),
+        f"goals: {sum(met)} of {len(met)} reached",
     ]
     written = [
         {"key": key, "row": row.name}
-        | columns_of(numbers[key])
+        | report.columns_of(numbers[key])
         | {"seconds a face": seconds.get(key), "minutes drawn and read": row.minutes}
         for key, row in rows.items()
     ]
-    write_csv(out, lines, written)
-    samples = sample_table({key: row.reading for key, row in rows.items()})
-    write_whole(out.with_suffix(".parquet"), lambda path: samples.to_parquet(path, index=False))
-    inputs = table.inputs(table.truth)
-    draw_figure(rows, numbers, inputs, header[0], out.with_suffix(".png"))
-    print(*lines, f"{out}, {out.with_suffix('.png')}, {out.with_suffix('.parquet')}", sep="\n")
-    return asked
+    report.write_csv(out, lines, written)
+    figure, parquet = out.with_suffix(".png"), out.with_suffix(".parquet")
+    samples = report.sample_table({key: row.reading for key, row in rows.items()})
+    write_whole(parquet, lambda path: samples.to_parquet(path, index=False))
+    report.draw_figure(rows, numbers, table.inputs(table.truth), header[0], figure)
+    print(*lines, f"{out}, {figure}, {parquet}", sep="\n")
+    return findings
 
 
 def run(
@@ -257,8 +255,7 @@ def run(
         device: auto, cpu, cuda or mps
         dtype: precision of the drawing
     """
-    folder, where = weights_folder(weights), pick_device(device)
-    root = data or default_root()
+    folder, where, root = weights_folder(weights), pick_device(device), data or default_root()
     models = {name: Path(path) for name, _, path in (text.partition("=") for text in other)}
     pipe = DMGIPipeline.from_pretrained(folder)
     for kind in (condition,) if condition else CONDITIONS:

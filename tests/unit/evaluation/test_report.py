@@ -5,9 +5,8 @@ import pytest
 import torch
 from tiny_evaluation import ground_truth, reading, tiny_judges
 
-from dmgi_lib.evaluation.read import CLIP, COLUMNS, FID, MIOU, read
+from dmgi_lib.evaluation.read import CLIP, COLUMNS, FID, read
 from dmgi_lib.evaluation.report import (
-    ahead,
     colours,
     columns_of,
     interval,
@@ -86,15 +85,6 @@ def test_a_score_is_a_reading_summed_up():
     row = score(truth.images, truth, judged, seed=0, resamples=0)
     assert row == summary(read(truth.images, truth, judged, 0), 0, resamples=0)
     assert CLIP not in row
-
-
-def test_ahead_knows_which_columns_are_better_low():
-    far = reading()
-    near = reading(embedding=far.reference)
-    assert ahead(near, far, FID) > 0 > ahead(far, near, FID)
-    good, bad = reading(right=0.9), reading(right=0.6)
-    assert ahead(good, bad, MIOU) > 0 > ahead(bad, good, MIOU)
-    assert ahead(good, bad, MIOU) == pytest.approx(0.9 / 1.1 - 0.6 / 1.4)
 
 
 def test_all_samples_of_all_rows_in_one_table():
