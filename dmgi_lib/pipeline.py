@@ -31,7 +31,8 @@ from dmgi_lib.checks import number, one_of, whole_number
 from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step, lay_out_for_cpu
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.mapping_network import MappingNetwork
-from dmgi_lib.presets import MINI, PAPER, load_paper_components, weights_folder
+from dmgi_lib.paper_components import load_paper_components
+from dmgi_lib.presets import MINI, PAPER, weights_folder
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize, warn_of_styles, word_maps
 from dmgi_lib.style_modulation import (
     StyleModulationNetwork,

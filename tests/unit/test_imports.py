@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_no_room_imports_what_lies_above_it(home):
         if room(module) not in ALLOWED[home]
     ]
     assert not wrong
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = [p for folder in ("dmgi_lib", "data_prep") for p in (ROOT / folder).rglob("*.py")]
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in paths
+        if path.name != "__init__.py"  # they hand names on
+    }
+    graph = {
+        name: {
+            module
+            for found in imported(path)
+            for module in (found, found.rpartition(".")[0])
+            if module in modules
+        }
+        for name, path in modules.items()
+    }
+    assert len(tuple(TopologicalSorter(graph).static_order())) == len(modules)
 
 
 def test_importing_the_library_loads_no_large_one():

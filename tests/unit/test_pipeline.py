@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny_models import controlnet, face_mask, generator, mapping_network, pipeline
 
-from dmgi_lib import DMGIPipeline
+from dmgi_lib import DMGIPipeline, paper_components
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.weight_folder import check_safetensors, check_weights, write_model_index
@@ -321,10 +321,8 @@ def test_paper_preset_says_what_is_missing(tmp_path):
 
 def test_paper_preset_loads_from_local_folders(pipe, saved, tmp_path, monkeypatch):
     """The real loading path, on tiny parts in the folder layout of Stable Diffusion."""
-    import dmgi_lib.presets as presets
-
-    monkeypatch.setattr("transformers.CLIPTokenizer", type(pipe.tokenizer))
-    loaded = presets.load_paper_components(saved, saved / "controlnet")
+    monkeypatch.setattr(paper_components, "CLIPTokenizer", type(pipe.tokenizer))
+    loaded = paper_components.load_paper_components(saved, saved / "controlnet")
     assert loaded["mapping_network"] is None
     paper = DMGIPipeline.from_pretrained(
         "paper",
