@@ -1,11 +1,12 @@
-"""The autoencoder: image (128 px) <-> latent (4 x 16 x 16), diffusers' AutoencoderKL.
+"""The autoencoder: image (128 px) <-> latent (16 x 16 x 16), an AutoencoderKL on 2 x 2 patches.
 
-    python -m data_prep.priors.trainer autoencoder --minutes 35
+    python -m data_prep.priors.trainer autoencoder --minutes 100
 
 Rombach et al. 2022 (latent diffusion), first stage, without the adversarial loss. The loss is an L1
 over a Laplacian pyramid, heavier on eyes, brows and mouth, which cover few pixels but make a face,
-plus a small KL term. Architecture and weights are our choice (not specified in the paper's
-available sources).
+plus a small KL term. A latent of half the size shall decode to the picture of half the size
+(Kouzelis et al. 2025): such latents are easier to denoise. Architecture and weights are our choice
+(not specified in the paper's available sources).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from data_prep.priors.recipe import Recipe, Settings, Ship, frozen
 from data_prep.priors.sampling import picture_grid
 from data_prep.priors.sliced_wasserstein import laplacian_pyramid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import PerceptualLoss
@@ -37,27 +39,30 @@ class AutoencoderSettings(Settings):
     """Architecture and loss.
 
     Args:
-        architecture: arguments of AutoencoderKL. Few channels at 128 and 64 px, where time goes
+        architecture: arguments of PatchAutoencoderKL
         perceptual: folder of the loss network, for a perceptual term
         start: weight folder of the same architecture to start from; default: random weights
         feature_weight: weight of pixels in and next to eyes, brows and mouth; others have 1
         level_weights: of each level of the Laplacian pyramid, finest first
         kl_weight: of the KL divergence, averaged over latent elements
         perceptual_weight: of the loss network's feature distance, if --perceptual is given
+        half_size_weight: of the pyramid loss of pictures decoded from latents of half the size
     """
 
-    minutes: float = 35.0
-    batch_size: int = 8
+    minutes: float = 100.0
+    batch_size: int = 16
     ema_half_life_steps: float = 300.0
     warmup_steps: int = 200
-    cooldown: float = 0.35
+    cooldown: float = 0.5
     architecture: Suppress[dict[str, Any]] = field(
         default_factory=lambda: {
-            "block_out_channels": (32, 32, 64, 128),
+            "in_channels": 12,
+            "out_channels": 12,
+            "block_out_channels": (48, 96, 128),
             "layers_per_block": 1,
             "norm_num_groups": 8,
             "mid_block_add_attention": False,
-            "latent_channels": 4,
+            "latent_channels": 16,
             "sample_size": 128,
         }
     )
@@ -67,6 +72,7 @@ class AutoencoderSettings(Settings):
     level_weights: Suppress[tuple[float, ...]] = (1.0, 1.0, 1.0, 1.0)
     kl_weight: float = 1e-4
     perceptual_weight: float = 0.1
+    half_size_weight: float = 0.25
 
 
 class Autoencoder(Recipe[AutoencoderSettings]):
@@ -95,6 +101,7 @@ class Autoencoder(Recipe[AutoencoderSettings]):
             mean, std = posterior.mean.float(), posterior.std.float()
             latent = mean + std * torch.randn(mean.shape, generator=rng).to(mean)
             output = self.vae.decode(latent).sample
+            half_size = self.vae.decode(F.avg_pool2d(latent[::2], 2)).sample
             perceptual = image.new_zeros([])
             if self.loss_net is not None:
                 scales = len(self.loss_net.config.channels)  # their sum, not their mean
@@ -104,6 +111,10 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         kl = 0.5 * (mean.square() + std.square() - 1.0 - 2.0 * std.log()).mean()
         loss = reconstruction + settings.kl_weight * kl
         loss = loss + settings.perceptual_weight * perceptual.float()
+        half_image, half_weight = (F.avg_pool2d(x[::2], 2) for x in (image, weight))
+        difference = half_size.float() - half_image
+        levels = settings.level_weights[1:]
+        loss = loss + settings.half_size_weight * pyramid_l1(difference, half_weight, levels)
         self.update(loss, clip=1.0)
         values = {"loss": loss, "pyramid": reconstruction, "kl": kl, "std": std.mean()}
         values |= {"l1": (output - image).abs().mean()}
@@ -122,16 +133,16 @@ class Autoencoder(Recipe[AutoencoderSettings]):
             self.folders.out or self.folders.weights / "vae",
             vae,
             "Autoencoder of the mini world",
-            "`AutoencoderKL`: images (B, 3, 128, 128) in [-1, 1] to latents (B, 4, 16, 16) and"
-            " back. Each latent channel has mean 0 and deviation 1 over the training images.",
+            "`PatchAutoencoderKL`: images (B, 3, 128, 128) in [-1, 1] to latents (B, 16, 16, 16)"
+            " and back. Each latent channel has mean 0 and deviation 1 over the training images.",
             measure(vae, self.test_set) | {"scaling factor": vae.config.scaling_factor},
         )
 
 
-def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderKL:
+def build_autoencoder(settings: AutoencoderSettings) -> PatchAutoencoderKL:
     """Untrained autoencoder, drawn from the global generator."""
     blocks = len(settings.architecture["block_out_channels"])
-    return AutoencoderKL(
+    return PatchAutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
         **settings.architecture,
@@ -177,7 +188,7 @@ def standardise_latents(model: AutoencoderKL, images: Tensor, batch: int = 32) -
     def means() -> Tensor:
         parts = [to_float(x.to(model.device)) for x in images.split(batch)]
         parts = [model.encode(x).latent_dist.mean.float() for x in parts]
-        return torch.cat(parts).transpose(0, 1).flatten(1)  # (4, N * h * w)
+        return torch.cat(parts).transpose(0, 1).flatten(1)  # (channels, N * h * w)
 
     latents = means()
     mean, std = latents.mean(1), latents.std(1).clamp(min=1e-6)
