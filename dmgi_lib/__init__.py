@@ -25,6 +25,7 @@ _HOMES = {
     "StyleModulationNetwork": "dmgi_lib.style_modulation",
     "StyleGAN2Generator": "dmgi_lib.generators.stylegan2",
     "TriPlaneGenerator": "dmgi_lib.generators.eg3d",
+    "PatchAutoencoderKL": "dmgi_lib.patch_autoencoder",
     "MaskEncoder": "dmgi_lib.evaluation.baselines",
     "Recognizer": "dmgi_lib.recognizers",
     # diffusers looks up the base class of a component in the library that model_index.json names.

@@ -31,7 +31,7 @@ class ReverseState:
 
     step: 0 (t = T, noisiest) … S-1 (t = 0)      timestep: the scheduler's t
     features: of this step, None if not asked for
-    latents: (B, 4, h, w) after the step; None at an early exit, where no step is taken
+    latents: (B, C, h, w) after the step; None at an early exit, where no step is taken
     """
 
     step: int
@@ -61,7 +61,7 @@ class DiffusionEncoder:
     def initial_noise(
         self, batch: int, generator: torch.Generator | Sequence[torch.Generator]
     ) -> torch.Tensor:
-        """(B, 4, h, w) float32 latents at t = T before the scheduler's scaling: unit normal noise.
+        """(B, C, h, w) float32 latents at t = T before the scheduler's scaling: unit normal noise.
 
         A CPU generator gives the same noise to every device and dtype.
         """
@@ -153,7 +153,7 @@ class DiffusionEncoder:
         """Features of a noised picture, one pass a step. They leak the picture: ablations only.
 
         Args:
-            clean: (B, 4, h, w) latents of the ground truth I, scaled as the U-Net's own.
+            clean: (B, C, h, w) latents of the ground truth I, scaled as the U-Net's own.
             text, condition, generator, num_inference_steps: as in `reverse_process`.
             steps: 0 … S-1.
         """

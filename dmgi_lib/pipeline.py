@@ -32,6 +32,7 @@ from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step, lay_ou
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.paper_components import load_paper_components
+from dmgi_lib.patch_autoencoder import downscaling
 from dmgi_lib.presets import MINI, PAPER, weights_folder
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize, warn_of_styles, word_maps
 from dmgi_lib.style_modulation import (
@@ -157,8 +158,7 @@ class DMGIPipeline(DiffusionPipeline):
     @property
     def image_size(self) -> int:
         """Edge of x and of the diffusion model's image in pixels."""
-        halvings = len(self.vae.config.block_out_channels) - 1
-        return int(self.unet.config.sample_size * 2**halvings)
+        return int(self.unet.config.sample_size) * downscaling(self.vae)
 
     def encoder(self, condition: str = "mask") -> DiffusionEncoder:
         """E for "mask" or "scribble". Raises ValueError if this model has no ControlNet for it."""
@@ -282,7 +282,7 @@ class DMGIPipeline(DiffusionPipeline):
         return modulate(w_m, *T(f, a))
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Diffusion latents (B, 4, h, w) → images (B, 3, H, W), about [-1, 1]."""
+        """Diffusion latents (B, C, h, w) → images (B, 3, H, W), about [-1, 1]."""
         scaled = latents / self.vae.config.scaling_factor
         images: torch.Tensor = self.vae.decode(scaled.to(self.vae.device, self.vae.dtype)).sample
         return images

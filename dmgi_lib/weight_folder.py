@@ -32,17 +32,16 @@ from dmgi_lib.whole_folder import read_folder, settle, write_folder
 
 @dataclass(frozen=True)
 class Component:
-    """A row of model_index.json: package and permitted classes, and what its folder must hold."""
+    """A row of model_index.json: the permitted classes, and what its folder must hold."""
 
-    package: str
-    class_names: tuple[str, ...]
+    classes: dict[str, str]  # name -> package; the first is the usual one
     weights: str | None = SAFETENSORS_WEIGHTS_NAME  # None: no weights
     config: str = "config.json"
 
 
-_CONTROLNET = Component("diffusers", ("ControlNetModel",))
-_MAPPING = Component("dmgi_lib", ("MappingNetwork",))
-_MODULATION = Component("dmgi_lib", ("StyleModulationNetwork",))
+_CONTROLNET = Component({"ControlNetModel": "diffusers"})
+_MAPPING = Component({"MappingNetwork": "dmgi_lib"})
+_MODULATION = Component({"StyleModulationNetwork": "dmgi_lib"})
 _TOKENIZERS = (
     *("PreTrainedTokenizerFast", "TokenizersBackend", "CLIPTokenizer", "CLIPTokenizerFast"),
 )
@@ -52,12 +51,14 @@ _SCHEDULERS = (
 )
 # What every pipeline needs; without M, T or G it still encodes, which is how their training starts.
 REQUIRED: dict[str, Component] = {
-    "tokenizer": Component("transformers", _TOKENIZERS, None, "tokenizer_config.json"),
-    "text_encoder": Component("transformers", ("CLIPTextModel",), "model.safetensors"),
-    "vae": Component("diffusers", ("AutoencoderKL",)),
-    "unet": Component("diffusers", ("UNet2DConditionModel",)),
+    "tokenizer": Component(
+        dict.fromkeys(_TOKENIZERS, "transformers"), None, "tokenizer_config.json"
+    ),
+    "text_encoder": Component({"CLIPTextModel": "transformers"}, "model.safetensors"),
+    "vae": Component({"AutoencoderKL": "diffusers", "PatchAutoencoderKL": "dmgi_lib"}),
+    "unet": Component({"UNet2DConditionModel": "diffusers"}),
     "controlnet": _CONTROLNET,
-    "scheduler": Component("diffusers", _SCHEDULERS, None, "scheduler_config.json"),
+    "scheduler": Component(dict.fromkeys(_SCHEDULERS, "diffusers"), None, "scheduler_config.json"),
 }
 OPTIONAL: dict[str, Component] = {
     "controlnet_scribble": _CONTROLNET,
@@ -65,7 +66,7 @@ OPTIONAL: dict[str, Component] = {
     "style_modulation": _MODULATION,
     "mapping_network_scribble": _MAPPING,
     "style_modulation_scribble": _MODULATION,
-    "generator": Component("dmgi_lib", ("StyleGAN2Generator", "TriPlaneGenerator")),
+    "generator": Component(dict.fromkeys(("StyleGAN2Generator", "TriPlaneGenerator"), "dmgi_lib")),
 }
 COMPONENTS = REQUIRED | OPTIONAL
 
@@ -120,7 +121,7 @@ def check_weights(folder: Path) -> None:
 
 
 def _check_component(folder: Path, entry: Any, known: Component, index_path: Path) -> None:
-    rows = [[known.package, class_name] for class_name in known.class_names]
+    rows = [[package, class_name] for class_name, package in known.classes.items()]
     if entry not in rows:
         raise ValueError(
             f"{index_path}: {folder.name} is {reprlib.repr(entry)}; expected"
@@ -135,7 +136,7 @@ def _check_component(folder: Path, entry: Any, known: Component, index_path: Pat
         config = read_json(path)
         if "auto_map" in config:
             raise ValueError(f"{path} names code of its own (auto_map); it is refused.")
-        if path.name == known.config and known.package != "transformers":
+        if path.name == known.config and entry[0] != "transformers":
             _check_class(config.get("_class_name"), (entry[1],), path)
     if known.weights is not None:
         check_safetensors(folder / known.weights)
@@ -225,7 +226,8 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
     for name in CALL_DEFAULTS:
         index[name] = defaults.get(name, old.get(name, getattr(MINI, name)))
     for name, component in COMPONENTS.items():
-        row: list[str | None] = [component.package, component.class_names[0]]
+        (usual, package), *others = component.classes.items()
+        row: list[str | None] = [package, usual]
         if not (folder / name).is_dir():
             if name in REQUIRED:
                 raise FileNotFoundError(
@@ -233,9 +235,10 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
                     " (python -m data_prep.priors.trainer), every pipeline needs it."
                 )
             row = [None, None]
-        elif name in ("scheduler", "generator"):  # of several classes
-            row[1] = read_json(folder / name / component.config).get("_class_name")
-            _check_class(row[1], component.class_names, folder / name)
+        elif others and name != "tokenizer":  # whose settings name another class
+            class_name = read_json(folder / name / component.config).get("_class_name")
+            _check_class(class_name, tuple(component.classes), folder / name)
+            row = [component.classes[class_name], class_name]
         index[name] = row
     write_text(path, json.dumps(index, indent=2) + "\n")
     return index

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers import DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
@@ -19,6 +19,7 @@ from data_prep.priors.caption_tokens import drawn_captions, flat_captions, token
 from data_prep.priors.recipe import frozen
 from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.devices import autocast
+from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 from dmgi_lib.prompts import encode_empty, encode_text
 
 
@@ -28,7 +29,7 @@ class FrozenPriors:
 
     tokenizer: PreTrainedTokenizerFast
     text_encoder: CLIPTextModel
-    vae: AutoencoderKL
+    vae: PatchAutoencoderKL
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> FrozenPriors:
@@ -38,7 +39,7 @@ class FrozenPriors:
             FileNotFoundError: one of them is missing; says which command makes it.
         """
         text_encoder = frozen(CLIPTextModel, folder / "text_encoder", "text_image", device)
-        vae = frozen(AutoencoderKL, folder / "vae", "autoencoder", device)
+        vae = frozen(PatchAutoencoderKL, folder / "vae", "autoencoder", device)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
         return cls(tokenizer, text_encoder, vae)
 
@@ -48,7 +49,7 @@ class LatentSet:
     """One split of the dataset as the denoisers see it, on the device but for the offsets.
 
     Args:
-        latents: (2 N, 4, h, w) float32, scaled; rows N.. are the mirrored images
+        latents: (2 N, C, h, w) float32, scaled; rows N.. are the mirrored images
         states:  (number of captions, L, D) float16, text states padded to L without attention mask
         offsets: (N + 1,) int64; captions of image i are states[offsets[i]:offsets[i + 1]]
         empty:   (1, L, D) float32, state of the empty prompt
@@ -79,8 +80,8 @@ class LatentSet:
 
 
 @torch.no_grad()
-def encode_images(vae: AutoencoderKL, images: Tensor, batch: int = 32) -> Tensor:
-    """uint8 (N, 3, H, W) -> scaled latents (N, 4, h, w), the posterior means."""
+def encode_images(vae: PatchAutoencoderKL, images: Tensor, batch: int = 32) -> Tensor:
+    """uint8 (N, 3, H, W) -> scaled latents (N, C, h, w), the posterior means."""
     parts = []
     with autocast(vae.device):
         for part in images.split(batch):
@@ -126,7 +127,7 @@ def noised(
     return scheduler.add_noise(latents, noise, t), scheduler.get_velocity(latents, noise, t)
 
 
-# (noisy latents, timesteps, text states, rows) -> velocity (B, 4, h, w) float32
+# (noisy latents, timesteps, text states, rows) -> velocity (B, C, h, w) float32
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 

@@ -24,10 +24,10 @@ def predicted_velocity(
     controlnet: ControlNetModel | None = None,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """What the U-Net predicts, (B, 4, h, w) float32, under a ControlNet if there is one.
+    """What the U-Net predicts, (B, C, h, w) float32, under a ControlNet if there is one.
 
     Args:
-        noisy:     (B, 4, h, w) latents; t: () or (B,) timesteps
+        noisy:     (B, C, h, w) latents; t: () or (B,) timesteps
         text:      (B, L, D) hidden states
         condition: (B, 3, H, W) in [0, 1], what `controlnet` reads
     """

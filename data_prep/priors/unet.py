@@ -79,7 +79,7 @@ class Denoiser(Recipe[S]):
 
     @abstractmethod
     def predict(self, noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
-        """Velocity (B, 4, h, w) float32, in bf16 where that is fast."""
+        """Velocity (B, C, h, w) float32, in bf16 where that is fast."""
 
     @functools.cached_property
     def held_out(self) -> LatentSet:
@@ -159,9 +159,9 @@ class UNet(Denoiser[UNetSettings]):
             out,
             shipped,
             "Denoising U-Net of the mini world",
-            "`UNet2DConditionModel` on 4 x 16 x 16 latents, velocity prediction, zero terminal SNR;"
-            " the schedule stands in `scheduler/`. Text states are padded to the tokenizer's full"
-            " length without attention mask.",
+            "`UNet2DConditionModel` on 16 x 16 x 16 latents, velocity prediction, zero terminal"
+            " SNR; the schedule stands in `scheduler/`. Text states are padded to the tokenizer's"
+            " full length without attention mask.",
             {
                 "velocity error, test": validation_loss(predict, self.scheduler, self.held_out),
                 "velocity error without text, test": validation_loss(

@@ -30,7 +30,8 @@ SIZES = {
     },
     "autoencoder": {
         "architecture": {
-            "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 2,
+            "in_channels": 12, "out_channels": 12,
+            "block_out_channels": (8, 8, 8), "layers_per_block": 1, "norm_num_groups": 2,
             "mid_block_add_attention": False, "latent_channels": 4, "sample_size": 128,
         },
     },
