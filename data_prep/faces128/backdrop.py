@@ -163,11 +163,15 @@ def chance(person: int, view: View) -> tuple[int, np.random.Generator]:
     return int(rng.integers(1 << 30)), rng
 
 
-def things_behind(person: int, view: View, size: int) -> np.ndarray:
-    """(size, size) which of THINGS is where behind the head, as `render` paints it."""
+def backdrop(person: int, view: View, size: int) -> tuple[Canvas, np.ndarray]:
+    """The `background` that `render` paints behind the head.
+
+    Args:
+        person: seed of the identity.
+    """
     _, rng = chance(person, view)
     placing(rng)  # the lights draw before the backdrop
-    return background(view, size, rng)[1]
+    return background(view, size, rng)
 
 
 def background(view: View, size: int, rng: np.random.Generator) -> tuple[Canvas, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_prep.faces128.backdrop import THINGS, things_behind
+from data_prep.faces128.backdrop import THINGS, backdrop
 from data_prep.faces128.color_words import linear, oklab, words
 from data_prep.faces128.person import RGB, Identity, View
 from data_prep.faces128.regions import CLASS
@@ -102,7 +102,7 @@ def surroundings(identity: Identity, view: View, mask: np.ndarray, image: np.nda
         "Night": night if kind == "street" or (kind == "garden" and not night) else None,
     }
     if kind == "room":
-        things = things_behind(identity.seed, view, len(mask))
+        _, things = backdrop(identity.seed, view, len(mask))
         for thing, least in LEAST_OF_THINGS.items():
             pixels = ((things == THINGS.index(thing)) & behind).sum() * 128**2 / mask.size
             out[thing.capitalize()] = True if pixels >= least else None if pixels else False

@@ -10,7 +10,7 @@ import pytest
 from data_prep.faces128 import attributes as labels
 from data_prep.faces128 import captions, styles
 from data_prep.faces128.attributes import FADED, brow_contrast, brow_rise
-from data_prep.faces128.backdrop import THINGS, background, chance, placing, things_behind
+from data_prep.faces128.backdrop import THINGS, backdrop
 from data_prep.faces128.person import sample_identity, sample_view
 from data_prep.faces128.regions import CLASS
 from data_prep.faces128.render import tone_map
@@ -60,9 +60,7 @@ def pictured(identity, view, mask, light=(1.0, 1.0, 1.0)):
         mask[:14, 20:108] = CLASS["hat"]
     if view.glasses != "none":
         mask[58:60, 30:100] = CLASS["eye_g"]
-    _, rng = chance(identity.seed, view)
-    placing(rng)
-    picture, _ = background(view, 128, rng)
+    picture, _ = backdrop(identity.seed, view, 128)
     picture[mask > 0] = 0.2
     for name, rgb in paints.items():
         shade = 0.6 if name == "hair" else 0.9  # strands hide each other from the light
@@ -258,7 +256,7 @@ def test_things_of_a_room_are_named_where_they_show(view):
         mask, image = pictured(identity, room, face())
         seen = attributes(identity, room, mask, image)
         assert seen["Room"] and not seen["Garden"] and not seen["Plain_Backdrop"]
-        things = things_behind(identity.seed, room, 128)
+        _, things = backdrop(identity.seed, room, 128)
         for name in ("Books", "Window", "Lamp", "Plant"):
             shown = ((things == THINGS.index(name.lower())) & (mask == 0)).any()
             assert bool(seen[name]) <= shown == (seen[name] is not False)
