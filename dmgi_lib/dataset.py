@@ -28,7 +28,8 @@ from PIL import Image
 from dmgi_lib.checks import one_of
 from dmgi_lib.shards import PICTURES, REQUIRED, Shards, shard_paths
 
-ATTRIBUTES: tuple[str, ...] = (
+# Of faces, and of what is worn on them: what networks read whose config names no attributes.
+FACE_ATTRIBUTES: tuple[str, ...] = (
     "Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Red_Hair", "Gray_Hair", "Wavy_Hair",
     "Straight_Hair", "Long_Hair", "Receding_Hairline", "Eyeglasses", "Sunglasses", "Goatee",
     "Mustache", "No_Beard", "Full_Beard", "Male", "Young", "Smiling", "Mouth_Slightly_Open",
@@ -36,6 +37,19 @@ ATTRIBUTES: tuple[str, ...] = (
     "Wearing_Necklace", "Bushy_Eyebrows", "Arched_Eyebrows", "Chubby", "Pale_Skin", "Dark_Skin",
     "Rosy_Cheeks", "Freckles", "Blue_Eyes", "Brown_Eyes", "Green_Eyes", "5_o_Clock_Shadow",
     "Bags_Under_Eyes", "Double_Chin", "Narrow_Eyes", "Sideburns", "Wearing_Necktie",
+)  # fmt: skip
+CLOTH_COLORS = (
+    "Black", "Gray", "Red", "Green", "Teal", "Blue", "Purple", "Pink", "Brown", "Beige",
+)  # fmt: skip
+HAT_COLORS = ("Gray", "Red", "Green", "Blue", "Purple")
+BACKDROP_COLORS = ("Gray", "Red", "Green", "Blue", "Purple", "Pink")
+ATTRIBUTES: tuple[str, ...] = (
+    *FACE_ATTRIBUTES, "White_Hair",
+    "Suit", "Jacket", "Hoodie", "Turtleneck", "Shirt", "Collar", "Striped", "Checked",
+    *(f"Cloth_{color}" for color in CLOTH_COLORS),
+    "Beanie", "Brimmed_Hat", *(f"Hat_{color}" for color in HAT_COLORS), "Golden_Frames",
+    "Plain_Backdrop", "Dark_Backdrop", *(f"Backdrop_{color}" for color in BACKDROP_COLORS),
+    "Room", "Books", "Window", "Lamp", "Plant", "Garden", "Street", "Night",
 )  # fmt: skip
 
 SPLITS = ("train", "test")

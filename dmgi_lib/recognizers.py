@@ -22,7 +22,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from dmgi_lib.dataset import ATTRIBUTES
+from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognition_layers import (
     PlacedHead,
@@ -81,26 +81,59 @@ def _prepared(image: Tensor) -> Tensor:
     return image.contiguous(memory_format=torch.channels_last)
 
 
+def _known(attributes: tuple[str, ...]) -> tuple[str, ...]:
+    """Checks the names of what a network reads."""
+    unknown = [name for name in attributes if name not in ATTRIBUTES]
+    if unknown or len(set(attributes)) < len(attributes):
+        raise ValueError(
+            f"a recognition network came with the attributes {list(attributes)}; expected each once"
+            f" and out of dmgi_lib.dataset.ATTRIBUTES, {unknown} are not. The weights are of"
+            " another version of the kit, or their config.json was changed."
+        )
+    return tuple(attributes)
+
+
+class _AttributeReader(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """What the networks share that read some of ATTRIBUTES, and the hair colour."""
+
+    @property
+    def reads(self) -> Tensor:
+        """(A,) bool on the CPU, order of ATTRIBUTES: which the network reads; others come as 0."""
+        return torch.tensor([name in self.config.attributes for name in ATTRIBUTES])
+
+    def _placed(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the attributes read and of the hair colour → (B, A) and (B, 6)."""
+        read, hair_color = labels.split([len(self.config.attributes), len(HAIR_COLORS)], dim=1)
+        columns = dict(zip(self.config.attributes, read.unbind(1), strict=True))
+        unread = read.new_zeros(len(read))
+        return torch.stack([columns.get(name, unread) for name in ATTRIBUTES], 1), hair_color
+
+
 class RecognizerOutput(NamedTuple):
     """What the loss network reads from an image."""
 
     parsing: Tensor  # (B, 19, 64, 64) logits
-    attributes: Tensor  # (B, A) logits, order of ATTRIBUTES
+    attributes: Tensor  # (B, A) logits, order of ATTRIBUTES; 0 where the network does not read
     hair_color: Tensor  # (B, 6) logits, order of HAIR_COLORS
     code: Tensor  # (B, 49) predicted identity_code
 
 
-class Recognizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Recognizer(_AttributeReader):
     """The loss network: conv-norm-ReLU pairs with average pooling, read at five scales.
 
     Average pooling instead of VGG's max pooling, because its gradient reaches every pixel.
 
     Args:
         channels: width of the stages at 128, 64, 32, 16 and 8 pixels.
+        attributes: which of ATTRIBUTES it reads, in the order of its logits.
     """
 
     @register_to_config
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 96, 128)) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (16, 32, 64, 96, 128),
+        attributes: tuple[str, ...] = FACE_ATTRIBUTES,
+    ) -> None:
         super().__init__()
         inputs = (3, *channels[:-1])
         depths = (1, 2, 2, 2, 2)  # one layer at full resolution keeps the network fast
@@ -110,7 +143,7 @@ class Recognizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         self.laterals = nn.ModuleList(nn.Conv2d(c, 48, 1) for c in channels[1:])
         self.to_parsing = nn.Sequential(conv_norm_relu(48, 48), nn.Conv2d(48, len(CLASSES), 1))
-        self.to_labels = pooled_head(channels[-1], len(ATTRIBUTES) + len(HAIR_COLORS))
+        self.to_labels = pooled_head(channels[-1], len(_known(attributes)) + len(HAIR_COLORS))
         self.to_code = PlacedHead(channels[-1], 8, CODE_SIZE)
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -135,7 +168,7 @@ class Recognizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def attributes(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] → (B, A) logits, order of ATTRIBUTES; spares the parsing."""
-        return self._labels(self.features(image)[-1])[0]
+        return self._placed(self.to_labels(self.features(image)[-1]))[0]
 
     def forward(self, image: Tensor) -> RecognizerOutput:
         """(B, 3, H, W) in [-1, 1] → everything the network was trained to read."""
@@ -143,16 +176,10 @@ class Recognizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         pyramid = self.laterals[-1](features[-1])
         for lateral, feature in zip(self.laterals[-2::-1], features[-2:0:-1], strict=True):
             pyramid = F.interpolate(pyramid, scale_factor=2.0) + lateral(feature)
-        attributes, hair_color = self._labels(features[-1])
+        attributes, hair_color = self._placed(self.to_labels(features[-1]))
         return RecognizerOutput(
             self.to_parsing(pyramid), attributes, hair_color, self.to_code(features[-1])
         )
-
-    def _labels(self, deepest: Tensor) -> tuple[Tensor, Tensor]:
-        attributes, hair_color = self.to_labels(deepest).split(
-            [len(ATTRIBUTES), len(HAIR_COLORS)], dim=1
-        )
-        return attributes, hair_color
 
 
 class ParserJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -202,7 +229,7 @@ class ParserJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self(image).argmax(dim=1)
 
 
-class AttributeJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class AttributeJudge(_AttributeReader):
     """Reads the attributes and the hair colour.
 
     It learns parsing beside them, from the features at 16 pixels: without that, parts of a few
@@ -210,12 +237,17 @@ class AttributeJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     Args:
         channels: width of the residual stages at 64, 32, 16 and 8 pixels.
+        attributes: which of ATTRIBUTES it reads, in the order of its logits.
     """
 
     @register_to_config
-    def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 160)) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (32, 64, 96, 160),
+        attributes: tuple[str, ...] = FACE_ATTRIBUTES,
+    ) -> None:
         super().__init__()
-        count = len(ATTRIBUTES) + len(HAIR_COLORS)
+        count = len(_known(attributes)) + len(HAIR_COLORS)
         self.body = ResidualBody(channels)
         self.to_labels = pooled_head(channels[-1], count)
         self.to_placed_labels = PlacedHead(channels[-1], 16, count)
@@ -226,7 +258,7 @@ class AttributeJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]
         *_, middle, deepest = self.body.features(_prepared(image))
         labels = self.to_labels(deepest) + self.to_placed_labels(deepest)
         parsing = F.pixel_shuffle(self.to_parsing(middle), 4)
-        return labels[:, : len(ATTRIBUTES)], labels[:, len(ATTRIBUTES) :], parsing
+        return *self._placed(labels), parsing
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] → logits of the attributes (B, A), of the hair colour (B, 6)."""
@@ -240,7 +272,8 @@ class AttributeJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]
             image: (B, 3, H, W) in [-1, 1].
 
         Returns:
-            (B, A) bool in the order of ATTRIBUTES, and B names out of HAIR_COLORS.
+            (B, A) bool in the order of ATTRIBUTES, False where it does not read (see `reads`), and
+            B names out of HAIR_COLORS.
         """
         attributes, hair_color = self(image)
         return attributes > 0, [HAIR_COLORS[i] for i in hair_color.argmax(dim=1).tolist()]

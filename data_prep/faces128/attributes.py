@@ -1,19 +1,24 @@
-"""CelebA's attributes, true by construction; None where a picture does not show them."""
+"""What a picture shows, true by construction; None where it does not show it.
+
+Colours, which light changes, have to look as they were made.
+"""
 
 import numpy as np
 
+from data_prep.faces128.color_words import linear, oklab
 from data_prep.faces128.person import Identity, View
 from data_prep.faces128.regions import CLASS
 from data_prep.faces128.scene import BROW_SHADE
 from data_prep.faces128.skin import skin_rgb
-from data_prep.faces128.traits import OPEN_NECKS
+from data_prep.faces128.surroundings import outfit, surroundings
+from data_prep.faces128.traits import LONG_STYLES, OPEN_NECKS
 from dmgi_lib.dataset import ATTRIBUTES
 
 WAVY = ("curly", "afro", "wavy", "long_wavy")
-LONG = ("long_straight", "long_wavy", "bangs_long")
 FRINGED = ("bob_bangs", "bangs_long")
 MEDIUM = ("wavy", "ponytail", "bun", "bob", "bob_bangs")
 FADED = 0.4  # brows of less contrast (`brow_contrast`) than this vanish in the skin
+GRAYEST, WHITEST = 0.65, 0.66  # lightness of hair up to which it looks gray, and from which white
 FLAT, BENT = 0.09, 0.095  # `brow_rise` up to which brows look flat, and from which arched
 
 
@@ -57,8 +62,15 @@ def brow_contrast(identity: Identity) -> float:
     return float(abs(np.log(light[0] / light[1])))
 
 
-def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bool | None]:
-    """The attributes of one picture by name; `mask` (H, W) decides what can be seen."""
+def attributes(
+    identity: Identity, view: View, mask: np.ndarray, image: np.ndarray
+) -> dict[str, bool | None]:
+    """The attributes of one picture by name.
+
+    Args:
+        mask: (H, W) class ids, which decide what can be seen.
+        image: (H, W, 3) uint8 sRGB, which decides whether a colour is seen as what it is.
+    """
     pixels = np.bincount(mask.ravel(), minlength=len(CLASS)) * (128 * 128 / mask.size)
     count = {name: pixels[i] for name, i in CLASS.items()}
     action = view.expression
@@ -72,7 +84,7 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
     brows_seen = brows_seen and identity.hair_style not in FRINGED
     brows_seen = brows_seen and brow_contrast(identity) >= FADED
 
-    def hair(value: bool) -> bool | None:
+    def hair(value: bool | None) -> bool | None:
         return False if bald else (value if hair_seen else None)
 
     def styled(value: bool) -> bool | None:
@@ -85,6 +97,10 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
         return value if visible else None
 
     color = identity.hair_color
+    lightness = float(oklab(linear(image[mask == CLASS["hair"]]).mean(0))[0]) if hair_seen else 0
+    white: bool | None = color == "white"
+    if color in ("gray", "white") and not (lightness >= WHITEST if white else lightness < GRAYEST):
+        white = None
     wavy = identity.hair_style in WAVY
     young = _graded(-identity.age, -0.88, -0.73)  # 66 and 37 years
     if hair_seen and not bald and young == (color in ("gray", "white")):
@@ -107,10 +123,13 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
         "Blond_Hair": hair(color == "blond"),
         "Brown_Hair": hair(color == "brown"),
         "Red_Hair": hair(color == "red"),
-        "Gray_Hair": hair(color in ("gray", "white")),
+        "Gray_Hair": hair(None if white is None else color == "gray"),
+        "White_Hair": hair(white),
         "Wavy_Hair": None if cropped else hair(wavy),
         "Straight_Hair": None if cropped else hair(not wavy),
-        "Long_Hair": None if identity.hair_style in MEDIUM else hair(identity.hair_style in LONG),
+        "Long_Hair": None
+        if identity.hair_style in MEDIUM
+        else hair(identity.hair_style in LONG_STYLES),
         "Receding_Hairline": None
         if hat or bald or identity.hair_style in FRINGED
         else _graded(identity.receding, 0.3, 0.7),
@@ -144,10 +163,11 @@ def attributes(identity: Identity, view: View, mask: np.ndarray) -> dict[str, bo
         ),
         "Narrow_Eyes": seen_if(bare_eyes and not view.eyes_closed, squint),
         "Sideburns": None
-        if hat or identity.hair_style in LONG + MEDIUM or beard == "full"
+        if hat or identity.hair_style in LONG_STYLES + MEDIUM or beard == "full"
         else identity.sideburns,
         "Wearing_Necktie": view.necktie,
     }
     for name in ("blue", "brown", "green"):
         out[f"{name.capitalize()}_Eyes"] = (identity.iris == name) if eyes_seen else None
+    out |= outfit(identity, view, mask, image) | surroundings(identity, view, mask, image)
     return {name: out[name] for name in ATTRIBUTES}

@@ -3,9 +3,11 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from data_prep.faces128.lighting import placing
 from data_prep.faces128.person import View
 
 Canvas = np.ndarray  # (size, size, 3) linear RGB, painted in place
+THINGS = ("wall", "window", "books", "picture", "lamp", "plant")  # of a room
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -14,15 +16,24 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _box(canvas: Canvas, left: float, top: float, width: float, height: float, rgb: object) -> None:
+def _box(
+    canvas: Canvas, left: float, top: float, width: float, height: float, rgb: object
+) -> np.ndarray:
+    """Paints a box; returns where, (size, size) bool."""
     x, y = _grid(len(canvas))
-    canvas[(x >= left) & (x < left + width) & (y >= top) & (y < top + height)] = rgb
+    inside: np.ndarray = (x >= left) & (x < left + width) & (y >= top) & (y < top + height)
+    canvas[inside] = rgb
+    return inside
 
 
-def _disc(canvas: Canvas, cx: float, cy: float, radius: float, rgb: object, share: float) -> None:
+def _disc(
+    canvas: Canvas, cx: float, cy: float, radius: float, rgb: object, share: float
+) -> np.ndarray:
+    """Paints a disc; returns where, (size, size) bool."""
     x, y = _grid(len(canvas))
-    inside = np.hypot(x - cx, y - cy) < radius
+    inside: np.ndarray = np.hypot(x - cx, y - cy) < radius
     canvas[inside] = (1 - share) * canvas[inside] + share * np.asarray(rgb)
+    return inside
 
 
 def _clouds(size: int, scale: float, rng: np.random.Generator) -> np.ndarray:
@@ -31,8 +42,13 @@ def _clouds(size: int, scale: float, rng: np.random.Generator) -> np.ndarray:
     return field / field.std()
 
 
-def _room(size: int, wall: np.ndarray, rng: np.random.Generator) -> Canvas:
-    """A wall with a window, shelves, pictures, a door frame or a lamp."""
+def _room(size: int, wall: np.ndarray, rng: np.random.Generator) -> tuple[Canvas, np.ndarray]:
+    """A wall with a window, shelves, pictures, a lamp or a plant; and which of THINGS is where."""
+    things = np.zeros((size, size), np.uint8)
+
+    def put(thing: str, inside: np.ndarray) -> None:
+        things[inside] = THINGS.index(thing)
+
     wall = 0.25 + 0.5 * wall / wall.max() if rng.random() < 0.4 else wall * 0.9
     x, y = _grid(size)
     canvas = np.broadcast_to(wall, (size, size, 3)) * (1.1 - 0.5 * y[..., None])
@@ -42,15 +58,15 @@ def _room(size: int, wall: np.ndarray, rng: np.random.Generator) -> Canvas:
         left, width = rng.choice([rng.uniform(-0.1, 0.12), rng.uniform(0.62, 0.85)]), 0.32
         sky = np.array([0.72, 0.80, 0.88]) * rng.uniform(0.7, 1.0)
         _box(canvas, left - 0.02, 0.0, width + 0.04, 0.66, [0.55, 0.54, 0.52])
-        _box(canvas, left, 0.0, width, 0.63, sky)
+        put("window", _box(canvas, left, 0.0, width, 0.63, sky))
         _box(canvas, left, rng.uniform(0.35, 0.5), width, 0.3, sky * [0.45, 0.6, 0.35])
         _box(canvas, left + width / 2 - 0.012, 0.0, 0.024, 0.66, [0.5, 0.49, 0.47])
         cloth = wall[::-1] * 0.5 + 0.2
-        _box(canvas, left - 0.08, 0.0, 0.10, 0.9, cloth)
+        put("wall", _box(canvas, left - 0.08, 0.0, 0.10, 0.9, cloth))
     if rng.random() < 0.6:  # shelves with books
         left = rng.choice([0.0, 0.7]) + rng.uniform(-0.05, 0.05)
         for top in np.arange(rng.uniform(0, 0.12), 0.95, 0.24):
-            _box(canvas, left, top, 0.36, 0.24, wood * 0.35)
+            put("books", _box(canvas, left, top, 0.36, 0.24, wood * 0.35))
             place = left
             while place < left + 0.33:
                 width = rng.uniform(0.018, 0.05)
@@ -62,22 +78,22 @@ def _room(size: int, wall: np.ndarray, rng: np.random.Generator) -> Canvas:
     if rng.random() < 0.5:  # a picture on the wall
         left, top = rng.uniform(0.05, 0.7), rng.uniform(0.02, 0.3)
         width, height = rng.uniform(0.14, 0.26), rng.uniform(0.16, 0.28)
-        _box(canvas, left, top, width, height, wood * 0.6)
+        put("picture", _box(canvas, left, top, width, height, wood * 0.6))
         shades = np.clip(np.exp(rng.uniform(-2, -0.5, 3)), 0, 0.7)
         _box(canvas, left + 0.015, top + 0.015, width - 0.03, height - 0.03, shades)
     if rng.random() < 0.35:  # a lamp
         cx, cy = rng.choice([0.12, 0.88]), rng.uniform(0.2, 0.5)
         glow = np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / 0.05))[..., None]
         canvas = canvas + 0.35 * glow * [1.0, 0.75, 0.42]
-        _disc(canvas, cx, cy, 0.055, [0.95, 0.85, 0.62], 1.0)
+        put("lamp", _disc(canvas, cx, cy, 0.055, [0.95, 0.85, 0.62], 1.0))
         _box(canvas, cx - 0.008, cy + 0.05, 0.016, 0.5, wood * 0.5)
     if rng.random() < 0.4:  # a plant
         cx, cy = rng.choice([0.08, 0.9]), rng.uniform(0.55, 0.8)
         for _ in range(26):
             spot = rng.normal([cx, cy], [0.07, 0.10])
             green = np.array([0.06, 0.16, 0.04]) * np.exp(rng.normal(0, 0.5))
-            _disc(canvas, spot[0], spot[1], rng.uniform(0.015, 0.04), green, 0.9)
-    return canvas
+            put("plant", _disc(canvas, *spot, rng.uniform(0.015, 0.04), green, 0.9))
+    return canvas, things
 
 
 def _garden(size: int, rng: np.random.Generator) -> Canvas:
@@ -137,8 +153,30 @@ def _bokeh(canvas: Canvas, radius: float, count: int, rng: np.random.Generator) 
         _disc(canvas, cx, cy * 0.9, radius * rng.uniform(0.7, 1.2), rgb, rng.uniform(0.15, 0.45))
 
 
-def background(view: View, size: int, rng: np.random.Generator) -> Canvas:
-    """(size, size, 3) linear RGB, at most 0.9."""
+def chance(person: int, view: View) -> tuple[int, np.random.Generator]:
+    """Seed of the renderer, and the generator of a picture's lights, backdrop and paint, in turn.
+
+    Args:
+        person: seed of the identity.
+    """
+    rng = np.random.default_rng([person, view.seed, 6])
+    return int(rng.integers(1 << 30)), rng
+
+
+def backdrop(person: int, view: View, size: int) -> tuple[Canvas, np.ndarray]:
+    """The `background` that `render` paints behind the head.
+
+    Args:
+        person: seed of the identity.
+    """
+    _, rng = chance(person, view)
+    placing(rng)  # the lights draw before the backdrop
+    return background(view, size, rng)
+
+
+def background(view: View, size: int, rng: np.random.Generator) -> tuple[Canvas, np.ndarray]:
+    """(size, size, 3) linear RGB, at most 0.9; and (size, size), which of THINGS is where."""
+    things = np.zeros((size, size), np.uint8)
     first, second = np.array(view.background[0]), np.array(view.background[1])
     kind = view.background_kind
     x, y = _grid(size)
@@ -157,7 +195,8 @@ def background(view: View, size: int, rng: np.random.Generator) -> Canvas:
     else:
         night = view.light == "evening"
         if kind == "room":
-            picture = _room(size, first, rng) * (0.45 if night else 1.0)
+            picture, things = _room(size, first, rng)
+            picture = picture * (0.45 if night else 1.0)
         elif kind == "garden":
             picture = _garden(size, rng) * (0.3 if night else 1.0)
         else:
@@ -169,4 +208,4 @@ def background(view: View, size: int, rng: np.random.Generator) -> Canvas:
         picture = gaussian_filter(picture, (0.6 * blur * size,) * 2 + (0,), mode="nearest")
         if view.light == "sunset":
             picture = picture * [1.12, 0.95, 0.74]
-    return np.clip(picture, 0.004, 0.9)
+    return np.clip(picture, 0.004, 0.9), things

@@ -90,15 +90,26 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def label(split: str, number: int, mask: np.ndarray, camera: list[float]) -> dict:
-    """The record of a sample, from what it was made from and what its mask (H, W) shows."""
+def _opened(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def label(
+    split: str, number: int, mask: np.ndarray, image: np.ndarray, camera: list[float]
+) -> dict:
+    """The record of a sample, from what it was made from, and what it shows.
+
+    Args:
+        mask: (H, W) class ids.
+        image: (H, W, 3) uint8, as it is stored.
+    """
     from data_prep.faces128.attributes import attributes
     from data_prep.faces128.captions import captions
     from data_prep.faces128.styles import dressed, style_captions
 
     identity_number, identity, view, style = sample_person(split, number)
     identity, view = dressed(identity, view, style)
-    seen = attributes(identity, view, mask)
+    seen = attributes(identity, view, mask, image)
     if style == "photo":
         texts = captions(seen, identity.seed * 10 + view.seed)
     else:
@@ -130,7 +141,7 @@ def make_sample(split: str, number: int, spp: int) -> Sample:
     mask.putpalette(PALETTE.astype(np.uint8).tobytes())
     depth = np.clip(picture.depth * 10_000, 0, 65_535).round().astype(np.uint16)
     camera = [round(float(x), 6) for x in picture.camera]
-    return label(split, number, picture.mask, camera) | {
+    return label(split, number, picture.mask, _opened(image.getvalue()), camera) | {
         "image": image.getvalue(),
         "mask": _png(mask),
         "scribble": _png(Image.fromarray(scribble(picture.mask, picture.image))),
@@ -155,8 +166,8 @@ def relabel(root: Path) -> None:
 
 
 def _relabelled(split: str, sample: Sample) -> Sample:
-    mask = np.asarray(Image.open(io.BytesIO(sample["mask"])))
-    return sample | label(split, int(sample["id"]), mask, sample["camera"])
+    mask, image = _opened(sample["mask"]), _opened(sample["image"])
+    return sample | label(split, int(sample["id"]), mask, image, sample["camera"])
 
 
 def _begin_worker(scratch: Path) -> None:

@@ -56,6 +56,9 @@ phenotypes, {shapes} shape parameters and facial actions. Skin, folds, hair, bea
 jewellery, glasses, hats, lights and backdrops are made by the modules of `data_prep/faces128`;
 `mitsuba` traces the light. Attributes are what the picture was made from, not what somebody saw in
 it; where the value lies between two clear ones, or the part is hidden, the attribute is unknown.
+Light changes colours: a garment, a hat or white hair has a colour where the picture's pixels and
+the colour it was made in get the same plain word by thresholds in OKLab, and none where they differ
+or lie between two words. A wall's colour is that of its pixels, in both halves of the picture.
 {rendered}
 ## Licences
 
@@ -81,6 +84,9 @@ chance. Names of attributes follow CelebA so that results compare; none of its p
 - Bushy brows are labelled, but no caption names them: at this size the judge reads them with less
   than 85 % balanced accuracy. Folds are faint as well, so young and old are told only where gray
   or other hair agrees.
+- Colours that clothes, hats or walls hardly ever have here (white, yellow, orange) are no
+  attributes, nor are a necktie's colour, of a few pixels, and the light of sunset. T-shirts,
+  V-necks and other low necks are all shirts: the frame ends where they differ.
 - Ages, hair and skin tones are drawn for variety, not as a census.
 """
 

@@ -23,11 +23,16 @@ def _area_light(position: tuple, size: float, irradiance: float, rgb: tuple) -> 
     }  # fmt: skip
 
 
+def placing(rng: np.random.Generator) -> tuple[float, np.ndarray, float]:
+    """What chance decides of a set-up: the key's side, ±1, its shift (3,), the rim's power."""
+    side, jitter = float(rng.choice([-1, 1])), rng.uniform(0.8, 1.2, 3)
+    return side, jitter, float(rng.uniform(0.3, 1.3))
+
+
 def lights(name: str, power: float, rng: np.random.Generator) -> dict[str, dict]:
     """Emitters of one of the set-ups in `traits.LIGHTS`; all are soft boxes."""
     white, warm, cool = (1.0, 0.97, 0.93), (1.0, 0.78, 0.52), (0.86, 0.93, 1.0)
-    s = float(rng.choice([-1, 1]))
-    jitter = rng.uniform(0.8, 1.2, 3)
+    s, jitter, rim_power = placing(rng)
     key, fill, env = {
         "studio": (
             ((1.8 * s, 1.5, 2.4), 0.7, 2.3, white),
@@ -76,7 +81,7 @@ def lights(name: str, power: float, rng: np.random.Generator) -> dict[str, dict]
     return {
         "key": _area_light(tuple(position), key[1], key[2] * power, key[3]),
         "fill": _area_light(fill[0], fill[1], fill[2] * power, fill[3]),
-        "rim": _area_light(rim, 0.5, float(rng.uniform(0.3, 1.3)) * power, white),
+        "rim": _area_light(rim, 0.5, rim_power * power, white),
         "env": {
             "type": "constant",
             "radiance": {"type": "rgb", "value": [env * power * c for c in env_rgb]},

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from data_prep.faces128 import regions, scene, shapes
-from data_prep.faces128.backdrop import background
+from data_prep.faces128.backdrop import background, chance
 from data_prep.faces128.denoising import FirstHits, denoise, strand_directions
 from data_prep.faces128.lighting import lights
 from data_prep.faces128.painting import PAINTERS
@@ -208,8 +208,7 @@ def render(
     Args:
         style: "photo" or one of `styles.STYLES`.
     """
-    rng = np.random.default_rng([identity.seed, view.seed, 6])
-    seed = int(rng.integers(1 << 30))
+    seed, rng = chance(identity.seed, view)
     camera = camera_label(view.yaw, view.pitch, view.roll)
     identity, view = dressed(identity, view, style)
     parts = to_world(remade(scene.build_parts(identity, view), style, identity.seed))
@@ -218,7 +217,7 @@ def render(
         hits = first_hits(parts, camera, folder, size, seed)
     drawn, coverage = rgba[..., :3], rgba[..., 3:]
     gain = exposure(drawn, coverage, hits.mask, tone(identity, style))
-    linear = gain * drawn + (1 - coverage) * background(view, size, rng)
+    linear = gain * drawn + (1 - coverage) * background(view, size, rng)[0]
     linear = denoise(linear, hits, strand_directions(parts, camera, hits.depth))
     image = tone_map(soften(linear, hits) if style not in STATUES else linear)
     if style in PAINTERS:

@@ -70,6 +70,8 @@ BACKDROPS = {
     "garden": 2.5,
     "street": 1.2,
 }
+PLAIN_BACKDROPS = ("plain", "gradient", "studio")
+LONG_STYLES = ("long_straight", "long_wavy", "bangs_long")  # of hair
 OPEN_NECKS = ("tshirt", "vneck", "scoop", "jacket")  # a necklace shows
 
 

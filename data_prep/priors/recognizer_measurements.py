@@ -81,10 +81,10 @@ def parsing_measurements(maps: Tensor, masks: Tensor) -> Measurements:
 
 
 def label_measurements(
-    attribute_logits: Tensor, hair_logits: Tensor, dataset: FaceDataset
+    attribute_logits: Tensor, hair_logits: Tensor, reads: Tensor, dataset: FaceDataset
 ) -> Measurements:
-    """(N, 40) and (N, 6) logits against the labels of the data set."""
-    wanted, read = dataset.attributes, attribute_logits > 0
+    """(N, A) and (N, 6) logits against the labels of the data set; reads: (A,) bool."""
+    wanted, read = torch.where(reads, dataset.attributes, -1), attribute_logits > 0
     color = hair_color_labels(dataset)
     hit = hair_logits.argmax(1) == color
     balanced = balanced_accuracy(read, wanted)
@@ -146,7 +146,7 @@ def measure(network: nn.Module, dataset: FaceDataset, batch_size: int = 64) -> M
     if "parsing" in read:
         result |= parsing_measurements(read["parsing"], dataset.masks)
     if "attributes" in read:
-        result |= label_measurements(read["attributes"], read["hair_color"], dataset)
+        result |= label_measurements(read["attributes"], read["hair_color"], network.reads, dataset)
     if "code" in read and true_codes(dataset) is not None:
         result |= identity_measurements(read["code"], dataset)
     return result

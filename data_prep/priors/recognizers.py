@@ -32,7 +32,7 @@ from data_prep.priors.recognizer_measurements import (
     measure_hair_pixels,
     true_codes,
 )
-from dmgi_lib.dataset import FaceDataset, to_float
+from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES, FaceDataset, to_float
 from dmgi_lib.evaluation.metrics import HairColorReference
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import (
@@ -73,7 +73,7 @@ SETTINGS: dict[str, RecognizerSettings] = {
     "judge_attributes": RecognizerSettings(which="judge_attributes", seed=32, minutes=60.0),
     "judge_identity": RecognizerSettings(which="judge_identity", seed=43, weight_decay=0.05),
 }
-BUILD: dict[str, Callable[[], ModelMixin]] = {
+BUILD: dict[str, Callable[..., ModelMixin]] = {
     "loss_net": Recognizer,
     "judge_parser": ParserJudge,
     "judge_attributes": AttributeJudge,
@@ -170,8 +170,17 @@ class RecognizerRecipe(Recipe[RecognizerSettings]):
                 " learns; expected the rendered face world: name its folder with --data."
             )
         with self.seeded():
-            network = BUILD[settings.which]()
+            network = self._network()
         self.network = self.train_with(network, settings.start, settings.weight_decay)
+
+    def _network(self) -> ModelMixin:
+        """The network; of labels it reads those of faces, and what else the training set tells."""
+        build = BUILD[self.name]
+        if build not in (Recognizer, AttributeJudge):
+            return build()
+        told = (self.targets.attributes >= 0).any(0).tolist()
+        pairs = zip(ATTRIBUTES, told, strict=True)
+        return build(attributes=tuple(n for n, t in pairs if t or n in FACE_ATTRIBUTES))
 
     def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
         rows = self.rows(len(self.train_set), step)
@@ -219,10 +228,10 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
     ),
     "judge_attributes": (
         "Attribute judge of the mini world",
-        "`AttributeJudge`: images (B, 3, 128, 128) in [-1, 1] to 43 attributes and the hair "
-        "colour. Used in evaluation, never in losses. `hair_colors.json` holds the reference "
-        "colours of `hair_color_by_pixels`, measured on the training "
-        "images. White hair counts as gray.",
+        "`AttributeJudge`: images (B, 3, 128, 128) in [-1, 1] to the attributes of its config and "
+        "the hair colour. Used in evaluation, never in losses. `hair_colors.json` holds the "
+        "reference colours of `hair_color_by_pixels`, measured on the training images. White hair "
+        "counts as gray among the hair colours.",
     ),
     "judge_identity": (
         "Identity judge of the mini world",

@@ -27,12 +27,15 @@ BASELINES = {
     "encoder": "the mask encoder",
     "encoder_text": "the mask encoder with text optimisation",
 }
-# What no 19-class mask can contradict: colours, surfaces, age. Sex: see `samples.givers`.
+# What no 19-class mask can contradict: colours, surfaces, age, places. Sex: see `samples.givers`.
 FREE_OF_MASKS = (
     *("Black_Hair", "Blond_Hair", "Brown_Hair", "Red_Hair", "Gray_Hair", "Goatee", "Mustache"),
     *("No_Beard", "Full_Beard", "5_o_Clock_Shadow", "Male", "Young", "Wearing_Lipstick"),
     *("Heavy_Makeup", "Pale_Skin", "Dark_Skin", "Rosy_Cheeks", "Freckles", "Blue_Eyes"),
-    *("Brown_Eyes", "Green_Eyes"),
+    *("Brown_Eyes", "Green_Eyes", "White_Hair", "Striped", "Checked"),
+    *(name for name in ATTRIBUTES if name.startswith(("Cloth_", "Backdrop_"))),
+    *("Plain_Backdrop", "Dark_Backdrop", "Room", "Books", "Window", "Lamp", "Plant", "Garden"),
+    *("Street", "Night"),
 )
 SIGNS = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 

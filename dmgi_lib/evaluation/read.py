@@ -63,7 +63,8 @@ class Reading:
         samples:   a row a sample: "sample" (its id), "ssim", "perceptual" and "identity" (to its
             own I), "clip" (to its caption; absent if no text-image encoder was at hand); and for
             each attribute A "sees A" (bool, the judge), "is A" and "says A" (int8, true of the
-            sample and named by its caption: 1 true, 0 false, -1 unknown or not named).
+            sample and named by its caption: 1 true, 0 false, -1 unknown or not named, or not read
+            by the judge).
         own:       (N, 19, 19) pixel counts, wanted class x parsed class (`metrics.confusion`).
         shuffled:  the same against the masks of other samples: what any face gets.
         embedding: (N, D) parser's embedding of the pictures; `reference`: of the samples' own I.
@@ -199,7 +200,11 @@ def read(
             parts[-1]["clip"] = likes(images[rows].to(clip.device)).cpu()
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     ids = [record.get("id", str(i)) for i, record in enumerate(truth.records)]
-    verbs = {"sees": whole["attributes"], "is": truth.attributes, "says": claimed(truth.prompts)}
+    true, said = (
+        torch.where(judges.attributes.reads, table, -1)  # what it does not read is not asked
+        for table in (truth.attributes, claimed(truth.prompts))
+    )
+    verbs = {"sees": whole["attributes"], "is": true, "says": said}
     columns: dict[str, Any] = {"sample": ids}
     columns |= {name: whole[name].numpy() for name in NUMBERS if name in whole}
     for verb, table in verbs.items():

@@ -181,10 +181,13 @@ class ParsingLoss(NetworkLoss):
 
 
 class AttributeLoss(NetworkLoss):
-    """Cross-entropy between what the caption names and the loss net's attributes of I'."""
+    """Cross-entropy between what the caption names and the loss net's attributes of I'.
+
+    What the loss net does not read is as if it were not named.
+    """
 
     def __call__(self, image: torch.Tensor, claims: torch.Tensor) -> torch.Tensor:
-        """Mean over what is named; 0 for a caption that names nothing.
+        """Mean over what is named and read; 0 for a caption that names nothing such.
 
         Args:
             image: (B, 3, H, W) in [-1, 1].
@@ -193,7 +196,8 @@ class AttributeLoss(NetworkLoss):
         Returns:
             (B,).
         """
-        logits, named = self.net.attributes(image).float(), claims >= 0
+        logits = self.net.attributes(image).float()
+        named = (claims >= 0) & self.net.reads.to(claims.device)
         errors = F.binary_cross_entropy_with_logits(logits, (claims == 1).float(), reduction="none")
         return (errors * named).sum(1) / named.sum(1).clamp(min=1)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dmgi_lib import recognizers
-from dmgi_lib.dataset import ATTRIBUTES
+from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES
+from dmgi_lib.presets import MINI
 
 
 def test_shapes_of_all_readings():
@@ -31,6 +32,42 @@ def test_shapes_of_all_readings():
         unit = network.identity(image)
         assert unit.shape == (2, 49)
         torch.testing.assert_close(unit.norm(dim=1), torch.ones(2))
+
+
+SMALL = {
+    recognizers.Recognizer: (4, 8, 8, 8, 8),
+    recognizers.AttributeJudge: (4, 8, 8, 8),
+}
+
+
+@pytest.mark.parametrize("kind", list(SMALL))
+def test_networks_say_which_attributes_they_read(kind, tmp_path):
+    """In the order of ATTRIBUTES outside, whatever order their own logits have."""
+    torch.manual_seed(0)
+    names = ("Suit", "Bald", "Hat_Red")
+    network = kind(channels=SMALL[kind], attributes=names).eval()
+    network.save_pretrained(tmp_path)
+    network = kind.from_pretrained(tmp_path).eval()
+    assert [ATTRIBUTES[i] for i in network.reads.nonzero()[:, 0]] == ["Bald", "Suit", "Hat_Red"]
+    own = torch.randn(2, len(names) + len(recognizers.HAIR_COLORS))
+    placed, hair = network._placed(own)
+    assert torch.equal(placed[:, [ATTRIBUTES.index(name) for name in names]], own[:, :3])
+    assert torch.equal(hair, own[:, 3:]) and (placed[:, ~network.reads] == 0).all()
+    image = torch.rand(2, 3, 128, 128)
+    found = network(image).attributes if hasattr(network, "stages") else network(image)[0]
+    assert found.shape == (2, len(ATTRIBUTES)) and (found[:, ~network.reads] == 0).all()
+    assert (found[:, network.reads] != 0).all()
+    assert kind(channels=SMALL[kind]).config.attributes == FACE_ATTRIBUTES
+    for wrong in (("Bald", "Beautiful"), ("Bald", "Bald")):
+        with pytest.raises(ValueError, match="expected each once"):
+            kind(channels=SMALL[kind], attributes=wrong)
+
+
+def test_the_weights_that_ship_read_faces():
+    judge = recognizers.AttributeJudge.from_pretrained(MINI.folder / "judge_attributes")
+    loss_net = recognizers.Recognizer.from_pretrained(MINI.folder / "loss_net")
+    for network in (judge, loss_net):
+        assert network.reads.tolist() == [name in FACE_ATTRIBUTES for name in ATTRIBUTES]
 
 
 def test_loss_network_passes_gradients_to_the_image():

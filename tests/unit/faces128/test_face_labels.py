@@ -7,16 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data_prep.faces128 import attributes as labels
 from data_prep.faces128 import captions, styles
-from data_prep.faces128.attributes import FADED, attributes, brow_contrast, brow_rise
+from data_prep.faces128.attributes import FADED, brow_contrast, brow_rise
+from data_prep.faces128.backdrop import THINGS, backdrop
 from data_prep.faces128.person import sample_identity, sample_view
 from data_prep.faces128.regions import CLASS
+from data_prep.faces128.render import tone_map
+from data_prep.faces128.traits import HAIR_COLORS
 from dmgi_lib.captions import claimed_attributes
-from dmgi_lib.dataset import ATTRIBUTES
+from dmgi_lib.dataset import ATTRIBUTES, CLOTH_COLORS, FACE_ATTRIBUTES
 
 TABLES = (captions.HAVE, captions.WEAR, captions.BE)
 FALSE_TABLES = (captions.FALSE_HAVE, captions.FALSE_BE)
-PHRASES = [p for table in (*TABLES, *FALSE_TABLES) for group in table.values() for p in group]
+THING_TABLES = (captions.GARMENTS, captions.PATTERNS, captions.HATS, captions.GOLDEN)
+PHRASES = [
+    phrase
+    for table in (*TABLES, *FALSE_TABLES, *THING_TABLES, captions.PLACES)
+    for group in table.values()
+    for phrase in group
+]
+PHRASES += [*captions.NO_COLLAR, *captions.ANY_GARMENT, *captions.WALLS, "at night", "plain wall"]
+PHRASES += [word for color in CLOTH_COLORS for word in captions.color_words(color)]
 
 
 def face(rise=0.09):
@@ -30,6 +42,30 @@ def face(rise=0.09):
         for x, y in zip(middle + across, top, strict=True):
             mask[y : y + 3, x] = CLASS[f"{side}_brow"]
     return mask
+
+
+def attributes(identity, view, mask, image=None):
+    """Of a picture that is gray where none is given."""
+    gray = np.full((*mask.shape, 3), 128, np.uint8)
+    return labels.attributes(identity, view, mask, gray if image is None else image)
+
+
+def pictured(identity, view, mask, light=(1.0, 1.0, 1.0)):
+    """`mask` with what is worn, and a flat picture of it in some light, before its backdrop."""
+    mask = mask.copy()
+    mask[96:] = CLASS["cloth"]
+    mask[:, :20] = mask[:30, 108:] = CLASS["background"]
+    paints = {"cloth": view.cloth_rgb, "hat": view.hat_rgb, "hair": identity.hair_rgb}
+    if view.hat != "none":
+        mask[:14, 20:108] = CLASS["hat"]
+    if view.glasses != "none":
+        mask[58:60, 30:100] = CLASS["eye_g"]
+    picture, _ = backdrop(identity.seed, view, 128)
+    picture[mask > 0] = 0.2
+    for name, rgb in paints.items():
+        shade = 0.6 if name == "hair" else 0.9  # strands hide each other from the light
+        picture[mask == CLASS[name]] = shade * np.array(rgb) * light
+    return mask, tone_map(picture)
 
 
 @pytest.fixture
@@ -49,7 +85,8 @@ def view():
 
 
 def test_attributes_are_those_that_can_be_seen():
-    assert len(ATTRIBUTES) == 43
+    assert len(FACE_ATTRIBUTES) == 43 and ATTRIBUTES[:43] == FACE_ATTRIBUTES
+    assert len(ATTRIBUTES) == len(set(ATTRIBUTES)) == 86
     for name in ("Big_Nose", "Pointy_Nose", "Big_Lips"):  # a trained judge could not read them
         assert name not in ATTRIBUTES and name not in styles.SEEN_IN_STONE
     assert set(styles.SEEN_IN_STONE) <= set(ATTRIBUTES)
@@ -156,25 +193,107 @@ def test_hair_unseen_is_unknown():
     assert attributes(identity, view, np.zeros((128, 128), int))["Red_Hair"] is None
 
 
+RED, BLUE, WHITE = (0.4, 0.02, 0.02), (0.03, 0.06, 0.4), (0.75, 0.75, 0.75)
+
+
+def test_colors_of_things_are_those_that_are_seen(person, view):
+    dressed = replace(view, cloth="tshirt", cloth_rgb=RED, hat="beanie", hat_rgb=BLUE)
+    seen = attributes(person, dressed, *pictured(person, dressed, face()))
+    assert seen["Cloth_Red"] and seen["Hat_Blue"] and seen["Beanie"] and seen["Shirt"]
+    assert seen["Cloth_Blue"] is False and seen["Hat_Red"] is False and seen["Suit"] is False
+    warm = attributes(person, dressed, *pictured(person, dressed, face(), (1.0, 0.6, 0.2)))
+    assert warm["Cloth_Red"] is True
+    pale = replace(dressed, cloth_rgb=WHITE)
+    warm = attributes(person, pale, *pictured(person, pale, face(), (0.9, 0.72, 0.5)))
+    assert not any(warm[f"Cloth_{color}"] for color in CLOTH_COLORS)
+    assert warm["Cloth_Beige"] is None and warm["Cloth_Blue"] is False
+    bare = replace(view, hat="none", cloth_rgb=RED)
+    mask = face()  # the frame shows no clothes
+    unseen = attributes(person, bare, mask)
+    assert unseen["Cloth_Red"] is unseen["Suit"] is unseen["Striped"] is None
+    assert unseen["Hat_Red"] is unseen["Beanie"] is False
+
+
+def test_a_jackets_color_is_not_that_of_what_it_opens_on(person, view):
+    suited = replace(view, cloth="suit", cloth_rgb=(0.02, 0.04, 0.2), pattern="check")
+    mask, image = pictured(person, suited, face())
+    image[96:, 44:84] = 250  # a white shirt
+    seen = attributes(person, suited, mask, image)
+    assert seen["Cloth_Blue"] and seen["Suit"] and seen["Shirt"] is None
+    assert seen["Checked"] is False  # suits are plain
+
+
+@pytest.mark.parametrize(
+    ("made", "shade", "gray", "white"),
+    [
+        ("white", 0.8, False, True), ("white", 0.3, None, None),
+        ("gray", 0.6, True, False), ("gray", 1.3, None, None),
+    ],
+)  # fmt: skip
+def test_hair_is_white_or_gray_where_it_looks_so(made, shade, gray, white, person, view):
+    one = replace(person, hair_color=made, hair_rgb=HAIR_COLORS[made])
+    mask, image = face(), np.zeros((128, 128, 3))
+    image[mask == CLASS["hair"]] = shade * np.array(HAIR_COLORS[made])
+    seen = attributes(one, view, mask, tone_map(image))
+    assert seen["Gray_Hair"] is gray and seen["White_Hair"] is white
+
+
+def test_a_walls_color_is_that_of_both_its_halves(person, view):
+    wall = replace(view, background_kind="gradient", background=(BLUE, BLUE))
+    mask, image = pictured(person, wall, face())
+    seen = attributes(person, wall, mask, image)
+    assert seen["Backdrop_Blue"] and seen["Plain_Backdrop"] and seen["Room"] is False
+    image[:, :64] = (200, 40, 40)
+    seen = attributes(person, wall, mask, image)
+    assert seen["Backdrop_Blue"] is seen["Backdrop_Red"] is None
+
+
+def test_things_of_a_room_are_named_where_they_show(view):
+    room = replace(view, background_kind="room", light="studio")
+    told = Counter()
+    for seed in range(80):
+        identity = sample_identity(seed)
+        mask, image = pictured(identity, room, face())
+        seen = attributes(identity, room, mask, image)
+        assert seen["Room"] and not seen["Garden"] and not seen["Plain_Backdrop"]
+        _, things = backdrop(identity.seed, room, 128)
+        for name in ("Books", "Window", "Lamp", "Plant"):
+            shown = ((things == THINGS.index(name.lower())) & (mask == 0)).any()
+            assert bool(seen[name]) <= shown == (seen[name] is not False)
+            told[name, seen[name]] += 1
+    assert min(told[name, value] for name in ("Books", "Window", "Lamp", "Plant")
+               for value in (True, False)) >= 8  # fmt: skip
+
+
+def test_cities_by_night_are_told_from_those_by_day(person, view):
+    for light, night in (("evening", True), ("studio", False)):
+        street = replace(view, background_kind="street", light=light)
+        seen = attributes(person, street, *pictured(person, street, face()))
+        assert seen["Street"] is True and seen["Night"] is night and seen["Backdrop_Blue"] is False
+
+
 @pytest.fixture(scope="module")
 def told():
-    """(attributes, captions) of 300 people."""
+    """(attributes, captions) of 500 people."""
     flat, bent = face(0.02), face(0.16)
     out = []
-    for seed in range(300):
+    for seed in range(500):
         identity = sample_identity(seed)
         view = sample_view(identity, 0)
         mask = (bent if identity.brow_arch > 0.9 else flat).copy()
+        mask, image = pictured(identity, view, mask)
         if view.mouth_open:
             mask[90:94, 58:70] = CLASS["mouth"]
         if view.earrings:
             mask[70:74, 20:24] = CLASS["ear_r"]
         if view.necklace:
             mask[120:122, 50:70] = CLASS["neck_l"]
-        seen = attributes(identity, view, mask)
+        seen = attributes(identity, view, mask, image)
         assert set(seen) == set(ATTRIBUTES)
         colors = [name for name in captions.COLORS if seen[name]]
-        assert len(colors) == (0 if identity.hair_style == "bald" else 1)
+        doubtful = identity.hair_color in ("gray", "white")  # between the two, neither is said
+        assert doubtful or len(colors) == (identity.hair_style != "bald")
+        assert len(colors) <= (identity.hair_style != "bald")
         out.append((seen, captions.captions(seen, seed)))
         assert captions.captions(seen, seed) == out[-1][1]
     return out
@@ -182,39 +301,36 @@ def told():
 
 def named(text):
     """Names of what a caption says, beside sex and age, and whether it is so."""
-    claims = {k: v for k, v in claimed_attributes(text).items() if k not in ("Male", "Young")}
-    for table in FALSE_TABLES:
-        for name, phrases in table.items():
-            if any(re.search(rf"\b{phrase}\b", text) for phrase in phrases):
-                claims[name] = False
-    return claims
+    return {k: v for k, v in claimed_attributes(text).items() if k not in ("Male", "Young")}
 
 
 def test_captions_say_only_what_is_seen(told):
     for seen, texts in told:
         for text in texts:
-            for name, value in named(text).items():
+            for name, value in claimed_attributes(text).items():
                 assert seen[name] is value, (name, text)
             if "short hair" in text or "cropped hair" in text:
                 assert not seen["Bald"] and not seen["Wavy_Hair"], text
             assert "no beard" not in text or seen["Male"], text
-            assert ("old " in text or "elderly " in text) <= (seen["Young"] is False), text
-            assert ("young " in text or "girl" in text or "guy" in text) <= (seen["Young"] is True)
+            words = set(captions.words(text))
+            assert bool({"old", "elderly"} & words) <= (seen["Young"] is False), text
+            assert bool({"young", "guy"} & words) <= (seen["Young"] is True), text
+            assert not {"girl", "boy", "left", "right"} & words, text
 
 
 def test_captions_vary(told):
     lengths, amounts, orders = Counter(), Counter(), Counter()
-    for seen, texts in told:
+    for _, texts in told:
         assert len(texts) >= 5 and len(set(texts)) == len(texts)
         lengths.update(len(captions.words(text)) for text in texts)
         counts = {len(named(text)) for text in texts}
         amounts.update(counts)
-        assert max(counts) <= 6 and len(counts) >= min(4, sum(map(bool, seen.values())) - 4)
+        assert len(counts) >= 2
         for text in texts:
             if " with " in text and " wearing " in text:
                 orders[text.index(" with ") < text.index(" wearing ")] += 1
     assert max(lengths) <= captions.MOST_WORDS and len(lengths) > 20
-    assert set(amounts) >= {1, 2, 3, 4, 5, 6}
+    assert set(amounts) >= {1, 2, 3, 4, 5, 6, 7, 8}
     assert min(orders.values()) > 20 and len(orders) == 2
     every = " ".join(text for _, texts in told for text in texts)
     unused = [p for p in PHRASES if not re.search(rf"\b{p}\b", every)]
@@ -226,7 +342,7 @@ def test_captions_vary(told):
 
 
 def test_captions_keep_to_the_attributes():
-    for table in (*TABLES, *FALSE_TABLES):
+    for table in (*TABLES, *FALSE_TABLES, *THING_TABLES, captions.PLACES):
         assert set(table) <= set(ATTRIBUTES)
     assert not {"nose", "big", "pointy", "wide"} & {w for p in PHRASES for w in p.split()}
 

@@ -157,6 +157,8 @@ def test_parsing_loss_is_cross_entropy_of_the_right_class():
 
 def test_attribute_loss_asks_for_what_is_named_alone():
     class Reader:
+        reads = torch.tensor([True, True, True])
+
         def attributes(self, image):
             return torch.tensor([[2.0, -2.0, 9.0], [2.0, -2.0, 9.0], [2.0, -2.0, 9.0]])
 
@@ -164,6 +166,15 @@ def test_attribute_loss_asks_for_what_is_named_alone():
     found = losses.AttributeLoss(Reader())(images(batch=3), claims)
     right, wrong = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
     assert found.tolist() == pytest.approx([right, wrong, 0.0])
+
+
+def test_what_the_loss_net_does_not_read_is_not_asked(net):
+    claims = torch.full((2, len(ATTRIBUTES)), -1, dtype=torch.int8)
+    claims[:, ATTRIBUTES.index("Bald")] = 1
+    loss, image = losses.AttributeLoss(net), images(0)
+    before = loss(image, claims)
+    claims[:, ATTRIBUTES.index("Suit")] = 1
+    assert torch.equal(loss(image, claims), before) and before.min() > 0
 
 
 def test_attributes_are_those_of_the_whole_reading(net):
