@@ -5,7 +5,8 @@
 
 Zhang et al. 2023: a copy of the U-Net's encoder reads the condition and adds to the skip
 connections through convolutions that start at zero. The U-Net stays frozen. Masks are
-shown in palette colours, scribbles as three equal channels, both in [0, 1].
+shown in palette colours, scribbles as three equal channels, both in [0, 1]. Half of them are drawn
+over as a hand might have drawn them (our choice).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_i
 from data_prep.priors.unet import Denoiser, DenoiserSettings
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.training.condition_augmentation import by_hand, check_share
 from dmgi_lib.training.loop import LoopResult
 
 
@@ -34,6 +36,7 @@ class ControlNetSettings(DenoiserSettings):
 
     Args:
         condition: what is read
+        augment: share of conditions as if drawn by hand, so that the network learns to read those
         text_dropout: share of empty prompts; higher than the U-Net's, so that the network learns
             to read structure from the condition and not from the text
         embedding_channels: of the convolutions that bring the condition from 128 to 16 px
@@ -42,7 +45,11 @@ class ControlNetSettings(DenoiserSettings):
     ema_half_life_steps: float = 300.0
     text_dropout: float = 0.25
     condition: Literal["mask", "scribble"] = "mask"
+    augment: float = 0.5
     embedding_channels: Suppress[tuple[int, ...]] = (16, 32, 64, 96)
+
+    def __post_init__(self) -> None:
+        check_share(self.augment)
 
 
 class Conditions:
@@ -51,10 +58,15 @@ class Conditions:
     Args:
         dataset: the split
         kind:    "mask" or "scribble"
+        augment: share of conditions as if drawn by hand
+
+    Attributes:
+        rng: source of what a hand does
     """
 
-    def __init__(self, dataset: FaceDataset, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, dataset: FaceDataset, kind: str, augment: float = 0.0) -> None:
+        self.kind, self.augment = kind, augment
+        self.rng = torch.Generator().manual_seed(0)
         self.plain = dataset.masks if kind == "mask" else dataset.scribbles
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -62,6 +74,7 @@ class Conditions:
         picked = self.plain[rows % len(self.plain)]
         mirrored = flip_mask(picked) if self.kind == "mask" else picked.flip(-1)
         picked = torch.where((rows >= len(self.plain))[:, None, None], mirrored, picked)
+        picked = by_hand(self.kind, picked, self.augment, self.rng)
         return mask_to_rgb(picked) if self.kind == "mask" else scribble_to_rgb(picked)
 
 
@@ -82,8 +95,12 @@ class ControlNet(Denoiser[ControlNetSettings]):
             )
         self.controlnet = self.start(controlnet)
         self.unet = placed(unet, self.device)
-        self.conditions = Conditions(self.train_set, kind)
+        self.conditions = Conditions(self.train_set, kind, self.settings.augment)
         self.unseen = Conditions(self.test_set, kind)
+
+    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+        self.conditions.rng = rng
+        return super().step(step, rng)
 
     def predict(self, noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
         return self.controlled(self.controlnet, noisy, t, text, self.conditions(rows))
@@ -116,11 +133,13 @@ class ControlNet(Denoiser[ControlNetSettings]):
         shipped = result.ema["controlnet"].half().float()  # what is shipped is what is measured
         kind, count = self.settings.condition, len(self.held_out)
 
-        def error(shift: int) -> float:
+        drawn = Conditions(self.test_set, kind, augment=1.0)
+
+        def error(conditions: Conditions, shift: int = 0) -> float:
             """Sample i gets the condition of sample i + shift; not 0: a wrong one."""
 
             def predict(noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
-                condition = self.unseen((rows + shift) % count)
+                condition = conditions((rows + shift) % count)
                 return self.controlled(shipped, noisy, t, text, condition)
 
             return validation_loss(predict, self.scheduler, self.held_out)
@@ -133,8 +152,9 @@ class ControlNet(Denoiser[ControlNetSettings]):
             f"`ControlNetModel` for the U-Net beside it; reads {reads}, (B, 3, 128, 128) in"
             " [0, 1].",
             {
-                f"velocity error, right {kind}, test": error(0),
-                f"velocity error, shuffled {kind}, test": error(7),
+                f"velocity error, right {kind}, test": error(self.unseen),
+                f"velocity error, right {kind} as if drawn by hand, test": error(drawn),
+                f"velocity error, shuffled {kind}, test": error(self.unseen, 7),
                 "parameters (million)": sum(p.numel() for p in shipped.parameters()) / 1e6,
             },
         )

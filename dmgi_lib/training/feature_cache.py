@@ -231,6 +231,7 @@ def main(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     condition: Literal["mask", "scribble"] = "mask",
+    augment: float = 0.0,
     source: Literal["reverse", "noised"] = "reverse",
     views: int = 2,
     batch_size: int = 16,
@@ -252,6 +253,7 @@ def main(
         num_inference_steps: S; None: the preset's
         guidance_scale: None: the preset's
         condition: kind of x
+        augment: share of entries whose x is as if drawn by hand
         source: noised leaks I
         views: passes over the dataset; odd ones are mirrored
         batch_size: samples per reverse process
@@ -272,6 +274,7 @@ def main(
         source=source,
         shard_size=128 if preset == MINI.name else 16,  # below a GB, at 54 MB a sample
         preset=preset,
+        augment=augment,
     )
     pipe = DMGIPipeline.from_pretrained(weights or preset, dtype=getattr(torch, dtype))
     build(

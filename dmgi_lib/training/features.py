@@ -29,6 +29,7 @@ from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import POOLS, pool_attention
+from dmgi_lib.training.condition_augmentation import by_hand, check_share
 from dmgi_lib.weight_folder import part_name
 
 CONDITIONS = ("mask", "scribble")
@@ -56,6 +57,7 @@ class CacheConfig:
     steps: steps kept, 0 … num_inference_steps - 1
     seed: with view and sample, the seed of caption and noise
     condition: "mask" or "scribble"
+    augment: share of entries whose x is as if drawn by hand, see `condition_augmentation`
     source: "reverse" process from noise, or "noised" pictures I, which leak I and hold no I_0^d:
         only to measure how much that flatters M
     shard_size: samples a file
@@ -70,6 +72,7 @@ class CacheConfig:
     source: str = "reverse"
     shard_size: int = 128
     preset: str = MINI.name
+    augment: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
@@ -79,6 +82,7 @@ class CacheConfig:
         one_of("condition", self.condition, CONDITIONS)
         one_of("source", self.source, SOURCES)
         one_of("preset", self.preset, tuple(PRESETS))
+        check_share(self.augment)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def encode_samples(
     tokens = tokenize(pipe.tokenizer, captions)
     text = encode_text(pipe.text_encoder, tokens.ids).to(pipe.unet.dtype)
     encoder, rows, flipped = pipe.encoder(config.condition), torch.tensor(samples), view % 2 == 1
-    condition = _condition(config.condition, dataset, rows, flipped).to(text)
+    condition = _condition(config, dataset, rows, flipped, generators).to(text)
     image, features = None, []
     with autocast(text.device, enabled=text.dtype == torch.float32):
         if config.source == "noised":
@@ -190,13 +194,20 @@ def as_batch(
     )
 
 
-def _condition(kind: str, dataset: FaceDataset, rows: torch.Tensor, flipped: bool) -> torch.Tensor:
+def _condition(
+    config: CacheConfig,
+    dataset: FaceDataset,
+    rows: torch.Tensor,
+    flipped: bool,
+    generators: Sequence[torch.Generator],
+) -> torch.Tensor:
     """x as the picture (B, 3, H, W) that ControlNet reads."""
-    if kind == "mask":
-        masks = dataset.masks[rows]
-        return mask_to_rgb(flip_mask(masks) if flipped else masks)
-    strokes = dataset.scribbles[rows]
-    return scribble_to_rgb(strokes.flip(-1) if flipped else strokes)
+    is_mask = config.condition == "mask"
+    x = dataset.masks[rows] if is_mask else dataset.scribbles[rows]
+    if flipped:
+        x = flip_mask(x) if is_mask else x.flip(-1)
+    x = by_hand(config.condition, x, config.augment, generators)
+    return mask_to_rgb(x) if is_mask else scribble_to_rgb(x)
 
 
 def _sample_generator(seed: int, view: int, sample: int) -> torch.Generator:
@@ -206,13 +217,16 @@ def _sample_generator(seed: int, view: int, sample: int) -> torch.Generator:
 
 
 def encoder_facts(config: CacheConfig, pipe: DMGIPipeline) -> dict[str, Any]:
-    """Config, weights, vocabulary, noise schedule and precision of E."""
+    """Config, weights, vocabulary, noise schedule and precision of E.
+
+    augment = 0 is left out: caches from before there was augmentation are the same.
+    """
     schedule = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
     network = part_name("controlnet", config.condition)
     words = json.dumps(pipe.tokenizer.get_vocab(), sort_keys=True)
     return plain(
         {
-            "config": asdict(config),
+            "config": {k: v for k, v in asdict(config).items() if k != "augment" or v},
             "weights": {name: state_hash(getattr(pipe, name)) for name in (*FROZEN, network)},
             "vocabulary": hashlib.sha256(words.encode()).hexdigest()[:16],
             "scheduler": {"class": type(pipe.scheduler).__name__} | schedule,

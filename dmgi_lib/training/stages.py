@@ -112,6 +112,7 @@ def main(
     out: Path | None = None,
     condition: Literal["mask", "scribble"] = "mask",
     online: bool = False,
+    augment: float = 0.0,
     latent_space: str = MINI.mapping.latent,
     origin: str = MINI.mapping.origin,
     pool: str = MINI.modulation.pool,
@@ -134,6 +135,7 @@ def main(
         out: where to write; None: the pipeline folder
         condition: kind of x
         online: run E in the loop, without a cache
+        augment: with online, share of x as if drawn by hand; a cache is built with its own
         latent_space: of a new M, see MappingConfig
         origin: of a new M
         pool: of a new T, see ModulationConfig
@@ -144,6 +146,11 @@ def main(
         device: auto, cpu, cuda or mps
         dtype: of E's weights
     """
+    if augment and not online:
+        raise ValueError(
+            f"augment came as {augment} without --online, but a stored cache has its x drawn"
+            " already; build one with dmgi_lib.training.feature_cache --augment, or add --online."
+        )
     stage, sizes = config.stage, PRESETS[preset]
     weights = weights or sizes.folder
     part = functools.partial(part_name, condition=condition)
@@ -167,6 +174,7 @@ def main(
             seed=loop.seed,
             condition=condition,
             preset=preset,
+            augment=augment,
         )
         pipe = pipe.to(accelerator.device)
         features = OnlineFeatures(made_with, pipe, dataset, diffusion_images=stage > 1)

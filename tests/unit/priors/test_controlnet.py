@@ -1,7 +1,9 @@
 """Conditions of the ControlNet, and what an untrained one does."""
 
 import json
+from dataclasses import replace
 
+import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from tiny_priors import SMALL
@@ -27,6 +29,42 @@ def test_mirrored_conditions_swap_sides(tiny_faces):
     scribbles = Conditions(dataset, "scribble")
     plain, mirrored = scribbles(torch.tensor([3, 3 + len(dataset)]))
     assert torch.equal(plain.flip(-1), mirrored) and set(plain.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("kind", ["mask", "scribble"])
+def test_a_share_of_conditions_is_drawn_by_hand(tiny_faces, kind):
+    dataset = FaceDataset(tiny_faces, "train")
+    rows = torch.arange(2 * len(dataset)).repeat(4)
+    perfect, drawn = Conditions(dataset, kind)(rows), Conditions(dataset, kind, 0.5)
+    first = drawn(rows)
+    changed = (first != perfect).flatten(1).any(1).float().mean()
+    assert 0.2 < changed < 0.8
+    assert not torch.equal(drawn(rows), first)
+    drawn.rng = torch.Generator().manual_seed(0)
+    assert torch.equal(drawn(rows), first)
+
+
+def test_trainings_read_drawn_conditions_that_the_steps_generator_decides(trained, tiny_faces):
+    seen = []
+    settings = replace(SMALL["controlnet"], augment=1.0)
+    recipe = ControlNet(settings, Folders(tiny_faces, trained), torch.device("cpu"))
+    recipe.controlnet.controlnet_cond_embedding.register_forward_pre_hook(
+        lambda module, arguments: seen.append(arguments[0])
+    )
+    for seed in (7, 7, 8):
+        recipe.step(0, torch.Generator().manual_seed(seed))
+    assert torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], Conditions(recipe.train_set, "mask")(recipe.rows(16, 0)))
+
+
+def test_the_card_tells_how_drawn_conditions_are_read(trained):
+    card = (trained / "controlnet" / "card.md").read_text()
+    assert "| velocity error, right mask as if drawn by hand, test | " in card
+
+
+def test_the_share_of_drawn_conditions_is_one():
+    with pytest.raises(ValueError, match="augment came as -0.5; expected the share"):
+        replace(SMALL["controlnet"], augment=-0.5)
 
 
 def test_an_untrained_controlnet_changes_nothing_and_a_trained_one_does(trained, tiny_faces):

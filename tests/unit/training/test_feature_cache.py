@@ -108,12 +108,21 @@ def test_a_cache_of_another_vocabulary_is_refused(cache, dataset):
         {"guidance_scale": 4.0},
         {"source": "noised"},
         {"shard_size": 5},
+        {"augment": 0.5},
     ],
 )
 def test_a_cache_of_another_config_is_refused(cache, pipe, dataset, change):
     name = list(change)[-1]
     with pytest.raises(ValueError, match=f"config.{name} was "):
         build(replace(CONFIG, **change), pipe, dataset, cache.folder)
+
+
+def test_the_manifest_names_augmentation_where_there_is_any(pipe):
+    assert "augment" not in encoder_facts(CONFIG, pipe)["config"]  # older caches stay valid
+    drawn = encoder_facts(replace(CONFIG, augment=0.5), pipe)["config"]
+    assert drawn["augment"] == 0.5
+    with pytest.raises(ValueError, match="augment came as 2"):
+        replace(CONFIG, augment=2)
 
 
 def test_a_cache_of_another_kind_of_x_is_refused(cache, dataset):

@@ -1,5 +1,7 @@
 """Features of E: alone and in batches, mirrored, noised, without a cache, and on other devices."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -31,6 +33,27 @@ def test_second_view_is_the_mirrored_condition(pipe, dataset):
     straight, mirrored = seen[0][:1], seen[-1][:1]
     assert torch.equal(straight, mask_to_rgb(dataset.masks[5:6]))
     assert torch.equal(mirrored, mask_to_rgb(flip_mask(dataset.masks[5:6])))
+
+
+def conditions_of(pipe, dataset, samples, view=0, **change):
+    """What ControlNet reads for some samples."""
+    seen = []
+    handle = pipe.controlnet.controlnet_cond_embedding.register_forward_pre_hook(
+        lambda m, args: seen.append(args[0])
+    )
+    encode_samples(replace(CONFIG, **change), pipe, dataset, samples, view)
+    handle.remove()
+    return seen[0][: len(samples)]
+
+
+def test_augmented_conditions_belong_to_their_entry(pipe, dataset):
+    samples = [2, 5, 7, 8]
+    perfect = mask_to_rgb(dataset.masks[samples])
+    drawn = conditions_of(pipe, dataset, samples, augment=1.0)
+    assert (drawn != perfect).flatten(1).any(1).all()
+    assert torch.equal(conditions_of(pipe, dataset, [7], augment=1.0), drawn[2:3])
+    assert not torch.equal(conditions_of(pipe, dataset, samples, seed=1, augment=1.0), drawn)
+    assert torch.equal(conditions_of(pipe, dataset, samples), perfect)
 
 
 def test_online_features_are_those_of_the_cache(cache, pipe, dataset):

@@ -198,3 +198,8 @@ def test_scribbles_have_networks_of_their_own(pipe, dataset, loss_net, tmp_path,
     strokes[40:44, 30:90] = 255
     drawn = loaded("a young woman", scribble=strokes, exit_step=0, output_type="pt").latents
     assert torch.isfinite(drawn).all()
+
+
+def test_a_stored_cache_is_not_augmented_afterwards():
+    with pytest.raises(ValueError, match="augment came as 0.5 without --online"):
+        stages.main(StageConfig(stage=1), augment=0.5)
