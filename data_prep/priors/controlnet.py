@@ -24,6 +24,7 @@ from data_prep.priors.recipe import Ship, frozen, placed
 from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_images
 from data_prep.priors.unet import Denoiser, DenoiserSettings
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.devices import moved, resident, taken
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.training.loop import LoopResult
 
@@ -51,17 +52,19 @@ class Conditions:
     Args:
         dataset: the split
         kind:    "mask" or "scribble"
+        device:  where the conditions are wanted
     """
 
-    def __init__(self, dataset: FaceDataset, kind: str) -> None:
-        self.kind = kind
-        self.plain = dataset.masks if kind == "mask" else dataset.scribbles
+    def __init__(self, dataset: FaceDataset, kind: str, device: str | torch.device = "cpu") -> None:
+        self.kind, self.device = kind, device
+        self.plain = resident(dataset.masks if kind == "mask" else dataset.scribbles, device)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(B,) int64 in [0, 2 N) -> (B, 3, H, W) float in [0, 1]."""
-        picked = self.plain[rows % len(self.plain)]
+        picked = taken(self.plain, rows % len(self.plain), self.device)
         mirrored = flip_mask(picked) if self.kind == "mask" else picked.flip(-1)
-        picked = torch.where((rows >= len(self.plain))[:, None, None], mirrored, picked)
+        turned = moved((rows >= len(self.plain))[:, None, None], self.device)
+        picked = torch.where(turned, mirrored, picked)
         return mask_to_rgb(picked) if self.kind == "mask" else scribble_to_rgb(picked)
 
 
@@ -82,8 +85,8 @@ class ControlNet(Denoiser[ControlNetSettings]):
             )
         self.controlnet = self.start(controlnet)
         self.unet = placed(unet, self.device)
-        self.conditions = Conditions(self.train_set, kind)
-        self.unseen = Conditions(self.test_set, kind)
+        self.conditions = Conditions(self.train_set, kind, self.device)
+        self.unseen = Conditions(self.test_set, kind, self.device)
 
     def predict(self, noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
         return self.controlled(self.controlnet, noisy, t, text, self.conditions(rows))
@@ -107,9 +110,9 @@ class ControlNet(Denoiser[ControlNetSettings]):
             self.held_out.empty,
             generator=torch.Generator().manual_seed(0),
             controlnet=averaged["controlnet"],
-            condition=condition.to(self.device),
+            condition=condition,
         )
-        pictures = (condition * 255).to(torch.uint8), images, self.test_set.images[rows]
+        pictures = (condition.cpu() * 255).to(torch.uint8), images, self.test_set.images[rows]
         return picture_grid(pictures)
 
     def export(self, result: LoopResult, ship: Ship) -> None:
