@@ -87,7 +87,7 @@ def _blurred(images: Tensor, strength: float) -> Tensor:
     sigma = 0.4 + 1.1 * strength
     place = torch.arange(-4, 5)
     kernel = torch.exp(-(place**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, 9).to(images)
+    kernel = moved(kernel / kernel.sum(), images.device).expand(3, 1, 1, 9)
     images = F.conv2d(F.pad(images, (4, 4, 0, 0), mode="replicate"), kernel, groups=3)
     return F.conv2d(F.pad(images, (0, 0, 4, 4), mode="replicate"), kernel.mT, groups=3)
 
