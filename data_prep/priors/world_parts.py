@@ -112,7 +112,7 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
     ),
     _trained(
         "text_image",
-        1.0,
+        2.0,
         makes=("tokenizer", "text_encoder", "image_encoder"),
         on_gpu="--batch-size 256",
         measured=("caption retrieval R@5 of 200, test", "zero-shot Smiling, test"),
@@ -160,21 +160,21 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
     ),
     _trained(
         "judge_parser",
-        0.5,
+        1.0,
         makes=("judge_parser",),
         on_gpu=_LARGER,
         measured=("parsing mIoU (test)",),
     ),
     _trained(
         "judge_attributes",
-        2.0,
+        3.0,
         makes=("judge_attributes",),
         on_gpu=_LARGER,
         measured=("attribute balanced accuracy (test)", "hair-colour accuracy (test)"),
     ),
     _trained(
         "judge_identity",
-        0.5,
+        1.0,
         makes=("judge_identity",),
         on_gpu=_LARGER,
         measured=("verification AUC (test)",),
