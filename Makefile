@@ -62,32 +62,9 @@ docs: $(VENV)/.dev
 faces: $(VENV)/.dev
 	$(BIN)/python -m data_prep.faces128.build
 
-# All networks that ship, in the order in which they need each other; hours, resumable. Minutes are
-# those of the cards in dmgi_lib/weights/faces128, summed over a network's trainings; those that
-# started from the kit's first version start from nothing here and take their usual time.
-TRAINER := $(BIN)/python -m data_prep.priors.trainer
-STAGES := $(BIN)/python -m dmgi_lib.training.stages
-train: faces
-	$(TRAINER) loss_net --minutes 24
-	$(TRAINER) stylegan2 --minutes 180
-	$(TRAINER) text_image --minutes 29.5
-	$(TRAINER) autoencoder --perceptual dmgi_lib/weights/faces128/loss_net
-	$(TRAINER) unet
-	$(TRAINER) controlnet --condition mask
-	$(TRAINER) controlnet --condition scribble --minutes 16 --start dmgi_lib/weights/faces128/controlnet
-	$(TRAINER) judge_parser
-	$(TRAINER) judge_attributes --minutes 117
-	$(TRAINER) judge_identity
-	$(BIN)/python -m dmgi_lib.weight_folder
-	$(BIN)/python -m dmgi_lib.training.feature_cache --condition mask
-	$(STAGES) --stage 1 --condition mask --minutes 7
-	$(STAGES) --stage 2 --condition mask --minutes 4 --pooled 2
-	$(STAGES) --stage 3 --condition mask --minutes 81 --pooled 2
-	$(BIN)/python -m dmgi_lib.training.feature_cache --condition scribble
-	$(STAGES) --stage 1 --condition scribble --minutes 5
-	$(STAGES) --stage 2 --condition scribble --minutes 3 --pooled 4
-	$(STAGES) --stage 3 --condition scribble --minutes 130 --pooled 4
-	$(TRAINER) mask_encoder --minutes 80
+# All networks that ship, into ~/.cache/dmgi/world; days on two cores, resumable.
+train: $(VENV)/.notebooks
+	$(BIN)/python -m data_prep.priors.world
 
 clean:
 	rm -rf $(VENV) $(RUNS) site

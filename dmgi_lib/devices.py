@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,6 +71,55 @@ def autocast(device: str | torch.device, enabled: bool = True) -> torch.autocast
     """
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=enabled and has_fast_bf16(kind))
+
+
+def moved(x: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """x on the device. A CUDA GPU fetches it from pinned memory, so that nobody waits for it."""
+    to_gpu = torch.device(device).type == "cuda" and x.device.type == "cpu"
+    if to_gpu and torch.cuda.is_available():
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def has_room(nbytes: int, device: str | torch.device) -> bool:
+    """Whether something is better kept on the device: on a GPU that has four times as much free."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_available() and 4 * nbytes <= torch.cuda.mem_get_info(device)[0]
+    return kind != "cpu"
+
+
+def resident(pictures: Any, device: str | torch.device) -> Any:
+    """Pictures of a data set on the device, if it has room for them; else as they are.
+
+    Args:
+        pictures: tensor, or what reads files when it is indexed
+    """
+    if isinstance(pictures, torch.Tensor) and has_room(pictures.nbytes, device):
+        return pictures.to(device)
+    return pictures
+
+
+def taken(pictures: Any, rows: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """`pictures[rows]` on the device; the pictures may be there or not, see `resident`."""
+    if isinstance(pictures, torch.Tensor):
+        rows = moved(rows, pictures.device)
+    return moved(pictures[rows], device)
+
+
+def normal(
+    shape: torch.Size | tuple[int, ...], rng: torch.Generator, device: str | torch.device
+) -> torch.Tensor:
+    """Standard normal noise, drawn by `rng`, a generator of the CPU.
+
+    A CUDA GPU draws its own, from a seed drawn by `rng`: a processor takes longer over the noise of
+    large batches than the GPU over the rest of the step.
+    """
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        seed = int(torch.randint(2**62, (), generator=rng))
+        own = torch.Generator(device).manual_seed(seed)
+        return torch.randn(shape, generator=own, device=device)
+    return torch.randn(shape, generator=rng).to(device)
 
 
 def synchronize(device: str | torch.device) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dmgi_lib.devices import moved
 from dmgi_lib.pictures import as_array, opened, square_of
 
 Array = np.ndarray[Any, Any]
@@ -88,7 +89,7 @@ def mask_to_rgb(mask: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, 3, H, W) float in [0, 1].
     """
-    return _PALETTE_UNIT.to(mask.device)[mask.long()].permute(0, 3, 1, 2).contiguous()
+    return moved(_PALETTE_UNIT, mask.device)[mask.long()].permute(0, 3, 1, 2).contiguous()
 
 
 def scribble_to_rgb(scribble: torch.Tensor) -> torch.Tensor:
@@ -102,7 +103,7 @@ def flip_mask(mask: torch.Tensor) -> torch.Tensor:
     Args:
         mask: (..., H, W) integer class ids. Returns the same shape and dtype.
     """
-    return _MIRROR.to(mask.device)[mask.flip(-1).long()].to(mask.dtype)
+    return moved(_MIRROR, mask.device)[mask.flip(-1).long()].to(mask.dtype)
 
 
 def mask_to_image(mask: torch.Tensor) -> Image.Image:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dmgi_lib.devices import moved
+
 P_MAX = 0.8  # beyond that, augmentations leak into the generated images (Sec. 2.2)
 
 
@@ -70,45 +72,50 @@ class AdaptiveAugmentation(nn.Module):
 
     def draw(self, batch: int, rng: torch.Generator) -> Draw:
         """Random augmentations for `batch` samples; strengths as in the paper's App. B."""
-        p = self.p.cpu()
+        device = self.p.device
+
+        def uniform(*shape: int) -> Tensor:
+            return moved(torch.rand(batch, *shape, generator=rng), device)
 
         def chosen(*shape: int) -> Tensor:
-            return (torch.rand(batch, *shape, generator=rng) < p).float()
+            return (uniform(*shape) < self.p).float()
 
         def normal(std: float) -> Tensor:
-            return torch.randn(batch, generator=rng) * std * chosen()
+            return moved(torch.randn(batch, generator=rng), device) * std * chosen()
 
         scale = torch.exp2(normal(0.2))
-        angle = (torch.rand(batch, generator=rng) * 2 - 1) * 0.15 * math.pi * chosen()
-        shift = (torch.rand(batch, 2, generator=rng) * 2 - 1) * 0.25 * chosen(1)
+        angle = (uniform() * 2 - 1) * 0.15 * math.pi * chosen()
+        shift = (uniform(2) * 2 - 1) * 0.25 * chosen(1)
         cos, sin = angle.cos() * scale, angle.sin() * scale
         rows = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1)
 
         # saturation about the grey axis, then contrast, then brightness
-        grey = torch.full((3, 3), 1 / 3)
+        grey = torch.full((3, 3), 1 / 3, device=device)
         saturation = torch.exp2(normal(1.0))[:, None, None]
         contrast = torch.exp2(normal(0.5))[:, None, None]
-        color = (grey + (torch.eye(3) - grey) * saturation) * contrast
+        color = (grey + (torch.eye(3, device=device) - grey) * saturation) * contrast
         brightness = normal(0.2)[:, None, None].expand(-1, 3, 1)
 
-        centre = torch.rand(batch, 2, generator=rng) * 2 - 1
+        centre = uniform(2) * 2 - 1
         half_sides = 0.5 * chosen(1).expand(-1, 2)
         affine, cutout = rows.view(-1, 2, 3), torch.cat([centre, half_sides], dim=1)
-        color = torch.cat([color, brightness], dim=2)
-        return Draw(*(part.to(self.p.device) for part in (affine, color, cutout)))
+        return Draw(affine, torch.cat([color, brightness], dim=2), cutout)
 
     def forward(self, image: Tensor, draw: Draw) -> Tensor:
         """image (B, 3, H, W) → augmented image; differentiable in the image."""
         height, width = image.shape[2:]
-        identity = torch.eye(2, 3, device=image.device)
-        moved = (draw.affine != identity).any(dim=2).any(dim=1).nonzero()[:, 0]
-        if len(moved):
-            size = [len(moved), 3, height, width]
-            grid = F.affine_grid(draw.affine[moved], size, align_corners=False)
+        if image.device.type == "cpu":  # elsewhere, asking which are warped takes longer
+            identity = torch.eye(2, 3, device=image.device)
+            changed = (draw.affine != identity).any(dim=2).any(dim=1).nonzero()[:, 0]
+        else:
+            changed = torch.arange(len(image), device=image.device)
+        if len(changed):
+            size = [len(changed), 3, height, width]
+            grid = F.affine_grid(draw.affine[changed], size, align_corners=False)
             warped = F.grid_sample(
-                image[moved], grid, padding_mode="reflection", align_corners=False
+                image[changed], grid, padding_mode="reflection", align_corners=False
             )
-            image = image.index_copy(0, moved, warped)
+            image = image.index_copy(0, changed, warped)
         pixels = image.flatten(2)
         image = torch.baddbmm(draw.color[:, :, 3:], draw.color[:, :, :3], pixels)
         image = image.view(-1, 3, height, width)

@@ -28,10 +28,12 @@ from data_prep.priors.recipe import Recipe, Settings, Ship, frozen
 from data_prep.priors.sampling import picture_grid
 from data_prep.priors.sliced_wasserstein import laplacian_pyramid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.devices import normal
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import PerceptualLoss
+from dmgi_lib.training.run_files import Logged
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         if self.settings.perceptual is not None:
             self.loss_net = frozen(Recognizer, self.settings.perceptual, "loss_net", self.device)
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
         mirrored = torch.rand(len(rows), generator=rng) < 0.5
         image, mask = self.mirrored_pictures(rows, mirrored)
@@ -99,7 +101,7 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         with self.autocast():
             posterior = self.vae.encode(image).latent_dist
             mean, std = posterior.mean.float(), posterior.std.float()
-            latent = mean + std * torch.randn(mean.shape, generator=rng).to(mean)
+            latent = mean + std * normal(mean.shape, rng, mean.device)
             output = self.vae.decode(latent).sample
             half_size = self.vae.decode(F.avg_pool2d(latent[::2], 2)).sample
             perceptual = image.new_zeros([])
@@ -119,7 +121,7 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         values = {"loss": loss, "pyramid": reconstruction, "kl": kl, "std": std.mean()}
         values |= {"l1": (output - image).abs().mean()}
         values |= {"perceptual": perceptual} if self.loss_net else {}
-        return {name: value.item() for name, value in values.items()}
+        return {name: value.detach() for name, value in values.items()}
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         shown = self.test_set.images[:8]

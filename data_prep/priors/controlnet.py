@@ -25,9 +25,11 @@ from data_prep.priors.recipe import Ship, frozen, placed
 from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_images
 from data_prep.priors.unet import Denoiser, DenoiserSettings
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.devices import moved, resident, taken
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.training.condition_augmentation import by_hand, check_share
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.run_files import Logged
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,29 @@ class Conditions:
         dataset: the split
         kind:    "mask" or "scribble"
         augment: share of conditions as if drawn by hand
+        device:  where the conditions are wanted
 
     Attributes:
         rng: source of what a hand does
     """
 
-    def __init__(self, dataset: FaceDataset, kind: str, augment: float = 0.0) -> None:
-        self.kind, self.augment = kind, augment
+    def __init__(
+        self,
+        dataset: FaceDataset,
+        kind: str,
+        augment: float = 0.0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.kind, self.augment, self.device = kind, augment, device
         self.rng = torch.Generator().manual_seed(0)
-        self.plain = dataset.masks if kind == "mask" else dataset.scribbles
+        self.plain = resident(dataset.masks if kind == "mask" else dataset.scribbles, device)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(B,) int64 in [0, 2 N) -> (B, 3, H, W) float in [0, 1]."""
-        picked = self.plain[rows % len(self.plain)]
+        picked = taken(self.plain, rows % len(self.plain), self.device)
         mirrored = flip_mask(picked) if self.kind == "mask" else picked.flip(-1)
-        picked = torch.where((rows >= len(self.plain))[:, None, None], mirrored, picked)
+        turned = moved((rows >= len(self.plain))[:, None, None], self.device)
+        picked = torch.where(turned, mirrored, picked)
         picked = by_hand(self.kind, picked, self.augment, self.rng)
         return mask_to_rgb(picked) if self.kind == "mask" else scribble_to_rgb(picked)
 
@@ -95,10 +105,10 @@ class ControlNet(Denoiser[ControlNetSettings]):
             )
         self.controlnet = self.start(controlnet)
         self.unet = placed(unet, self.device)
-        self.conditions = Conditions(self.train_set, kind, self.settings.augment)
-        self.unseen = Conditions(self.test_set, kind)
+        self.conditions = Conditions(self.train_set, kind, self.settings.augment, self.device)
+        self.unseen = Conditions(self.test_set, kind, device=self.device)
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         self.conditions.rng = rng
         return super().step(step, rng)
 
@@ -124,16 +134,16 @@ class ControlNet(Denoiser[ControlNetSettings]):
             self.held_out.empty,
             generator=torch.Generator().manual_seed(0),
             controlnet=averaged["controlnet"],
-            condition=condition.to(self.device),
+            condition=condition,
         )
-        pictures = (condition * 255).to(torch.uint8), images, self.test_set.images[rows]
+        pictures = (condition.cpu() * 255).to(torch.uint8), images, self.test_set.images[rows]
         return picture_grid(pictures)
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         shipped = result.ema["controlnet"].half().float()  # what is shipped is what is measured
         kind, count = self.settings.condition, len(self.held_out)
 
-        drawn = Conditions(self.test_set, kind, augment=1.0)
+        drawn = Conditions(self.test_set, kind, augment=1.0, device=self.device)
 
         def error(conditions: Conditions, shift: int = 0) -> float:
             """Sample i gets the condition of sample i + shift; not 0: a wrong one."""

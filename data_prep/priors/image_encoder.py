@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_prep.priors.discriminator import DiscriminatorBlock
+from dmgi_lib.devices import moved
 from dmgi_lib.generators.stylegan2 import StyleMapping
 from dmgi_lib.generators.stylegan2_layers import FullyConnectedLayer, normalize_second_moment
 
@@ -63,6 +64,6 @@ class ImageEncoder(nn.Module):
         """
         z, offsets = self._read(image)
         if sigma > 0:
-            noise = torch.randn(z.shape, generator=rng).to(z)
+            noise = moved(torch.randn(z.shape, generator=rng), z.device)
             z = (1.0 - sigma**2) ** 0.5 * z + sigma * noise
         return self.mapping(z), offsets.unflatten(1, (self.num_ws, -1))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from data_prep.priors.image_encoder import ImageEncoder
 from dmgi_lib.dataset import to_float
+from dmgi_lib.devices import moved
 from dmgi_lib.generators.stylegan2 import StyleMapping
 
 
@@ -111,11 +112,11 @@ def learn_flow(known: Tensor, rng: torch.Generator, fit: PriorFit) -> Velocity:
     velocity = Velocity(known.shape[1], fit.width).to(known.device)
     optimizer = torch.optim.Adam(velocity.parameters(), fit.flow_rate)
     for _ in _rates(optimizer, fit.flow_steps):
-        rows = torch.randint(len(known), (fit.flow_batch,), generator=rng)
-        blur = torch.randn(len(rows), known.shape[1], generator=rng).to(known)
+        rows = moved(torch.randint(len(known), (fit.flow_batch,), generator=rng), known.device)
+        blur = moved(torch.randn(len(rows), known.shape[1], generator=rng), known.device)
         code = known[rows] + fit.noise * blur
-        noise = torch.randn(code.shape, generator=rng).to(known)
-        t = torch.rand(len(rows), 1, generator=rng).to(known)
+        noise = moved(torch.randn(code.shape, generator=rng), known.device)
+        t = moved(torch.rand(len(rows), 1, generator=rng), known.device)
         loss = F.mse_loss(velocity(noise.lerp(code, t), t), code - noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -166,12 +167,13 @@ def fit_prior(
     mapping.requires_grad_(True)
     optimizer = torch.optim.Adam(mapping.parameters(), fit.mapping_rate, (0.9, 0.99))
     for step in _rates(optimizer, fit.distill_steps + fit.energy_steps):
-        rows = torch.randint(len(z), (fit.batch_size,), generator=rng)
+        rows = moved(torch.randint(len(z), (fit.batch_size,), generator=rng), z.device)
         drawn = place(mapping(z[rows])[:, 0])
         if step < fit.distill_steps:
             loss = F.mse_loss(drawn, wanted[rows])
         else:
             others = torch.randint(len(known), (fit.batch_size,), generator=rng)
+            others = moved(others, known.device)
             loss = energy_distance(drawn, known[others])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

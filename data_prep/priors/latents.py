@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from data_prep.priors.caption_tokens import drawn_captions, flat_captions, token_ids
 from data_prep.priors.recipe import frozen
 from dmgi_lib.dataset import FaceDataset, to_float
-from dmgi_lib.devices import autocast
+from dmgi_lib.devices import autocast, moved, normal, taken
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 from dmgi_lib.prompts import encode_empty, encode_text
 
@@ -73,10 +73,11 @@ class LatentSet:
         Returns:
             (B, L, D) float32
         """
+        device = self.states.device
         chosen = drawn_captions(self.offsets, rows % len(self), rng)
         empty = torch.rand(len(rows), generator=rng) < dropout
-        empty = empty[:, None, None].to(self.states.device)
-        return torch.where(empty, self.empty, self.states[chosen].float())
+        empty = moved(empty[:, None, None], device)
+        return torch.where(empty, self.empty, taken(self.states, chosen, device).float())
 
 
 @torch.no_grad()
@@ -123,7 +124,7 @@ def noised(
     scheduler: DDIMScheduler, latents: Tensor, t: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Noisy latents at timesteps t, and the velocity that the network shall predict there."""
-    noise = torch.randn(latents.shape, generator=rng).to(latents)
+    noise = normal(latents.shape, rng, latents.device).to(latents)
     return scheduler.add_noise(latents, noise, t), scheduler.get_velocity(latents, noise, t)
 
 
@@ -139,12 +140,13 @@ def velocity_errors(
     rng: torch.Generator,
     text_dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Squared velocity errors (B,) of some rows, and the timesteps drawn for them (B,)."""
-    t = stratified_timesteps(len(rows), scheduler.config.num_train_timesteps, rng)
-    t = t.to(data.latents.device)
-    noisy, velocity = noised(scheduler, data.latents[rows], t, rng)
+    """Squared velocity errors (B,) of some rows; the timesteps drawn for them (B,), on the CPU."""
+    drawn = stratified_timesteps(len(rows), scheduler.config.num_train_timesteps, rng)
+    device = data.latents.device
+    t, latents = moved(drawn, device), taken(data.latents, rows, device)
+    noisy, velocity = noised(scheduler, latents, t, rng)
     text = data.captions(rows, rng, text_dropout)
-    return (predict(noisy, t, text, rows) - velocity).square().mean((1, 2, 3)), t
+    return (predict(noisy, t, text, rows) - velocity).square().mean((1, 2, 3)), drawn
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import losses
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import LossWeights
+from dmgi_lib.training.run_files import Logged
 
 TERMS = ("l2", "perceptual", "identity", "parsing", "parts", "code_prior", "row_growth")
 
@@ -136,12 +137,12 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
                 found["parts"] = losses.parts_loss(image, target, mask)
         return {name: value.float() for name, value in found.items()}
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         rows = self.train_rows[self.rows(len(self.train_rows), step)]
         terms = self.terms(rows, torch.rand(len(rows), generator=rng) < 0.5, self.encoder)
         loss = torch.stack([getattr(self.weights, k) * v.mean() for k, v in terms.items()]).sum()
         self.update(loss, clip=1.0)
-        return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
+        return {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
 
     @torch.no_grad()
     def measure(self, encoder: nn.Module) -> dict[str, float]:

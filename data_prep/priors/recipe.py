@@ -3,9 +3,11 @@
     recipe = UNet(UNetSettings(minutes=30), Folders(data, weights), torch.device("cuda"))
     recipe.step(0, torch.Generator().manual_seed(0))  # one optimisation step; numbers to log
 
-A recipe keeps its networks on the device. Random numbers are drawn on CPUs and moved there, so that
-all devices start from the same weights and see the same noise. Of several processes each takes its
-share of every batch, and `update` averages their gradients.
+A recipe keeps its networks on the device, and on a GPU with room the pictures, too: there a step
+waits neither for copies nor for numbers to log, which stay on the device until a row is written.
+Random numbers are drawn on CPUs and moved there, so that all devices start from the same weights
+and see the same batches; only noise of the size of pictures is a GPU's own. Of several processes
+each takes its share of every batch, and `update` averages their gradients.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dmgi_lib.dataset import FaceDataset, default_root, to_float
-from dmgi_lib.devices import autocast
+from dmgi_lib.devices import autocast, moved, resident, taken
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.training.loop import LoopResult, accelerator_for, batch_indices
+from dmgi_lib.training.run_files import Logged
 
 Precision = Literal["auto", "fp32"]
 WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
@@ -125,7 +128,17 @@ class Recipe(Generic[S]):
     def training_images(self) -> int:
         return len(self.train_set)
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    @cached_property
+    def images(self) -> Any:
+        """Training images, uint8 (N, 3, H, W), where they are read fastest."""
+        return resident(self.train_set.images, self.device)
+
+    @cached_property
+    def masks(self) -> Any:
+        """Training masks, uint8 (N, H, W), where they are read fastest."""
+        return resident(self.train_set.masks, self.device)
+
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         """One optimisation step; numbers to log."""
         raise NotImplementedError
 
@@ -154,7 +167,7 @@ class Recipe(Generic[S]):
 
     def place(self, x: Tensor) -> Tensor:
         """A batch on the device; channels last on CPUs, where convolutions are faster in it."""
-        x = x.to(self.device)
+        x = moved(x, self.device)
         return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
     def mirrored_pictures(self, rows: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,10 +176,11 @@ class Recipe(Generic[S]):
         Args:
             rows: (B,) of the training set; mirrored: (B,) bool, which of them are shown mirrored
         """
-        image, mask = self.train_set.images[rows], self.train_set.masks[rows]
+        image, mask = (taken(x, rows, self.device) for x in (self.images, self.masks))
+        mirrored = moved(mirrored, self.device)
         image = torch.where(mirrored[:, None, None, None], image.flip(3), image)
         mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask)
-        return to_float(image.to(self.device)), mask.to(self.device)
+        return to_float(image), mask
 
     def train_with(self, model: Any, start: Path | None = None, weight_decay: float = 0.01) -> Any:
         """The only network that is trained, placed; from the weights of `start`, by AdamW."""
@@ -177,6 +191,7 @@ class Recipe(Generic[S]):
             self.settings.learning_rate,
             (0.9, 0.99),
             weight_decay=weight_decay,
+            fused=self.device.type == "cuda",
         )
         self.modules, self.optimizers = {name: model}, {name: optimizer}
         return model

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmgi_lib.dataset import to_float
+from dmgi_lib.devices import moved, normal
 from dmgi_lib.masks import flip_mask
 
 MAX_SHIFT = 6  # pixels
@@ -37,8 +38,8 @@ def augment(
     images, masks = mirror_and_shift(images, masks, rng)
     x = to_float(images)
     if color_jitter:
-        gain = 1 + color_jitter * _uniform((len(x), 3, 1, 1), rng, -1, 1).to(x)
-        light = 1 + color_jitter * _uniform((len(x), 1, 1, 1), rng, -1, 1).to(x)
+        gain = 1 + color_jitter * moved(_uniform((len(x), 3, 1, 1), rng, -1, 1), x.device)
+        light = 1 + color_jitter * moved(_uniform((len(x), 1, 1, 1), rng, -1, 1), x.device)
         x = (x + 1) * gain * light - 1
     return degrade(x, rng).clamp(-1, 1), masks
 
@@ -51,14 +52,14 @@ def mirror_and_shift(images: Tensor, masks: Tensor, rng: torch.Generator) -> tup
     rows = (torch.arange(height) + shift[0, :, None]).clamp(0, height - 1)
     columns = (torch.arange(width) + shift[1, :, None]).clamp(0, width - 1)
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    mirrored, rows, columns = (x.to(images.device) for x in (mirrored, rows, columns))
+    mirrored, rows, columns = (moved(x, images.device) for x in (mirrored, rows, columns))
 
     sample = torch.arange(len(images), device=images.device)[:, None, None]
     masks = torch.where(mirrored[:, None, None], flip_mask(masks).flip(-1), masks)
     masks = masks[sample, rows[:, :, None], columns[:, None, :]]
     channels_last = images.permute(0, 2, 3, 1)  # so that a gathered pixel is one contiguous piece
-    moved = channels_last[sample, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2), masks
+    pixels = channels_last[sample, rows[:, :, None], columns[:, None, :]]
+    return pixels.permute(0, 3, 1, 2), masks
 
 
 def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -74,19 +75,19 @@ def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
     strength = torch.rand(3, generator=rng).tolist()
     result = images.clone()
     for number, change in enumerate((_blurred, _shrunk, _block_compressed)):
-        chosen = group == number
-        if chosen.any():
-            chosen = chosen.to(images.device)
+        chosen = (group == number).nonzero()[:, 0]
+        if len(chosen):
+            chosen = moved(chosen, images.device)
             result[chosen] = change(images[chosen], strength[number])
-    amount = 0.08 * _uniform((len(images), 1, 1, 1), rng, -1, 1).clamp(min=0).to(images)
-    return result + amount * torch.randn(images.shape, generator=rng).to(images)
+    amount = 0.08 * _uniform((len(images), 1, 1, 1), rng, -1, 1).clamp(min=0)
+    return result + moved(amount, images.device) * normal(images.shape, rng, images.device)
 
 
 def _blurred(images: Tensor, strength: float) -> Tensor:
     sigma = 0.4 + 1.1 * strength
     place = torch.arange(-4, 5)
     kernel = torch.exp(-(place**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, 9).to(images)
+    kernel = moved(kernel / kernel.sum(), images.device).expand(3, 1, 1, 9)
     images = F.conv2d(F.pad(images, (4, 4, 0, 0), mode="replicate"), kernel, groups=3)
     return F.conv2d(F.pad(images, (0, 0, 4, 4), mode="replicate"), kernel.mT, groups=3)
 

@@ -33,6 +33,7 @@ from data_prep.priors.recognizer_measurements import (
     true_codes,
 )
 from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES, FaceDataset, to_float
+from dmgi_lib.devices import moved, taken
 from dmgi_lib.evaluation.metrics import HairColorReference
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import (
@@ -43,6 +44,7 @@ from dmgi_lib.recognizers import (
     Recognizer,
 )
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.run_files import Logged
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Targets:
     def __init__(self, dataset: FaceDataset, device: torch.device) -> None:
         self.dataset, self.device = dataset, device
         self.attributes = dataset.attributes.to(device)
-        self.hair = hair_color_labels(dataset).to(device)
+        hair = hair_color_labels(dataset)
+        self.hair, self.named = hair.to(device), hair != HIDDEN  # the latter on the CPU
 
     @cached_property
     def codes(self) -> Tensor | None:
@@ -126,9 +129,10 @@ def reading_losses(
         read:  parsing (B, 19, S, S) logits, code (B, 49), attributes (B, A) and hair_color (B, 6)
                logits; any of them
         masks: (B, H, W) class ids; they are thinned to S
-        rows:  (B,) of the training set
+        rows:  (B,) of the training set, on the CPU
     """
     losses = {}
+    named, rows = targets.named[rows].any(), moved(rows, targets.device)
     if "parsing" in read:
         stride = masks.shape[-1] // read["parsing"].shape[-1]
         wanted = masks[:, ::stride, ::stride].long()
@@ -147,7 +151,7 @@ def reading_losses(
         known = (wanted >= 0).float()
         losses["attributes"] = (per_label * known).sum() / known.sum().clamp(min=1)
         color, hair = targets.hair[rows], read["hair_color"].float()
-        if (color != HIDDEN).any():  # else the mean would be of nothing
+        if named:  # else the mean would be of nothing
             losses["hair_color"] = F.cross_entropy(hair, color, targets.hair_weight)
     return losses
 
@@ -182,11 +186,10 @@ class RecognizerRecipe(Recipe[RecognizerSettings]):
         pairs = zip(ATTRIBUTES, told, strict=True)
         return build(attributes=tuple(n for n, t in pairs if t or n in FACE_ATTRIBUTES))
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         rows = self.rows(len(self.train_set), step)
-        images, masks = self.train_set.images[rows], self.train_set.masks[rows]
-        jitter = self.settings.color_jitter
-        x, m = augment(images.to(self.device), masks.to(self.device), rng, jitter)
+        images, masks = (taken(x, rows, self.device) for x in (self.images, self.masks))
+        x, m = augment(images, masks, rng, self.settings.color_jitter)
         self.network.train()
         with self.autocast():
             if isinstance(self.network, AttributeJudge):  # it learns parsing beside them
@@ -196,7 +199,7 @@ class RecognizerRecipe(Recipe[RecognizerSettings]):
                 read = READINGS[type(self.network)](self.network, self.place(x))
             losses = reading_losses(read, m, rows, self.targets)
         self.update(torch.stack(list(losses.values())).sum(), clip=5.0)
-        return {name: value.item() for name, value in losses.items()}
+        return {name: value.detach() for name, value in losses.items()}
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         network = result.ema[self.name].half().float()  # what is shipped is what is measured

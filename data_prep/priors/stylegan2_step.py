@@ -18,9 +18,11 @@ from data_prep.priors.image_encoder import ImageEncoder
 from data_prep.priors.latent_prior import PriorFit, fit_prior
 from data_prep.priors.recipe import Recipe, Settings
 from data_prep.priors.stylegan2_measurements import set_mean_latent
+from dmgi_lib.devices import moved
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
+from dmgi_lib.training.run_files import Logged
 
 FINE_TO_COARSE_A = (1.0, 1.0, 1.0, 1.0, 1.0)
 FINE_TO_COARSE_B = (0.25, 0.5, 1.0, 1.0, 1.0)  # fine detail is D's to judge
@@ -129,13 +131,13 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
     opt_G: torch.optim.Optimizer  # of the encoder, too
     opt_D: torch.optim.Optimizer
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
         mirrored = torch.rand(len(rows), generator=rng) < 0.5
         real, mask = self.mirrored_pictures(rows, mirrored)
         for name, noise in self.G.named_buffers():
             if name.endswith("noise_const"):  # fresh each step, shared by the batch: fast
-                noise.copy_(torch.randn(noise.shape, generator=rng))
+                noise.copy_(moved(torch.randn(noise.shape, generator=rng), noise.device))
         seen = step * settings.batch_size - settings.warmup_images
         if seen < 0:
             resolution = self.warmup_resolution(step * settings.batch_size)
@@ -160,41 +162,40 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         with self.autocast():
             ws, offsets = self.encoder(real, sigma, rng)
         used = torch.rand(len(ws), 1, 1, generator=rng) < self.settings.offset_share
-        used = used.to(ws.device)
-        return ws + offsets * used, offsets
+        return ws + offsets * moved(used, ws.device), offsets
 
     def draw_codes(self, count: int, rng: torch.Generator) -> Tensor:
         """ws of `count` random z, some with style mixing, some truncated."""
         num_ws, settings = self.G.num_ws, self.settings
-        z = torch.randn(2 * count, self.G.config.z_dim, generator=rng).to(self.device)
+        z = moved(torch.randn(2 * count, self.G.config.z_dim, generator=rng), self.device)
         first, second = self.G.mapping(z).chunk(2)
         crossover = torch.randint(1, num_ws, (count, 1, 1), generator=rng)
         mixed = torch.rand(count, 1, 1, generator=rng) < settings.mixing
         late = torch.arange(num_ws)[:, None] >= crossover
-        ws = torch.where((late & mixed).to(self.device), second, first)
+        ws = torch.where(moved(late & mixed, self.device), second, first)
         psi = 1.0 - (1.0 - settings.lowest_psi) * torch.rand(count, 1, 1, generator=rng)
         pulled = torch.rand(count, 1, 1, generator=rng) < settings.truncated_share
-        truncated = self.G.mean_latent.lerp(ws, psi.to(ws))
-        return torch.where(pulled.to(self.device), truncated, ws)
+        truncated = self.G.mean_latent.lerp(ws, moved(psi, self.device).to(ws))
+        return torch.where(moved(pulled, self.device), truncated, ws)
 
     def recognised(
         self, image: Tensor, real: Tensor, mask: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the loss network finds missing in reconstructions: weighted loss, numbers to log."""
         with self.autocast(), SharedFeatures(self.loss_net):
             perceptual = self.perceptual(image, real).mean()
             parsing = self.parsing(image, mask).mean()
         loss = self.settings.perceptual_weight * perceptual + self.settings.parsing_weight * parsing
-        return loss, {"perceptual": perceptual.item(), "parsing": parsing.item()}
+        return loss, {"perceptual": perceptual.detach(), "parsing": parsing.detach()}
 
     def reconstruct(
         self, real: Tensor, mask: Tensor, resolution: int, rng: torch.Generator
-    ) -> dict[str, float]:
+    ) -> Logged:
         """Phase A: autoencoder, in two updates a batch, for updates are what it lacks."""
         _set_beta1(self.opt_G, 0.9)
         for group in self.opt_G.param_groups:
             group["lr"] *= self.settings.warmup_rate
-        log: dict[str, float] = {}
+        log: dict[str, Tensor] = {}
         for part, part_mask in zip(real.chunk(2), mask.chunk(2), strict=True):
             ws, offsets = self.encode(part, self.settings.code_noise, rng)
             offset_loss = self.settings.offset_weight * offsets.square().mean()
@@ -204,7 +205,7 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
             weights = FINE_TO_COARSE_A[: resolution.bit_length() - 3]  # down to 8 pixels
             places = F.avg_pool2d(self.places(part_mask), part.shape[-1] // resolution)
             pixels = pyramid_loss(image, target, weights, places)
-            log |= {"reconstruction": pixels.item(), "offsets": offset_loss.item()}
+            log |= {"reconstruction": pixels.detach(), "offsets": offset_loss.detach()}
             loss = pixels + offset_loss
             if resolution == part.shape[-1]:
                 seen, seen_log = self.recognised(image, part, part_mask)
@@ -227,7 +228,7 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         step: int,
         adversarial_weight: float,
         rng: torch.Generator,
-    ) -> dict[str, float]:
+    ) -> Logged:
         """Phase B: D's step, every `r1_interval` steps R1, then G's step on the same fakes."""
         settings, batch = self.settings, len(real)
         _set_beta1(self.opt_G, 0.0)
@@ -249,9 +250,9 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         loss_features = adversarial_losses(places_real, places_fake)
         self.update(loss_D + loss_features, optimizer=self.opt_D)
         self.augmentation.observe(logits_real.detach(), step)
-        log = {"D": loss_D.item(), "D_features": loss_features.item()}
-        log["ada_p"] = self.augmentation.p.item()
-        log["sign_real"] = logits_real.detach().sign().mean().item()
+        log = {"D": loss_D.detach(), "D_features": loss_features.detach()}
+        log["ada_p"] = self.augmentation.p.clone()  # it moves before the log is read
+        log["sign_real"] = logits_real.detach().sign().mean()
         if step % settings.r1_interval == 0:
             log["r1"] = self._r1_step(augmented[: batch // 2])
 
@@ -274,21 +275,21 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         loss = adversarial_weight * (loss_G + loss_places) + seen
         loss = loss + settings.reconstruction_weight * pixels + settings.feature_weight * matching
         self.update(loss, optimizer=self.opt_G)
-        log |= {"G": loss_G.item(), "G_features": loss_places.item()}
-        log |= {"reconstruction": pixels.item(), "matching": matching.item()}
+        log |= {"G": loss_G.detach(), "G_features": loss_places.detach()}
+        log |= {"reconstruction": pixels.detach(), "matching": matching.detach()}
         return log | seen_log
 
     def _augment(self, image: Tensor, rng: torch.Generator) -> Tensor:
         return self.augmentation(image, self.augmentation.draw(len(image), rng))
 
-    def _r1_step(self, real: Tensor) -> float:
+    def _r1_step(self, real: Tensor) -> Tensor:
         """γ/2 E‖∇D(real)‖² in fp32, on half the batch, weighted by the interval."""
         real = real.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.D(real).sum(), real, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
         weight = self.settings.r1_gamma / 2 * self.settings.r1_interval
         self.update(penalty * weight, optimizer=self.opt_D)
-        return penalty.item()
+        return penalty.detach()
 
 
 def _set_beta1(optimizer: torch.optim.Optimizer, beta1: float) -> None:

@@ -12,6 +12,7 @@ paper's available sources).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from data_prep.priors.recipe import Recipe, Settings, Ship
 from data_prep.priors.recognizer_augmentation import mirror_and_shift
 from data_prep.priors.text_image_measurements import measure
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
+from dmgi_lib.devices import moved, resident, taken
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.run_files import Logged
 from dmgi_lib.whole_folder import write_folder
 
 TOWER = {
@@ -103,6 +106,14 @@ class TextImage(Recipe[TextImageSettings]):
     def training_images(self) -> int:
         return len(self.pictures)
 
+    @cached_property
+    def images(self) -> Tensor:
+        return resident(self.pictures.images, self.device)
+
+    @cached_property
+    def masks(self) -> Tensor:
+        return resident(self.pictures.masks, self.device)
+
     def drawn_words(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A caption of each row: its ids, the ids that are shown, and which of them are words."""
         picked = self.ids[drawn_captions(self.offsets, rows, rng)]
@@ -119,11 +130,14 @@ class TextImage(Recipe[TextImageSettings]):
         loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return (loss * known).sum() / known.sum().clamp(min=1)
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, clip, rows = self.settings, self.clip, self.rows(len(self.pictures), step)
-        picked, shown, asked = (x.to(self.device) for x in self.drawn_words(rows, rng))
-        images, masks = self.pictures.images[rows], self.pictures.masks[rows]
-        images, _ = mirror_and_shift(images.to(self.device), masks.to(self.device), rng)
+        picked, shown, asked = self.drawn_words(rows, rng)
+        asked = asked.flatten().nonzero()[:, 0]
+        picked, shown, asked = (moved(x, self.device) for x in (picked, shown, asked))
+        images, masks = (taken(x, rows, self.device) for x in (self.images, self.masks))
+        images, _ = mirror_and_shift(images, masks, rng)
+        rows = moved(rows, self.device)
         clip.train()
         with self.autocast():
             text = clip.text_model(shown)
@@ -132,13 +146,13 @@ class TextImage(Recipe[TextImageSettings]):
             image_embedding = F.normalize(
                 clip.visual_projection(image.pooler_output).float(), dim=1
             )
-            word_logits = self.heads.words(text.last_hidden_state[asked]).float()
+            word_logits = self.heads.words(text.last_hidden_state.flatten(0, 1)[asked]).float()
             attributes = self.attribute_loss(image_embedding, rows)
             attributes = attributes + self.attribute_loss(text_embedding, rows)
         similarity = clip.logit_scale.exp() * image_embedding @ text_embedding.T
         target = torch.arange(len(rows), device=self.device)
         contrastive = F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)
-        words = F.cross_entropy(word_logits, picked[asked])
+        words = F.cross_entropy(word_logits, picked.flatten()[asked])
         loss = 0.5 * contrastive + settings.attribute_weight * attributes
         loss = loss + settings.word_weight * words
         self.update(loss, clip=1.0)
@@ -147,7 +161,7 @@ class TextImage(Recipe[TextImageSettings]):
         right = (similarity.argmax(1) == target).float().mean()
         values = {"loss": loss, "contrastive": contrastive, "attributes": attributes}
         values |= {"words": words, "batch_accuracy": right}
-        return {name: value.item() for name, value in values.items()}
+        return {name: value.detach() for name, value in values.items()}
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         shipped = result.ema["clip"].half().float()  # what is shipped is what is measured

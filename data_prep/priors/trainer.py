@@ -34,6 +34,7 @@ from data_prep.priors.text_image import TextImage, TextImageSettings
 from data_prep.priors.unet import UNet, UNetSettings
 from dmgi_lib.devices import has_fast_bf16, machine, pick_device
 from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, run, seed_of
+from dmgi_lib.training.run_files import Logged
 from dmgi_lib.weight_folder import save_component
 
 NETWORKS: dict[str, tuple[type[Recipe], Settings]] = {
@@ -81,7 +82,7 @@ def train(
     shared = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
     config = LoopConfig(run_dir=run_dir.expanduser(), **shared)
 
-    def step_fn(step: int, rng: torch.Generator) -> dict[str, float]:
+    def step_fn(step: int, rng: torch.Generator) -> Logged:
         if rank:  # noise of its own
             rng = torch.Generator().manual_seed(seed_of(rng.initial_seed(), rank))
         return recipe.step(step, rng)

@@ -33,7 +33,9 @@ from data_prep.priors.latents import (
 )
 from data_prep.priors.recipe import Recipe, Settings, Ship
 from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_images
+from dmgi_lib.devices import taken
 from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.training.run_files import Logged
 from dmgi_lib.whole_folder import write_folder
 
 PROMPTS = (
@@ -85,15 +87,17 @@ class Denoiser(Recipe[S]):
     def held_out(self) -> LatentSet:
         return latent_set(self.priors, self.test_set)
 
-    def step(self, step: int, rng: torch.Generator) -> dict[str, float]:
+    def step(self, step: int, rng: torch.Generator) -> Logged:
         rows, dropout = self.rows(len(self.data.latents), step), self.settings.text_dropout
         arguments = (self.predict, self.scheduler, self.data, rows, rng, dropout)
         per_sample, t = velocity_errors(*arguments)
         loss = per_sample.mean()
         norm = self.update(loss, clip=1.0)
-        noisiest = per_sample.detach()[t >= 0.75 * self.scheduler.config.num_train_timesteps]
-        values = {"loss": loss.item(), "gradient": norm.item()}
-        return values | ({"loss_noisiest": noisiest.mean().item()} if len(noisiest) else {})
+        noisiest = (t >= 0.75 * self.scheduler.config.num_train_timesteps).nonzero()[:, 0]
+        values = {"loss": loss.detach(), "gradient": norm}
+        if len(noisiest):
+            values["loss_noisiest"] = taken(per_sample.detach(), noisiest, self.device).mean()
+        return values
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ def run(
         if missing := missing_parts(pipe, kind):
             text = (
                 f"no {kind} table: this model has no {', '.join(missing)}. Train them with"
-                f" `make train`, or see --condition {kind} of its commands."
+                f" `make train`, or by --condition {kind} of dmgi_lib.training.stages."
             )
             if condition:
                 raise SystemExit(text)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.devices import pick_device
+from dmgi_lib.devices import has_room, moved, pick_device
 from dmgi_lib.files import differences, read_json, sweep, write_text, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
@@ -40,6 +40,7 @@ from dmgi_lib.training.features import (
 from dmgi_lib.weight_folder import check_safetensors
 
 SHARDS, MANIFEST = "view*.safetensors", "manifest.json"
+NUMBERS = ("sample", "caption")  # of entries, by which a CPU looks up the rest
 
 
 class FeatureCache:
@@ -73,6 +74,7 @@ class FeatureCache:
         self.views = [int(p.name[4:7]) for p, n in zip(paths, sizes, strict=True) for _ in range(n)]
         self._home = [(s, row) for s, size in enumerate(sizes) for row in range(size)]
         self.samples = torch.cat([shard["sample"] for shard in self._shards])
+        self._kept: dict[str, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._home)
@@ -90,12 +92,27 @@ class FeatureCache:
         now |= encoder_facts(self.config, pipe) if pipe else {}
         _compare(self.folder, self.manifest, now)
 
+    def keep_on(self, device: torch.device) -> None:
+        """Moves the features to a GPU that has room for them: there a batch is gathered at once."""
+        if has_room(sum(x.nbytes for shard in self._shards for x in shard.values()), device):
+            self._kept = {
+                name: torch.cat([shard[name] for shard in self._shards]).to(
+                    "cpu" if name in NUMBERS else device
+                )
+                for name in self._shards[0]
+            }
+
     def batch(
         self, entries: torch.Tensor, slots: torch.Tensor, pool: str = "tokens"
     ) -> CachedBatch:
         """Entries (B,) at `steps[slots]`, slots (B,); pool as in ModulationConfig."""
+        mirrored = torch.tensor([self.views[e] % 2 == 1 for e in entries.tolist()])
+        rows = self._gathered(entries, slots) if self._kept else self._read(entries, slots)
+        return as_batch(rows, mirrored, [self.steps[k] for k in slots.tolist()], pool)
+
+    def _read(self, entries: torch.Tensor, slots: torch.Tensor) -> dict[str, torch.Tensor]:
         where = [(*self._home[e], k) for e, k in zip(entries.tolist(), slots.tolist(), strict=True)]
-        rows = {
+        return {
             name: torch.stack(
                 [self._shards[s][name][r] for s, r, _ in where]
                 if name in WHOLE
@@ -103,8 +120,13 @@ class FeatureCache:
             )
             for name in self._shards[0]
         }
-        mirrored = torch.tensor([self.views[e] % 2 == 1 for e in entries.tolist()])
-        return as_batch(rows, mirrored, [self.steps[k] for _, _, k in where], pool)
+
+    def _gathered(self, entries: torch.Tensor, slots: torch.Tensor) -> dict[str, torch.Tensor]:
+        rows = {}
+        for name, x in self._kept.items():
+            e, k = moved(entries, x.device), moved(slots, x.device)
+            rows[name] = x[e] if name in WHOLE else x[e, k].float()
+        return rows
 
 
 def build(

@@ -7,7 +7,7 @@ optimizers, as adversarial training does) and returns what is to be logged:
         batch = images[batch_indices(len(images), 32, step, config.seed)]
         loss = criterion(model(batch), torch.randn(32, 8, generator=rng))
         optimizer.zero_grad(); loss.backward(); optimizer.step()
-        return {"loss": float(loss)}
+        return {"loss": loss.detach()}   # read when a row of the log is written
 
     accelerator = accelerator_for("auto")   # model and batches go to accelerator.device
     result = run(config, {"model": model}, {"model": optimizer}, step_fn, ema=("model",),
@@ -40,9 +40,9 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.devices import pick_device
 from dmgi_lib.files import plain, sweep, write_whole
-from dmgi_lib.training.run_files import RunLog, load_checkpoint
+from dmgi_lib.training.run_files import Logged, RunLog, load_checkpoint
 
-StepFn = Callable[[int, torch.Generator], Mapping[str, float]]
+StepFn = Callable[[int, torch.Generator], Logged]
 SampleFn = Callable[[int, dict[str, Any]], np.ndarray]
 
 
@@ -56,7 +56,7 @@ class LoopConfig:
         batch_size:         samples per step; the loop only checks and reports it
         seed:               with the step number, the seed of every random draw
         learning_rate:      for the caller that builds the optimizers
-        checkpoint_minutes: minutes between checkpoints
+        checkpoint_minutes: minutes between checkpoints, or an eighth of `minutes` if that is less
         sample_minutes:     minutes between sample images
         log_every:          steps averaged into one row of log.csv
         ema_half_life_steps: steps after which a weight's share in the EMA has halved
@@ -142,6 +142,9 @@ def accelerator_for(device: str | torch.device = "auto") -> Accelerator:
         device: one of `devices.DEVICES`, or such as "cuda:1".
     """
     picked = pick_device(device)
+    if picked.type == "cuda":  # batches are of one size, and losses are far coarser than TF32
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
     if picked.index is not None:
         torch.cuda.set_device(picked)
     return Accelerator(cpu=picked.type == "cpu", mixed_precision="no")
@@ -166,7 +169,7 @@ def _used_share(
     return float(broadcast(torch.tensor(used, dtype=torch.float64, device=accelerator.device)))
 
 
-def _averaged(values: Mapping[str, float], accelerator: Accelerator | None) -> Mapping[str, float]:
+def _averaged(values: Logged, accelerator: Accelerator | None) -> Logged:
     """Means over the processes."""
     if accelerator is None or accelerator.num_processes == 1:
         return values
@@ -247,7 +250,8 @@ def run(
             target = run_dir / "samples" / f"{step:07d}.png"
             write_whole(target, lambda p: image.save(p, format="PNG"))
 
-    next_save = seconds() + 60.0 * config.checkpoint_minutes
+    between_saves = 60.0 * min(config.checkpoint_minutes, config.minutes / 8)
+    next_save = seconds() + between_saves
     next_sample = seconds() + 60.0 * config.sample_minutes
     bar = tqdm(total=config.max_steps, initial=step, desc=run_dir.name, disable=None, leave=False)
     with torch.random.fork_rng(devices=[]), bar:
@@ -270,7 +274,7 @@ def run(
                 log.write_row(step, seconds())
             if seconds() >= next_save:
                 save()
-                next_save = seconds() + 60.0 * config.checkpoint_minutes
+                next_save = seconds() + between_saves
             if seconds() >= next_sample:
                 sample()
                 next_sample = seconds() + 60.0 * config.sample_minutes

@@ -11,14 +11,19 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dmgi_lib.files import differences, write_whole
 
 CLOCK = ["step", "seconds"]  # the first columns of a log
+Logged = Mapping[str, float | Tensor]  # numbers of one step, by name
 
 
 class RunLog:
     """log.csv: one row of means per `log_every` steps; new columns may appear at any time.
+
+    Numbers on a GPU are read when a row or a checkpoint is written: reading one waits until the GPU
+    has done all that it was given.
 
     Args:
         last_step: rows after it, of a run that was cut off, are dropped.
@@ -29,7 +34,8 @@ class RunLog:
     def __init__(
         self, path: Path, last_step: int, sums: dict[str, list[float]], writes: bool = True
     ) -> None:
-        self.path, self.sums, self.writes = path, sums, writes
+        self.path, self.writes = path, writes
+        self._sums, self._waiting = sums, list[tuple[int, Logged]]()
         self.rows: list[dict[str, str]] = []
         if path.exists():
             text = path.read_text(encoding="utf-8")
@@ -38,22 +44,39 @@ class RunLog:
             self.rows = table[table["step"].astype(int) <= last_step].to_dict("records")
         self._write()
 
-    def add(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            number = float(value)
-            if not math.isfinite(number):
-                raise FloatingPointError(
-                    f"{name} became {number} at step {step}; the last checkpoint is intact. Find "
-                    "the cause, or lower the learning rate"
-                )
-            entry = self.sums.setdefault(name, [0.0, 0.0])
-            entry[0] += number
-            entry[1] += 1.0
+    @property
+    def sums(self) -> dict[str, list[float]]:
+        """Name -> [sum, count] of the steps since the last row."""
+        self._read()
+        return self._sums
+
+    def add(self, values: Logged, step: int) -> None:
+        self._waiting.append((step, values))
+        if not any(map(_is_far, values.values())):
+            self._read()
+
+    def _read(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        far = [torch.as_tensor(v) for _, row in waiting for v in row.values() if _is_far(v)]
+        numbers = iter(torch.stack([v.float() for v in far]).tolist() if far else ())
+        for step, values in waiting:
+            for name, value in values.items():
+                self._add(name, next(numbers) if _is_far(value) else float(value), step)
+
+    def _add(self, name: str, number: float, step: int) -> None:
+        if not math.isfinite(number):
+            raise FloatingPointError(
+                f"{name} became {number} at step {step}; the last checkpoint is intact. Find "
+                "the cause, or lower the learning rate"
+            )
+        entry = self._sums.setdefault(name, [0.0, 0.0])
+        entry[0] += number
+        entry[1] += 1.0
 
     def write_row(self, step: int, seconds: float) -> None:
         row = {"step": str(step), "seconds": f"{seconds:.1f}"}
         row |= {name: f"{total / count:.8g}" for name, (total, count) in self.sums.items()}
-        self.sums = {}
+        self._sums = {}
         self.rows.append(row)
         self._write()
 
@@ -64,6 +87,10 @@ class RunLog:
         if self.writes:
             table = pd.DataFrame(self.rows or [], columns=None if self.rows else CLOCK)
             write_whole(self.path, lambda target: table.to_csv(target, index=False))
+
+
+def _is_far(value: float | Tensor) -> bool:
+    return isinstance(value, Tensor) and value.device.type != "cpu"
 
 
 def load_checkpoint(

@@ -7,6 +7,7 @@ sources).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from dmgi_lib.captions import claimed
 from dmgi_lib.checks import one_of
 from dmgi_lib.dataset import FaceDataset, to_float
-from dmgi_lib.devices import autocast
+from dmgi_lib.devices import autocast, moved, resident, taken
 from dmgi_lib.masks import flip_mask
 from dmgi_lib.training import losses
 from dmgi_lib.training.features import CachedBatch, Steps
@@ -80,6 +81,9 @@ class StageTerms:
         num_inference_steps: int,
     ) -> None:
         self.config, self.dataset, self.loss_net = config, dataset, loss_net
+        device = generator.mean_latent.device
+        self.images, self.masks = resident(dataset.images, device), resident(dataset.masks, device)
+        self.claims = functools.cache(lambda caption: claimed([caption])[0])
         self.num_inference_steps = num_inference_steps
         self.perceptual = losses.PerceptualLoss(loss_net)
         self.identity = losses.IdentityLoss(loss_net)
@@ -99,14 +103,14 @@ class StageTerms:
             image: I'_t = G(w_t) (B, 3, H, W).
         """
         weights, stage, device = self.config.weights, self.config.stage, image.device
-        target = to_float(mirrored(self.dataset.images, batch)).to(device)
+        target = to_float(mirrored(self.images, batch, device=device))
         found: dict[str, torch.Tensor] = {}
         with losses.SharedFeatures(self.loss_net), self.config.autocast(device):
             text, structure = self._shares(batch, device)
             if stage > 1 and self.config.targets != "image":
                 if batch.diffusion_images is None:
                     raise ValueError("features without I_0^d came; expected those of all S steps.")
-                diffusion = to_float(batch.diffusion_images.to(device))
+                diffusion = to_float(moved(batch.diffusion_images, device))
                 found["l2 (I_0^d)"] = text * losses.l2_loss(image, diffusion)
                 found["perceptual (I_0^d)"] = text * self.perceptual(image, diffusion)
             if stage == 1 or self.config.targets != "diffusion":
@@ -116,15 +120,16 @@ class StageTerms:
                 found["identity (I)"] = structure * self.identity(image, target)
             if self.code_prior is not None:
                 found["code_prior"] = self.code_prior(w)
-            mask = mirrored(self.dataset.masks, batch, flip_mask).to(device)
+            mask = mirrored(self.masks, batch, flip_mask, device)
             if weights.parsing > 0:
                 found["parsing"] = self.parsing(image, mask)
             if weights.parts > 0:
                 found["parts"] = losses.parts_loss(image, target, mask)
             if weights.attributes > 0:
                 pairs = zip(batch.sample.tolist(), batch.caption.tolist(), strict=True)
-                claims = claimed([self.dataset.captions[i][k] for i, k in pairs])
-                found["attributes"] = self.attributes(image, claims.to(device))
+                captions = self.dataset.captions
+                claims = torch.stack([self.claims(captions[i][k]) for i, k in pairs])
+                found["attributes"] = self.attributes(image, moved(claims, device))
         return {name: value.float() for name, value in found.items()}
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -137,19 +142,23 @@ class StageTerms:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of I_0^d and of I, each (B,); both whole but in stage 3."""
         if self.config.stage == 3:
-            steps = batch.step.to(device)
+            steps = moved(batch.step, device)
             return losses.supervision_shares(steps, self.num_inference_steps, self.config.schedule)
         whole = torch.ones(len(batch.step), device=device)
         return whole, whole
 
 
-def mirrored(source: torch.Tensor, batch: CachedBatch, flip: Any = None) -> torch.Tensor:
-    """Rows of a dataset tensor for a batch; those of mirrored entries are flipped.
+def mirrored(
+    source: Any, batch: CachedBatch, flip: Any = None, device: str | torch.device = "cpu"
+) -> torch.Tensor:
+    """Rows of a dataset's pictures for a batch; those of mirrored entries are flipped.
 
     Args:
-        source: (N, …, W) images or masks.
+        source: (N, …, W) images or masks, on any device.
         flip: what mirrors them; None flips the last axis.
+        device: of the result.
     """
-    rows = source[batch.sample]
+    rows = taken(source, batch.sample, device)
     flipped = rows.flip(-1) if flip is None else flip(rows)
-    return torch.where(batch.mirrored.view(-1, *[1] * (rows.ndim - 1)), flipped, rows)
+    turned = moved(batch.mirrored.view(-1, *[1] * (rows.ndim - 1)), device)
+    return torch.where(turned, flipped, rows)

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from dmgi_lib.dataset import FaceDataset, to_uint8
+from dmgi_lib.devices import moved
 from dmgi_lib.files import state_hash
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask
@@ -26,6 +27,7 @@ from dmgi_lib.training import losses
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.features import CachedBatch, OnlineFeatures
 from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, batch_indices, run
+from dmgi_lib.training.run_files import Logged
 from dmgi_lib.training.supervision import STAGES, StageConfig, StageTerms, mirrored
 
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
@@ -98,6 +100,8 @@ class StageTrainer:
             )
         for name, network in self.networks.items():
             network.train().requires_grad_(name in STAGES[config.stage]).to(self.device)
+        if isinstance(cache, FeatureCache):
+            cache.keep_on(self.device)
         self.terms = StageTerms(config, dataset, generator, loss_net, cache.num_inference_steps)
 
     @property
@@ -106,9 +110,9 @@ class StageTrainer:
 
     def codes(self, batch: CachedBatch, networks: dict[str, nn.Module]) -> torch.Tensor:
         """w_t (B, num_ws, w_dim) = w_t^m, or w_t^m ⊙ w_t^γ ⊕ w_t^β from stage 2 on."""
-        w = networks["mapping_network"](batch.h.to(self.device))
+        w = networks["mapping_network"](moved(batch.h, self.device))
         if "style_modulation" in networks:
-            f, maps = ([x.to(self.device) for x in several] for several in (batch.f, batch.maps))
+            f, maps = ([moved(x, self.device) for x in xs] for xs in (batch.f, batch.maps))
             w = modulate(w, *networks["style_modulation"](f, maps))
         return w
 
@@ -157,12 +161,17 @@ class StageTrainer:
                 " multiple of their number."
             )
         optimizers: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.Adam(net.parameters(), lr=loop.learning_rate, betas=(0.9, 0.99))
+            name: torch.optim.Adam(
+                net.parameters(),
+                lr=loop.learning_rate,
+                betas=(0.9, 0.99),
+                fused=self.device.type == "cuda",
+            )
             for name, net in self.trained.items()
         }
         shared = {name: accelerator.prepare_model(net) for name, net in self.trained.items()}
 
-        def step_fn(step: int, rng: torch.Generator) -> dict[str, float]:
+        def step_fn(step: int, rng: torch.Generator) -> Logged:
             picked = batch_indices(len(self.train_entries), loop.batch_size, step, loop.seed)
             drawn = torch.multinomial(self.chances, loop.batch_size, True, generator=rng)
             picked, drawn = picked[rank::processes], drawn[rank::processes]
@@ -177,7 +186,7 @@ class StageTrainer:
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             for optimizer in optimizers.values():
                 optimizer.step()
-            return {"loss": loss.item()} | {k: v.mean().item() for k, v in terms.items()}
+            return {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
 
         return run(
             loop,
@@ -217,7 +226,7 @@ class StageTrainer:
             if not columns:
                 columns += [self._x(batch), mirrored(self.dataset.images, batch)]
                 if batch.diffusion_images is not None:
-                    columns.append(batch.diffusion_images)
+                    columns.append(batch.diffusion_images.cpu())
             columns.append(image)
         grid = torch.cat([torch.cat(list(column), dim=2) for column in columns], dim=1)
         return grid.permute(1, 2, 0).contiguous().numpy()

@@ -5,7 +5,19 @@ import os
 import pytest
 import torch
 
-from dmgi_lib.devices import autocast, has_fast_bf16, machine, peak_gb, pick_device, synchronize
+from dmgi_lib.devices import (
+    autocast,
+    has_fast_bf16,
+    has_room,
+    machine,
+    moved,
+    normal,
+    peak_gb,
+    pick_device,
+    resident,
+    synchronize,
+    taken,
+)
 
 
 @pytest.fixture
@@ -83,3 +95,37 @@ def test_fp32_elsewhere(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # older than that
     assert not has_fast_bf16()
     assert not has_fast_bf16("mps")
+
+
+def test_a_gpu_fetches_from_pinned_memory_without_waiting(monkeypatch):
+    calls, x = [], torch.arange(3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: calls.append("pinned") or t)
+    monkeypatch.setattr(torch.Tensor, "to", lambda t, *a, **k: calls.append((*a, k)) or t)
+    moved(x, "cuda"), moved(x, "cpu")
+    assert calls == ["pinned", ("cuda", {"non_blocking": True}), ("cpu", {})]
+
+
+def test_pictures_stay_on_a_device_with_four_times_the_room(monkeypatch):
+    pictures = torch.zeros(10, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for free, fits in ((40, True), (39, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 100))
+        assert has_room(pictures.nbytes, "cuda") == fits
+    assert resident(pictures, "cuda") is pictures  # no room
+    assert resident(pictures, "meta").device.type == "meta"
+    assert resident(pictures, "cpu") is pictures
+    assert resident([1, 2], "meta") == [1, 2]  # no tensor: files that are read when indexed
+
+
+@pytest.mark.parametrize("home", ["cpu", "meta"])
+def test_rows_come_from_wherever_the_pictures_are(home):
+    pictures, rows = torch.arange(12).view(4, 3).to(home), torch.tensor([2, 0])
+    found = taken(pictures, rows, home)
+    assert found.device.type == home and found.shape == (2, 3)
+    assert home == "meta" or found.tolist() == [[6, 7, 8], [0, 1, 2]]
+
+
+def test_noise_on_a_cpu_is_that_of_the_generator():
+    drawn = normal((2, 3), torch.Generator().manual_seed(5), "cpu")
+    assert torch.equal(drawn, torch.randn(2, 3, generator=torch.Generator().manual_seed(5)))

@@ -39,6 +39,22 @@ def test_cache_holds_every_view_and_step(cache):
     assert batch.diffusion_images.shape == (4, 3, 128, 128)
 
 
+@pytest.mark.parametrize("pool", ["tokens", "heads_and_tokens"])
+def test_features_kept_on_a_device_are_those_of_the_shards(cache, monkeypatch, pool):
+    kept = FeatureCache(cache.folder)
+    monkeypatch.setattr(feature_cache, "has_room", lambda nbytes, device: nbytes > 0)
+    kept.keep_on(torch.device("cpu"))
+    entries, slots = torch.tensor([19, 0, 9, 10, 3]), torch.tensor([0, 1, 1, 0, 1])
+    one, other = (vars(c.batch(entries, slots, pool)) for c in (kept, cache))
+    for name, wanted in other.items():
+        pairs = zip(one[name], wanted, strict=True)
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs), name
+    kept.keep_on(torch.device("meta"))
+    batch = kept.batch(entries, slots, pool)
+    assert batch.h.device.type == batch.diffusion_images.device.type == "meta"
+    assert batch.sample.device.type == batch.caption.device.type == "cpu"  # looked up there
+
+
 def test_cache_resumes_shard_by_shard(pipe, dataset, tmp_path, cache):
     build(CONFIG, pipe, dataset, tmp_path, views=1, limit=3)
     assert len(FeatureCache(tmp_path)) == 4  # whole shards

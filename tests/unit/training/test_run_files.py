@@ -1,5 +1,8 @@
 """Logs of runs: what a killed run left, new columns, reading back."""
 
+import pytest
+import torch
+
 from dmgi_lib.training import run_files
 
 
@@ -19,3 +22,24 @@ def test_log_is_read_back_with_gaps(tmp_path):
     read = run_files.read_log(tmp_path / "log.csv")
     assert read["step"] == [1, 2] and read["l2 (I)"] == [2, 1] and read["seconds"] == [0.5, 1.0]
     assert read["D"][0] != read["D"][0] and read["D"][1] == 3  # NaN where there was none
+
+
+def test_numbers_on_a_gpu_are_read_with_the_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_files, "_is_far", lambda value: isinstance(value, torch.Tensor))
+    log = run_files.RunLog(tmp_path / "log.csv", 0, {})
+    for step, loss in enumerate((0.5, 1.0, 1.5)):
+        log.add({"loss": torch.tensor(loss), "rate": 2.0}, step)
+    assert len(log._waiting) == 3  # nobody has waited for the GPU yet
+    assert log.sums == {"loss": [3.0, 3.0], "rate": [6.0, 3.0]}
+    log.write_row(3, 0.5)
+    assert log.last() == {"step": 3, "seconds": 0.5, "loss": 1.0, "rate": 2.0}
+    log.add({"loss": torch.tensor(float("nan"))}, 3)
+    log.add({"loss": torch.tensor(1.0)}, 4)
+    with pytest.raises(FloatingPointError, match="loss became nan at step 3"):
+        log.write_row(5, 1.0)
+
+
+def test_numbers_on_a_cpu_are_read_at_once(tmp_path):
+    log = run_files.RunLog(tmp_path / "log.csv", 0, {})
+    with pytest.raises(FloatingPointError, match="loss became inf at step 7"):
+        log.add({"loss": torch.tensor(float("inf"))}, 7)

@@ -1,0 +1,292 @@
+"""Trains everything that ships from the data shards: the parts of `world_parts`, in their order.
+
+    python -m data_prep.priors.world                 # days on two cores, a part after the other
+    python -m data_prep.priors.world --minutes 15    # on a GPU, side by side
+    python -m data_prep.priors.world --smoke         # a trial of the whole way, in minutes
+
+Each part is one of the kit's own commands, a process with a log of its own. What is finished is
+skipped and what was cut off goes on, so the same command, given again, ends what it began. Folders
+of weights may be put into the world from elsewhere; they count as finished.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Literal
+
+import torch
+import tyro
+from tqdm.auto import tqdm
+
+from data_prep.priors.world_card import draw_faces, world_card
+from data_prep.priors.world_parts import HOURS, PARTS, START, Part, startable, training_minutes
+from data_prep.shard_writer import read_shard, write_split
+from dmgi_lib.checks import whole_number
+from dmgi_lib.dataset import default_root
+from dmgi_lib.devices import pick_device
+from dmgi_lib.files import write_text
+from dmgi_lib.shards import shard_paths
+from dmgi_lib.weight_folder import REQUIRED, write_model_index
+
+GPU_MINUTES = 15.0
+FEW = {"train": 24, "test": 8}  # people of a trial
+SHOWN_LINES = 12  # of the log of a part that failed
+BAR = "{desc}: {n_fmt} of {total_fmt} done{postfix}"
+
+
+@dataclass(frozen=True)
+class World:
+    """Where a world's parts read and write, and how they run.
+
+    Args:
+        out: the weight folder that they fill
+        data: face dataset
+        device: of all parts, "cpu", "cuda" or "mps"
+        at_once: parts beside each other
+        minutes: of training, by the part's name
+        smoke: a few steps each
+    """
+
+    out: Path
+    data: Path
+    device: str
+    at_once: int
+    minutes: dict[str, float]
+    smoke: bool = False
+
+    @property
+    def runs(self) -> Path:
+        """Beside `out`: of each part a folder with its checkpoint, log.csv and output.txt."""
+        return self.out.with_name(f"{self.out.name}_runs")
+
+    def mark(self, part: Part) -> Path:
+        """The file that says that a run of a part has ended well."""
+        return self.runs / part.name / "finished"
+
+    def is_done(self, part: Part) -> bool:
+        """A part is done if its folders are there and no run of it is unfinished.
+
+        Features have no folder: they are also done once nothing needs them any more.
+        """
+        if not part.makes:
+            for_whom = [other for other in PARTS if part.name in other.needs]
+            return self.mark(part).is_file() or all(map(self.is_done, for_whom))
+        there = all(any((self.out / name).glob("*config.json")) for name in part.makes)
+        return there and (self.mark(part).is_file() or not (self.runs / part.name).is_dir())
+
+    @property
+    def threads(self) -> int:
+        """Of each part on the CPU."""
+        return max(1, torch.get_num_threads() // self.at_once)
+
+    def command(self, part: Part) -> list[str]:
+        """The part as a command with all its options."""
+        names = {"out": self.out, "runs": self.runs, "name": part.name, "threads": self.threads}
+        module, *words = [word.format(**names) for word in shlex.split(part.command)]
+        more = part.smoke if self.smoke else part.on_gpu if self.device == "cuda" else ""
+        words += ["--data", str(self.data), "--device", self.device, *shlex.split(more)]
+        words += ["--minutes", f"{self.minutes[part.name]:.4g}"]
+        return [sys.executable, "-m", module, *words]
+
+    def start(self, part: Part) -> Running:
+        """Starts a part; its output is added to output.txt in its folder."""
+        log = self.runs / part.name / "output.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = self.command(part)
+        environment = os.environ | {
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": str(self.threads),
+        }
+        output = log.open("a", encoding="utf-8")
+        output.write(f"$ {shlex.join(command)}\n")
+        output.flush()
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        return Running(part, process, log, output, time.monotonic())
+
+    def index(self) -> None:
+        """Keeps model_index.json up to date, without which nobody loads the folder."""
+        if all((self.out / name).is_dir() for name in REQUIRED):
+            write_model_index(self.out)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A part's process, its log and when it began."""
+
+    part: Part
+    process: subprocess.Popen[bytes]
+    log: Path
+    output: IO[str]
+    began: float
+
+    def minutes(self) -> float:
+        return (time.monotonic() - self.began) / 60.0
+
+    def last_lines(self) -> str:
+        with self.log.open(encoding="utf-8", errors="replace") as lines:
+            return "".join(f"    {line}" for line in deque(lines, SHOWN_LINES))
+
+
+@contextmanager
+def _stopped_in_the_end(running: dict[str, Running]) -> Iterator[None]:
+    """Whatever ends the block, no process is left behind; a polite kill ends it, too."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
+    try:
+        yield
+    finally:
+        for one in running.values():
+            one.process.terminate()
+        for one in running.values():
+            try:
+                one.process.wait(10)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+            one.output.close()
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def run(world: World, wanted: Sequence[Part]) -> dict[str, str]:
+    """Runs parts until all are done or wait for one that failed.
+
+    Returns:
+        of each part that is not done, why
+    """
+    done = {part.name for part in PARTS if world.is_done(part)}
+    for part in wanted:
+        if part.name in done:
+            tqdm.write(f"{part.name}: finished before")
+    todo = [part for part in wanted if part.name not in done]
+    world.index()
+    problems: dict[str, str] = {}
+    running: dict[str, Running] = {}
+    bar = tqdm(total=len(todo), desc="parts", bar_format=BAR, disable=None)
+    with bar, _stopped_in_the_end(running):
+        while True:
+            for part in startable(done, {*running, *problems}):
+                if part in todo and len(running) < world.at_once:
+                    running[part.name] = one = world.start(part)
+                    tqdm.write(f"{part.name}: begun; {one.log}")
+            if not running:
+                break
+            time.sleep(0.2)
+            for name, one in [*running.items()]:
+                if (code := one.process.poll()) is None:
+                    continue
+                del running[name]
+                one.output.close()
+                if code:
+                    problems[name] = f"failed with exit status {code}, see {one.log}"
+                    tqdm.write(f"{name}: {problems[name]}:\n{one.last_lines()}")
+                else:
+                    done.add(name)
+                    world.mark(one.part).touch()
+                    world.index()
+                    bar.update()
+                    tqdm.write(f"{name}: finished after {one.minutes():.1f} minutes")
+            now = [f"{n} {o.minutes():.0f}/{world.minutes[n]:.0f} min" for n, o in running.items()]
+            waiting = sum(part.name not in {*done, *running, *problems} for part in todo)
+            bar.set_postfix_str(f"{', '.join(now)}; {waiting} waiting")
+    for part in todo:
+        if part.name not in {*done, *problems}:
+            problems[part.name] = f"waits for {', '.join(sorted({*part.needs} - done))}"
+    return problems
+
+
+def few_people(data: Path, folder: Path) -> Path:
+    """The first people of a face dataset as one of its own.
+
+    Raises:
+        FileNotFoundError: there is no dataset
+    """
+    for split, count in FEW.items():
+        paths = shard_paths(data / split)
+        if not paths:
+            raise FileNotFoundError(f"no face dataset at {data}; build it with `make faces`.")
+        write_split(folder / split, read_shard(paths[0])[:count])
+    return folder
+
+
+def chosen(names: Collection[str]) -> list[Part]:
+    """The parts of these names; all without any.
+
+    Raises:
+        ValueError: a name that no part has
+    """
+    known = [part.name for part in PARTS]
+    if unknown := sorted({*names} - {*known}):
+        raise ValueError(f"--only came with {unknown}; expected some of {known}.")
+    return [part for part in PARTS if not names or part.name in names]
+
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+def main(
+    minutes: float | None = None,
+    out: Path | None = None,
+    data: Path | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    only: tuple[str, ...] = (),
+    smoke: bool = False,
+    at_once: int | None = None,
+) -> None:
+    """Trains everything that ships, as parts that need each other and share one budget.
+
+    Args:
+        minutes: budget from start to end; default: what two CPU cores need, two to three days; on a
+            CUDA GPU 15
+        out: weight folder of the world; default: world or, in a trial, world_smoke in ~/.cache/dmgi
+        data: face dataset; default: the full one if it is built, else what ships
+        device: auto takes a CUDA GPU, else Apple's, else the CPU
+        only: run these parts alone; their shares of the budget stay as they are
+        smoke: a trial: a few steps on a few people
+        at_once: parts beside each other; default: 1 on a CPU, in a trial one a thread; on a GPU as
+            many as can start, and each takes its share of the memory
+    """
+    wanted, place = chosen(only), pick_device(device)
+    if at_once is None:
+        on_cpu = torch.get_num_threads() if smoke else 1
+        at_once = on_cpu if place.type == "cpu" else len(PARTS)
+    at_once = whole_number("--at-once", at_once, 1, len(PARTS))
+    if minutes is None:
+        minutes = GPU_MINUTES if place.type == "cuda" else 60.0 * HOURS + START * len(PARTS)
+    home = out or Path("~/.cache/dmgi") / ("world_smoke" if smoke else "world")
+    world = World(
+        home.expanduser().resolve(),
+        (data or default_root()).expanduser().resolve(),
+        place.type,
+        at_once,
+        training_minutes(minutes, at_once),
+        smoke,
+    )
+    if smoke:
+        world = replace(world, data=few_people(world.data, world.runs / "few_people"))
+    try:
+        problems = run(world, wanted)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on from the last checkpoints") from None
+    write_text(world.out / "card.md", world_card(world.out, world.runs, place, sys.argv[1:]))
+    if problems:
+        raise SystemExit("\n".join(f"{name} {why}" for name, why in problems.items()))
+    tqdm.write(f"{world.out} holds {', '.join(part.name for part in wanted)}")
+    if all(map(world.is_done, PARTS)):
+        world.index()
+        tqdm.write(f"drew {draw_faces(world.out, world.data, world.runs / 'faces.png', place)}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
