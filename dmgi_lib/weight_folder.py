@@ -238,7 +238,7 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
         elif others and name != "tokenizer":  # whose settings name another class
             class_name = read_json(folder / name / component.config).get("_class_name")
             _check_class(class_name, tuple(component.classes), folder / name)
-            row = [component.classes[class_name], class_name]
+            row = [component.classes[str(class_name)], class_name]
         index[name] = row
     write_text(path, json.dumps(index, indent=2) + "\n")
     return index
