@@ -92,7 +92,7 @@ def _room(size: int, wall: np.ndarray, rng: np.random.Generator) -> tuple[Canvas
         for _ in range(26):
             spot = rng.normal([cx, cy], [0.07, 0.10])
             green = np.array([0.06, 0.16, 0.04]) * np.exp(rng.normal(0, 0.5))
-            put("plant", _disc(canvas, *spot, rng.uniform(0.015, 0.04), green, 0.9))
+            put("plant", _disc(canvas, spot[0], spot[1], rng.uniform(0.015, 0.04), green, 0.9))
     return canvas, things
 
 

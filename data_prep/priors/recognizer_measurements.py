@@ -146,7 +146,8 @@ def measure(network: nn.Module, dataset: FaceDataset, batch_size: int = 64) -> M
     if "parsing" in read:
         result |= parsing_measurements(read["parsing"], dataset.masks)
     if "attributes" in read:
-        result |= label_measurements(read["attributes"], read["hair_color"], network.reads, dataset)
+        known: Tensor = network.reads
+        result |= label_measurements(read["attributes"], read["hair_color"], known, dataset)
     if "code" in read and true_codes(dataset) is not None:
         result |= identity_measurements(read["code"], dataset)
     return result
