@@ -11,6 +11,9 @@ over as a hand might have drawn them (our choice).
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +57,24 @@ class ControlNetSettings(DenoiserSettings):
         check_share(self.augment)
 
 
+def drawn_by_hand(kind: str, conditions: Tensor) -> Tensor:
+    """(N, H, W) all of a split as if drawn by hand, each in one way; several processes if many."""
+    parts = list(torch.arange(len(conditions)).split(250))
+    pictures = [conditions[rows].numpy() for rows in parts]
+    if len(parts) < 4:
+        drawn = list(map(_drawn, [kind] * len(parts), pictures, parts))
+    else:
+        fresh = multiprocessing.get_context("spawn")  # forks of a process with threads may hang
+        with ProcessPoolExecutor(min(len(parts), os.cpu_count() or 1), fresh) as pool:
+            drawn = list(pool.map(_drawn, [kind] * len(parts), pictures, parts))
+    return torch.from_numpy(np.concatenate(drawn))
+
+
+def _drawn(kind: str, pictures: np.ndarray, rows: Tensor) -> np.ndarray:
+    rngs = [torch.Generator().manual_seed(row) for row in rows.tolist()]
+    return by_hand(kind, torch.from_numpy(pictures), 1.0, rngs).numpy()
+
+
 class Conditions:
     """Conditions of a split by row of its LatentSet: rows N.. are mirrored.
 
@@ -64,7 +85,7 @@ class Conditions:
         device:  where the conditions are wanted
 
     Attributes:
-        rng: source of what a hand does
+        rng: decides which are
     """
 
     def __init__(
@@ -76,15 +97,21 @@ class Conditions:
     ) -> None:
         self.kind, self.augment, self.device = kind, augment, device
         self.rng = torch.Generator().manual_seed(0)
-        self.plain = resident(dataset.masks if kind == "mask" else dataset.scribbles, device)
+        plain = dataset.masks if kind == "mask" else dataset.scribbles
+        self.plain = resident(plain, device)
+        self.drawn = resident(drawn_by_hand(kind, plain[:]), device) if augment else self.plain
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(B,) int64 in [0, 2 N) -> (B, 3, H, W) float in [0, 1]."""
-        picked = taken(self.plain, rows % len(self.plain), self.device)
+        image = rows % len(self.plain)
+        picked = taken(self.plain, image, self.device)
+        if self.augment:
+            hand = torch.rand(len(rows), generator=self.rng) < self.augment
+            drawn = taken(self.drawn, image, self.device)
+            picked = torch.where(moved(hand[:, None, None], self.device), drawn, picked)
         mirrored = flip_mask(picked) if self.kind == "mask" else picked.flip(-1)
         turned = moved((rows >= len(self.plain))[:, None, None], self.device)
         picked = torch.where(turned, mirrored, picked)
-        picked = by_hand(self.kind, picked, self.augment, self.rng)
         return mask_to_rgb(picked) if self.kind == "mask" else scribble_to_rgb(picked)
 
 

@@ -8,10 +8,11 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from tiny_priors import SMALL
 
-from data_prep.priors.controlnet import Conditions, ControlNet
+from data_prep.priors.controlnet import Conditions, ControlNet, drawn_by_hand
 from data_prep.priors.recipe import Folders
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import CLASSES, PALETTE
+from dmgi_lib.training.condition_augmentation import by_hand
 
 
 def test_mirrored_conditions_swap_sides(tiny_faces):
@@ -44,9 +45,20 @@ def test_a_share_of_conditions_is_drawn_by_hand(tiny_faces, kind):
     assert torch.equal(drawn(rows), first)
 
 
+@pytest.mark.parametrize("kind", ["mask", "scribble"])
+def test_processes_draw_what_one_draws(tiny_faces, kind):
+    dataset = FaceDataset(tiny_faces, "train")
+    few = (dataset.masks if kind == "mask" else dataset.scribbles)[:2]
+    many = few.repeat(400, 1, 1)
+    drawn = drawn_by_hand(kind, many)
+    alone = [torch.Generator().manual_seed(row) for row in range(798, 800)]
+    assert torch.equal(drawn[798:], by_hand(kind, few, 1.0, alone))
+    assert torch.equal(drawn[:2], drawn_by_hand(kind, few))
+
+
 def test_trainings_read_drawn_conditions_that_the_steps_generator_decides(trained, tiny_faces):
     seen = []
-    settings = replace(SMALL["controlnet"], augment=1.0)
+    settings = replace(SMALL["controlnet"], augment=0.5)
     recipe = ControlNet(settings, Folders(tiny_faces, trained), torch.device("cpu"))
     recipe.controlnet.controlnet_cond_embedding.register_forward_pre_hook(
         lambda module, arguments: seen.append(arguments[0])
