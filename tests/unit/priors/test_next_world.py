@@ -1,0 +1,70 @@
+"""The networks of the next world are what their cards say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerFast
+
+from data_prep.priors.autoencoder import measure
+from data_prep.priors.caption_tokens import token_ids
+from data_prep.priors.world_parts import PARTS
+from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, shipped_root, to_float
+from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
+
+WORLD = Path(__file__).parents[3] / "data_prep" / "next_world"
+
+
+class FirstPeople:
+    """The first 40 of the test people."""
+
+    def __init__(self) -> None:
+        people = FaceDataset(shipped_root(), "test")
+        self.split, self.attributes = "test", people.attributes[:40]
+        self.images, self.masks = people.images[:40], people.masks[:40]
+
+
+@torch.no_grad()
+def test_its_autoencoder_keeps_eyes():
+    vae = PatchAutoencoderKL.from_pretrained(WORLD / "vae").eval()
+    people = FirstPeople()
+    found = measure(vae, people)
+    assert found["PSNR, test (dB)"] > 32.5 and found["PSNR at the eyes, test (dB)"] > 24.5
+    latents = vae.encode(to_float(people.images)).latent_dist.mean
+    assert latents.shape == (40, 16, 16, 16)
+    assert 0.9 < latents.std() < 1.1 and latents.mean().abs() < 0.1
+
+
+def test_its_words_name_clothes_colours_and_places():
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(WORLD / "tokenizer")
+    known = tokenizer.get_vocab()
+    for word in ("hoodie", "turtleneck", "purple", "bookshelves", "night", "watercolor", "white"):
+        assert word in known
+    assert "girl" not in known and "boy" not in known
+    encoder = CLIPTextModel.from_pretrained(WORLD / "text_encoder").eval()
+    assert encoder.config.vocab_size == len(known)
+    ids = token_ids(tokenizer, ["a man in a red shirt", "a man in a blue shirt"])
+    with torch.no_grad():
+        red, blue = encoder(ids).last_hidden_state
+    assert not torch.allclose(red, blue, atol=0.1)
+
+
+@torch.no_grad()
+def test_its_text_image_encoder_finds_a_face_by_its_caption():
+    clip = CLIPModel.from_pretrained(WORLD / "image_encoder").eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(WORLD / "tokenizer")
+    people = FirstPeople()
+    captions = ["a man", "a woman"]
+    text = clip.text_projection(clip.text_model(token_ids(tokenizer, captions)).pooler_output)
+    image = clip.visual_projection(clip.vision_model(to_float(people.images)).pooler_output)
+    likes = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T
+    male = people.attributes[:, ATTRIBUTES.index("Male")] == 1
+    assert ((likes[:, 0] > likes[:, 1]) == male).float().mean() > 0.85
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "text_image"])
+def test_the_trainer_of_worlds_counts_it_as_finished(name):
+    (part,) = (part for part in PARTS if part.name == name)
+    for folder in part.makes:
+        assert any((WORLD / folder).glob("*config.json")), folder
