@@ -75,12 +75,13 @@ def drawn(pipe: DMGIPipeline, request: Request) -> Result:
         ValueError: as the pipeline does.
     """
     began = time.perf_counter()
+    condition: dict[str, Any] = {request.mode: request.condition}
     noise = [torch.Generator().manual_seed(request.seed + i) for i in range(request.faces)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         out = pipe(
             request.prompt,
-            **{request.mode: request.condition},
+            **condition,
             exit_step=request.exit_step,
             num_images_per_prompt=request.faces,
             generator=noise,
