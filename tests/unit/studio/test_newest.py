@@ -29,6 +29,7 @@ def test_an_idle_one_has_no_thread_and_starts_again():
         jobs.put("draw", lambda number=number: done.append(number))
         assert jobs.join(20)
     assert done == [0, 1, 2]
-    assert "dmgi studio" not in [
-        thread.name for thread in threading.enumerate() if not jobs.join(0) and thread.is_alive()
-    ]
+    for thread in threading.enumerate():
+        if thread.name == "dmgi studio":
+            thread.join(20)
+            assert not thread.is_alive()
