@@ -9,14 +9,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("dmgi_lib.generators", "dmgi_lib.training", "dmgi_lib.evaluation", "data_prep")
+ROOMS = (
+    "dmgi_lib.generators",
+    "dmgi_lib.training",
+    "dmgi_lib.evaluation",
+    "dmgi_lib.studio",
+    "data_prep",
+)
 GROUND = "dmgi_lib"  # all modules that lie in no room
 ALLOWED = {
     GROUND: {GROUND, "dmgi_lib.generators"},
     "dmgi_lib.generators": {GROUND, "dmgi_lib.generators"},
     "dmgi_lib.training": {GROUND, "dmgi_lib.generators", "dmgi_lib.training"},
     "dmgi_lib.evaluation": {GROUND, *ROOMS[:3]},
-    "data_prep": {GROUND, *ROOMS},
+    "dmgi_lib.studio": {GROUND, "dmgi_lib.generators", "dmgi_lib.studio"},
+    "data_prep": {GROUND, *ROOMS} - {"dmgi_lib.studio"},
 }
 
 

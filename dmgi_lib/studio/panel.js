@@ -1,0 +1,238 @@
+// The panel: a sentence, seed, exit and number of faces, the faces drawn, and those drawn before.
+
+const TYPING = 400; // ms without a key after which the prompt goes to the kernel
+const ANSWER = 10000; // ms to wait for any word of the kernel
+const LARGEST_SEED = 2 ** 31 - 1;
+
+function render({ model, el }) {
+  const steps = model.get("steps");
+  const words = model.get("words");
+  const results = new Map(); // number → result, oldest first
+  let preview = null;
+  let shown = null;
+  let face = 0;
+  let typing = 0;
+  let waiting = 0;
+  let asked = 0; // number of the newest request that the kernel took
+  let answered = 0;
+
+  // --- what is asked ---------------------------------------------------------------------------
+  const list = element("datalist", { id: `dmgi-${Math.random().toString(36).slice(2)}` });
+  const prompt = element("input", {
+    type: "text",
+    className: "dmgi-prompt",
+    value: model.get("prompt"),
+    maxLength: 1000,
+    autocomplete: "off",
+    placeholder: "a smiling young woman with blond hair",
+  });
+  prompt.setAttribute("list", list.id);
+  const seed = element("input", { type: "number", min: 0, max: LARGEST_SEED });
+  const exit = element("input", { type: "range", min: 0, max: steps - 1 });
+  const exitSaid = element("output");
+  const faces = element("input", { type: "number", min: 1, max: model.get("most_faces") });
+  const live = element("input", { type: "checkbox" });
+  const controls = { prompt, seed, exit_step: exit, faces };
+
+  // The browser completes whole values, so each suggestion repeats what stands before its word.
+  function suggest() {
+    const [, before, begun] = prompt.value.match(/^(.*?)([^\s,]*)$/s);
+    const fitting = begun ? words.filter((word) => word.startsWith(begun.toLowerCase())) : [];
+    list.replaceChildren(
+      ...fitting.slice(0, 8).map((word) => element("option", { value: before + word })),
+    );
+  }
+
+  function showExit() {
+    const last = exit.valueAsNumber === steps - 1;
+    exitSaid.textContent = last ? `${exit.value}, the last` : exit.value;
+  }
+
+  // One control at a time: the others may hold what the kernel does not know yet.
+  function take(name) {
+    const value = String(model.get(name));
+    if (name === "live") live.checked = model.get(name);
+    else if (controls[name].value !== value) controls[name].value = value;
+    if (name === "exit_step") showExit();
+  }
+
+  function give(extra = {}) {
+    clearTimeout(typing);
+    for (const [name, input] of Object.entries(controls)) {
+      if (input === prompt) model.set(name, prompt.value);
+      else if (input.value !== "" && input.checkValidity()) model.set(name, input.valueAsNumber);
+      else input.value = model.get(name);
+    }
+    for (const [name, value] of Object.entries(extra)) model.set(name, value);
+    model.save_changes();
+  }
+
+  function draw() {
+    give({ asked: model.get("asked") + 1 });
+    expectAnswer();
+  }
+
+  function expectAnswer() {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      say(["Python does not answer: it is busy, or has stopped. Nothing on this page is lost."], true);
+    }, ANSWER);
+  }
+
+  prompt.oninput = () => {
+    suggest();
+    clearTimeout(typing);
+    typing = setTimeout(give, TYPING);
+  };
+  exit.oninput = showExit;
+  exit.onchange = seed.onchange = faces.onchange = () => give();
+  live.onchange = () => give({ live: live.checked });
+  const another = button("New", "Another seed", () => {
+    seed.value = Math.floor(Math.random() * 10000);
+    give();
+  });
+
+  // --- what came back --------------------------------------------------------------------------
+  const pictures = element("div", { className: "dmgi-pictures" });
+  const caption = element("figcaption");
+  const savePicture = button("Save picture", "PNG of the face that is chosen", () =>
+    download(shown.pictures[face], `face_${shown.seed + face}.png`),
+  );
+  const saveCode = button("Save W+ code", "safetensors, for G.synthesis", () => {
+    model.send({ type: "code", number: shown.number, face });
+    expectAnswer();
+  });
+  const said = element("div", { className: "dmgi-said", role: "status" });
+  const history = element("ol", { className: "dmgi-history" });
+  const historyBox = element("details", { open: true, hidden: true }, element("summary", {}, "Drawn before"), history);
+
+  const named = (result) => `“${result.prompt}”, seed ${result.seed}, step ${result.exit_step}`;
+
+  function show(result) {
+    shown = result;
+    face = Math.min(face, result.urls.length - 1);
+    const group = `dmgi-${Math.random().toString(36).slice(2)}`;
+    pictures.replaceChildren(
+      ...result.urls.map((src, i) => {
+        const input = element("input", { type: "radio", name: group, checked: i === face });
+        input.onchange = () => (face = i);
+        const img = element("img", { src, alt: `Face ${i + 1}: ${named(result)}`, draggable: false });
+        return element("label", {}, input, img);
+      }),
+    );
+    pictures.classList.toggle("dmgi-many", result.urls.length > 1);
+    const kind = result.live ? "Preview" : "Drawn";
+    caption.textContent = `${kind}: ${named(result)}, ${result.seconds.toFixed(1)} s`;
+    savePicture.disabled = saveCode.disabled = false;
+    for (const item of history.children) {
+      item.firstChild.setAttribute("aria-current", item.dataset.number === String(result.number));
+    }
+  }
+
+  const release = (result) => result?.urls.forEach((url) => URL.revokeObjectURL(url));
+
+  function receive(message, buffers) {
+    const blobs = buffers.map((view) => new Blob([view], { type: "image/png" }));
+    const result = { ...message, pictures: blobs, urls: blobs.map((b) => URL.createObjectURL(b)) };
+    if (result.live) {
+      const old = preview;
+      preview = result;
+      show(result);
+      release(old);
+      return;
+    }
+    release(results.get(result.number)); // sent anew
+    history.querySelector(`[data-number="${result.number}"]`)?.remove();
+    results.set(result.number, result);
+    remember(result);
+    show(result);
+  }
+
+  function remember(result) {
+    const again = element("button", { type: "button", title: `Go back to ${named(result)}` });
+    again.append(element("img", { src: result.urls[0], alt: `Go back to ${named(result)}` }));
+    again.onclick = () => {
+      show(result);
+      model.send({ type: "restore", number: result.number });
+      expectAnswer();
+    };
+    const item = element("li", {}, again);
+    item.dataset.number = result.number;
+    history.prepend(item);
+    historyBox.hidden = false;
+    if (results.size <= model.get("most_results")) return;
+    const [oldest] = results.keys();
+    release(results.get(oldest));
+    results.delete(oldest);
+    history.lastChild.remove();
+  }
+
+  function say(lines, problem = false) {
+    said.replaceChildren(...lines.map((line) => element("p", {}, line)));
+    said.classList.toggle("dmgi-problem", problem);
+  }
+
+  function hear(message, buffers) {
+    clearTimeout(waiting);
+    if (message.type === "asked") asked = Math.max(asked, message.number);
+    if (message.type === "result") receive(message, buffers);
+    if (message.type === "code") download(new Blob([buffers[0]]), message.name);
+    if (message.type === "problem") say([message.text], true);
+    else if (message.type !== "asked") say(message.notes ?? []);
+    if (message.number && message.type !== "asked") answered = Math.max(answered, message.number);
+    figure.classList.toggle("dmgi-busy", asked > answered);
+    figure.setAttribute("aria-busy", asked > answered);
+  }
+
+  // --- the page --------------------------------------------------------------------------------
+  const figure = element("figure", {}, pictures, caption);
+  const field = (name, ...inputs) => element("label", { className: "dmgi-field" }, element("span", {}, name), ...inputs);
+  const form = element(
+    "form",
+    { onsubmit: (event) => (event.preventDefault(), draw()) },
+    field("Describe the face", prompt, list),
+    element(
+      "div",
+      { className: "dmgi-bar" },
+      element("div", { className: "dmgi-with" }, field("Seed", seed), another),
+      field("Faces", faces),
+      field("Exit step", element("span", { className: "dmgi-exit" }, exit, exitSaid)),
+    ),
+    element(
+      "div",
+      { className: "dmgi-bar" },
+      element("button", { type: "submit", className: "dmgi-button dmgi-primary" }, "Draw"),
+      element("label", { className: "dmgi-choice dmgi-toggle" }, live, element("span", {}, "Live preview")),
+    ),
+  );
+  savePicture.disabled = saveCode.disabled = true;
+  caption.textContent = "Paint, or press Draw: the face comes here.";
+  const root = element(
+    "section",
+    { className: "dmgi dmgi-panel", "aria-label": "Face" },
+    form,
+    figure,
+    said,
+    element("div", { className: "dmgi-bar" }, savePicture, saveCode),
+    historyBox,
+  );
+  root.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are not meant here
+  root.onkeydown = (event) => event.stopPropagation();
+  el.append(root);
+
+  const listeners = { "msg:custom": hear };
+  for (const name of [...Object.keys(controls), "live"]) {
+    take(name);
+    listeners[`change:${name}`] = () => take(name);
+  }
+  for (const [name, listener] of Object.entries(listeners)) model.on(name, listener);
+  model.send({ type: "hello" });
+  return () => {
+    clearTimeout(typing);
+    clearTimeout(waiting);
+    for (const [name, listener] of Object.entries(listeners)) model.off(name, listener);
+    for (const result of [...results.values(), preview]) release(result);
+  };
+}
+
+export default { render };
