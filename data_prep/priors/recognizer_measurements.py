@@ -146,7 +146,7 @@ def measure(network: nn.Module, dataset: FaceDataset, batch_size: int = 64) -> M
     if "parsing" in read:
         result |= parsing_measurements(read["parsing"], dataset.masks)
     if "attributes" in read:
-        known: Tensor = network.reads
+        known = torch.as_tensor(network.reads)
         result |= label_measurements(read["attributes"], read["hair_color"], known, dataset)
     if "code" in read and true_codes(dataset) is not None:
         result |= identity_measurements(read["code"], dataset)
