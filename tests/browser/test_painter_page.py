@@ -191,6 +191,7 @@ def test_masks_are_loaded_and_saved(painting, kind, tmp_path):
         image = image.convert("RGB")
     painting.page.locator("input[type=file]").set_input_files(png(image))
     painting.holds(mask)
+    painting.page.get_by_text("Loaded.").wait_for()
     assert painting.said().startswith("Loaded.") and "like noise" in painting.said()
     with painting.page.expect_download() as download:
         painting.button("Save PNG").click()

@@ -215,8 +215,12 @@ def test_a_stop_leaves_no_process(scripted, monkeypatch, how):
         signal.raise_signal(how)
 
     threading.Thread(target=stop).start()
-    with pytest.raises(KeyboardInterrupt):
-        run(scripted, chosen(["loss_net", "text_image"]))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has none
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(scripted, chosen(["loss_net", "text_image"]))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert all(one.process.poll() is not None for one in begun)
 
 
