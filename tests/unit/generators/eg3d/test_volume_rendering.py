@@ -17,11 +17,13 @@ def ball(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (70.0, 0.0), (-30.0, 40.0)])
 def test_rendered_ball(yaw, pitch):
     c = look_at(yaw, pitch)[None]
-    color, depth, _ = render_rays(ball, *camera_rays(c, 17), RenderingConfig(64, 64))
+    color, depth, alpha = render_rays(ball, *camera_rays(c, 17), RenderingConfig(64, 64))
     color, depth = color.unflatten(1, (17, 17)), depth.unflatten(1, (17, 17))[..., 0]
     assert depth[0, 8, 8] == pytest.approx(2.7 - 0.3, abs=0.01)
     assert depth[0, 0, 0] == pytest.approx(3.3)  # nothing there: the far end
     assert color[0, 0, 0].abs().max() == 0
+    alpha = alpha.unflatten(1, (17, 17))
+    assert alpha[0, 0, 0] == 0 and alpha[0, 8, 8] == pytest.approx(1, abs=1e-4)
     facing = c[0, :16].view(4, 4)[:3, 3] / 2.7 * 0.3
     torch.testing.assert_close(color[0, 8, 8], facing, atol=0.01, rtol=0)
 
