@@ -55,7 +55,7 @@ class EG3DSettings(StyleGAN2Settings):
     minutes: float = 720.0
     warmup_images: Suppress[int] = 0  # phase A ends by the clock instead
     warmup_rate: float = 2.0
-    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.35), (64, 0.6))
+    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.4), (64, 0.6))
     generator: Suppress[dict[str, Any]] = field(
         default_factory=lambda: {
             "z_dim": 128,
@@ -73,7 +73,7 @@ class EG3DSettings(StyleGAN2Settings):
             "third_plane": "yz",
             "backdrop_resolution": 64,
             "pose_range": {"yaw": (-45.0, 45.0), "pitch": (-15.0, 15.0)},
-            "rendering": {"depth_resolution": 24, "depth_resolution_importance": 24},
+            "rendering": {"depth_resolution": 16, "depth_resolution_importance": 16},
         }
     )
     taught: float = 0.6

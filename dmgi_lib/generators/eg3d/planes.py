@@ -62,6 +62,7 @@ class TriPlaneDecoder(nn.Module):
         The density is raw: volume rendering applies its softplus.
         """
         out = self.net(features)
-        sigma, colors = out[..., :1], out[..., 1:]
+        # Not slices: their gradients are each as large as `out`, and mostly zeros.
+        sigma, colors = out.split([1, out.shape[-1] - 1], dim=-1)
         # A sigmoid stretched by 0.001 on both sides, as in MipNeRF (arXiv 2103.13415).
         return torch.sigmoid(colors) * 1.002 - 0.001, sigma

@@ -13,6 +13,7 @@ from data_prep.priors.eg3d import EG3D
 from data_prep.priors.eg3d_measurements import feature_distance, pairs_of
 from data_prep.priors.eg3d_step import blurred
 from data_prep.priors.recipe import Folders
+from data_prep.priors.world_parts import PARTS
 from dmgi_lib.generators.eg3d.cameras import look_at
 
 WEIGHTS = ("generator", "encoder", "discriminator", "feature_discriminator")
@@ -142,6 +143,8 @@ def test_measurements_and_picture_have_the_promised_shape(recipe):
     disc = "depth error on the head, another view, flat disc (world units)"
     assert 0.01 < figures[disc] < 0.06  # of a ball of radius 0.22
     assert all(value == value for value in figures.values())
+    (part,) = (part for part in PARTS if part.name == "eg3d")
+    assert {*part.measured} <= {*figures}  # rows that the world's card repeats
 
 
 def test_the_other_view_is_the_farthest(recipe):
