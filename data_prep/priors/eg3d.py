@@ -83,7 +83,9 @@ class EG3D(EG3DPhases, StyleGAN2):
         if self.clock.begun >= 0:
             set_mean_latent(averaged["generator"])
         shown = pairs_of(self.views, self.unseen[:SHOWN])
-        return sample_picture(averaged["generator"], averaged["encoder"], *shown)
+        return sample_picture(
+            averaged["generator"], averaged["encoder"], *shown, refined=self.refined
+        )
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         G, encoder = result.ema["generator"], result.ema["encoder"]

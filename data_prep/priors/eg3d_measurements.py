@@ -39,7 +39,12 @@ def pairs_of(faces: CameraFaces, people: list[Tensor]) -> tuple[Seen, Seen]:
 
 @torch.no_grad()
 def sample_picture(
-    G: TriPlaneGenerator, encoder: nn.Module, first: Seen, other: Seen, psi: float = 0.8
+    G: TriPlaneGenerator,
+    encoder: nn.Module,
+    first: Seen,
+    other: Seen,
+    refined: bool = True,
+    psi: float = 0.8,
 ) -> np.ndarray:
     """Rows: truth, its reconstruction, the other view's truth, that view, the source's depth, the
     head turned to TURNS, random heads.
@@ -47,7 +52,12 @@ def sample_picture(
     Args:
         G, encoder:   averaged networks
         first, other: of the same people, see `pairs_of`; at most SHOWN of them are shown
+        refined: whether super-resolution is trained yet; else rendered pictures are shown
     """
+
+    def shown(out: EG3DOutput) -> Tensor:
+        return out.image if refined else F.interpolate(out.image_raw, out.image.shape[-2:])
+
     first, other = first[:SHOWN], other[:SHOWN]
     ws = encoder(first.image)[0]
     source, view = seen_from(G, ws, first.camera), seen_from(G, ws, other.camera)
@@ -55,9 +65,9 @@ def sample_picture(
     near = F.interpolate(near * 2 - 1, first.image.shape[-2:]).expand(-1, 3, -1, -1)
     z = torch.randn(len(ws), G.z_dim, generator=torch.Generator().manual_seed(1)).to(ws)
     turned = [look_at(yaw, 0.0).expand(len(ws), -1).to(ws) for yaw in TURNS]
-    rows = [first.image, source.image, other.image, view.image, near]
-    rows += [seen_from(G, ws, c).image for c in turned]
-    rows.append(seen_from(G, G.mapping(z, truncation_psi=psi), turned[1]).image)
+    rows = [first.image, shown(source), other.image, shown(view), near]
+    rows += [shown(seen_from(G, ws, c)) for c in turned]
+    rows.append(shown(seen_from(G, G.mapping(z, truncation_psi=psi), turned[1])))
     cells = to_uint8(torch.stack(rows)).permute(0, 3, 1, 4, 2)  # [rows, H, B, W, 3]
     return cells.flatten(2, 3).flatten(0, 1).cpu().numpy()
 

@@ -135,6 +135,7 @@ class EG3DPhases(StyleGAN2Phases):
 
     settings: EG3DSettings  # type: ignore[assignment]
     clock: BudgetClock
+    refined = False  # whether super-resolution is trained; for sample pictures
     singles: CameraFaces
     views: CameraFaces
     single_rows: Tensor
@@ -154,8 +155,14 @@ class EG3DPhases(StyleGAN2Phases):
         # as in the 2D prior: see there
         self.encoder.requires_grad_(False)
         self.G.backbone.mapping.requires_grad_(False)
+        self.refined = True
         images_seen = (step - int(clock.begun)) * settings.batch_size
         return self.play_in_3d(step, images_seen, rng)
+
+    @property
+    def batch(self) -> int:
+        """Pictures of this process in a batch."""
+        return self.settings.batch_size // self.accelerator.num_processes
 
     def stage(self, share: float) -> tuple[int, bool]:
         """Side of rendered pictures, and whether super-resolution follows, in phase A."""
@@ -254,11 +261,11 @@ class EG3DPhases(StyleGAN2Phases):
 
     def teach(self, step: int, share: float, rng: torch.Generator) -> Logged:
         """Phase A: one code draws the picture that it was read from, and the other view of it."""
-        settings, (side, refined) = self.settings, self.stage(share)
+        settings, (side, self.refined) = self.settings, self.stage(share)
         _set_beta1(self.opt_G, 0.9)
         for group in self.opt_G.param_groups:
             group["lr"] *= settings.warmup_rate
-        lesson = self.lesson(len(self.rows(1, step)), step, rng)
+        lesson = self.lesson(self.batch, step, rng)
         seen, code = lesson.seen, lesson.code
         ws, offsets = self.encode(lesson.sources, settings.code_noise, rng)
         with self.autocast():
@@ -266,7 +273,7 @@ class EG3DPhases(StyleGAN2Phases):
         loss, log = self.truth_loss(features, depth, alpha, seen, FINE_TO_COARSE_A)
         loss = loss + settings.offset_weight * offsets.square().mean()
         loss = loss + self.density_loss(planes, step, rng)
-        if refined:
+        if self.refined:
             with self.autocast():
                 image = self.G.superresolution(features, features[:, :3], ws[code])
             pixels = pyramid_loss(image, seen.image, FINE_TO_COARSE_A, self.places(seen.mask))
@@ -290,7 +297,7 @@ class EG3DPhases(StyleGAN2Phases):
         """Phase B: reconstructions of one part of the batch, heads from random codes beside."""
         settings, side = self.settings, self.G.neural_rendering_resolution
         _set_beta1(self.opt_G, 0.0)
-        batch = len(self.rows(1, step))
+        batch = self.batch
         count = min(batch - 1, max(1, int(batch * settings.encoded_share)))
         lesson = self.lesson(count, step, rng)
         seen = joined([lesson.seen, self.anyone(batch - count, rng)])

@@ -63,7 +63,8 @@ def project(points: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 def masked_mean(value: Tensor, inside: Tensor) -> Tensor:
     """(B, 1, n, n) each → (B,): mean where inside is true; NaN where that is nowhere."""
     total = inside.float().sum((1, 2, 3))
-    mean = (value * inside).sum((1, 2, 3)) / total.clamp_min(1.0)
+    kept = torch.where(inside, value, 0.0)  # outside may be NaN
+    mean = kept.sum((1, 2, 3)) / total.clamp_min(1.0)
     return torch.where(total > 0, mean, mean.new_tensor(math.nan))
 
 
