@@ -126,7 +126,7 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 
 
 def shrunk(x: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) → (B, C, side, side), means of squares."""
+    """(B, C, H, W) → (B, C, side, side), each pixel the mean of those that it covers."""
     return F.avg_pool2d(x, x.shape[-1] // side)
 
 
@@ -290,7 +290,7 @@ class EG3DPhases(StyleGAN2Phases):
 
     def dual(self, image: Tensor, raw: Tensor, sigma: float) -> Tensor:
         """What D sees (EG3D, Sec. 4.3): the image, and beside it the rendered one of its size."""
-        large = F.interpolate(raw.float(), image.shape[-2:], mode="bilinear", antialias=True)
+        large = F.interpolate(raw.float(), image.shape[-2:], mode="bilinear")
         return blurred(torch.cat([image.float(), large], dim=1), sigma)
 
     def play_in_3d(self, step: int, images_seen: int, rng: torch.Generator) -> Logged:

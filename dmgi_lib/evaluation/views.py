@@ -1,6 +1,6 @@
 """Heads in three dimensions against the truth, which only a rendered world has.
 
-    python -m dmgi_lib.evaluation.views --out docs/views.csv
+    python -m dmgi_lib.evaluation.views --generator ~/.cache/dmgi/world/generator_3d
 
 One picture of each person, the most frontal one, is inverted into W+; the other cameras of the
 `views` split then show how far the head is right that nobody saw. The paper measures none of this:
@@ -225,6 +225,7 @@ def main(
         device: auto, cpu, cuda or mps
     """
     place, root = pick_device(device), data or default_root()
+    generator = generator.expanduser()
     G = load_part(generator.parent, generator.name)
     if not isinstance(G, TriPlaneGenerator):
         raise ValueError(f"{generator} came; expected the weight folder of a TriPlaneGenerator.")
