@@ -239,6 +239,20 @@ class FaceDataset:
         return torch.tensor([r["shape_code"] for r in self.records], dtype=torch.float32)
 
     @cached_property
+    def cameras(self) -> torch.Tensor:
+        """float32 (N, 25): EG3D's cameras, see `dmgi_lib.generators.eg3d.cameras`.
+
+        Raises:
+            ValueError: the data set does not know them (photographs).
+        """
+        if any(r.get("camera") is None for r in self.records):
+            raise ValueError(
+                f"{self.folder} holds samples without a camera, but heads in three dimensions are"
+                " learnt from known ones; only the rendered face world has them."
+            )
+        return torch.tensor([r["camera"] for r in self.records], dtype=torch.float32)
+
+    @cached_property
     def identities(self) -> torch.Tensor:
         """int64 (N,): the identity of each sample; two views of one person share it."""
         return torch.tensor([int(r["identity"]) for r in self.records])

@@ -102,7 +102,12 @@ class AdaptiveAugmentation(nn.Module):
         return Draw(affine, torch.cat([color, brightness], dim=2), cutout)
 
     def forward(self, image: Tensor, draw: Draw) -> Tensor:
-        """image (B, 3, H, W) → augmented image; differentiable in the image."""
+        """image (B, 3, H, W) → augmented image; differentiable in the image.
+
+        Several pictures of three channels each, stacked as (B, 3 k, H, W), are augmented alike.
+        """
+        if image.shape[1] > 3:
+            return torch.cat([self(part, draw) for part in image.split(3, dim=1)], dim=1)
         height, width = image.shape[2:]
         if image.device.type == "cpu":  # elsewhere, asking which are warped takes longer
             identity = torch.eye(2, 3, device=image.device)

@@ -17,6 +17,7 @@ from dmgi_lib.generators.stylegan2_layers import (
     FullyConnectedLayer,
     block_resolutions,
     full_precision,
+    normalize_second_moment,
     num_channels,
     resample_kernel,
 )
@@ -110,14 +111,14 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """4×4 features → logit, with the minibatch standard deviation."""
+    """4×4 features → logit (or features), with the minibatch standard deviation."""
 
-    def __init__(self, channels: int, group_size: int) -> None:
+    def __init__(self, channels: int, group_size: int, out_features: int = 1) -> None:
         super().__init__()
         self.group_size = group_size
         self.conv = EqualizedConv(channels + 1, channels, 3)
         self.fc = FullyConnectedLayer(channels * 16, channels, activation=True)
-        self.out = FullyConnectedLayer(channels, 1)
+        self.out = FullyConnectedLayer(channels, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         with full_precision(x):
@@ -128,11 +129,15 @@ class DiscriminatorEpilogue(nn.Module):
 class Discriminator(nn.Module):
     """D: image → logit, positive for real.
 
+    With a condition the logit is the product of what is seen and of what the condition lets expect
+    (projection discriminator, arXiv 1802.05637, as in StyleGAN2-ADA).
+
     Args:
         img_resolution: input side in pixels, a power of two >= 8
         img_channels:   input channels
         channel_base, channel_max: channels at resolution r = min(channel_base / r, channel_max)
         mbstd_group_size: samples whose spread D sees together; the batch must be a multiple of it
+        c_dim:          width of the condition; 0 = none
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class Discriminator(nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         mbstd_group_size: int = 4,
+        c_dim: int = 0,
     ) -> None:
         super().__init__()
         self.resolutions = block_resolutions(img_resolution)[:0:-1]  # down to 8
@@ -149,11 +155,16 @@ class Discriminator(nn.Module):
         for i, resolution in enumerate(self.resolutions):
             block = DiscriminatorBlock(img_channels if i == 0 else 0, widths[i], widths[i + 1])
             self.add_module(f"b{resolution}", block)
-        self.b4 = DiscriminatorEpilogue(widths[-1], mbstd_group_size)
+        width = widths[-1]
+        self.b4 = DiscriminatorEpilogue(width, mbstd_group_size, width if c_dim else 1)
+        self.mapping = nn.Sequential()
+        if c_dim:
+            layers = (FullyConnectedLayer(n, width, activation=True) for n in (c_dim, width))
+            self.mapping = nn.Sequential(*layers, FullyConnectedLayer(width, width))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, img_channels, H, W) in [-1, 1] → logits (B, 1)."""
-        return self.head(self.features(image))
+    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+        """(B, img_channels, H, W) in [-1, 1] and the condition (B, c_dim) → logits (B, 1)."""
+        return self.head(self.features(image), c)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Outputs of the blocks, from the finest to 4×4."""
@@ -164,6 +175,11 @@ class Discriminator(nn.Module):
             outputs.append(x)
         return outputs
 
-    def head(self, features: list[Tensor]) -> Tensor:
-        """Logits (B, 1) from the outputs of `features`."""
-        return self.b4(features[-1])
+    def head(self, features: list[Tensor], c: Tensor | None = None) -> Tensor:
+        """Logits (B, 1) from the outputs of `features` and the condition (B, c_dim)."""
+        x = self.b4(features[-1])
+        if c is None:
+            return x
+        with full_precision(x):
+            expected = normalize_second_moment(self.mapping(c))
+            return (x * expected).sum(dim=1, keepdim=True) / math.sqrt(x.shape[1])

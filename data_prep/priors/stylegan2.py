@@ -45,15 +45,17 @@ class StyleGAN2(StyleGAN2Phases):
             Recognizer, self.folders.weights / "loss_net", "loss_net", self.device
         )
         self.perceptual, self.parsing = PerceptualLoss(self.loss_net), ParsingLoss(self.loss_net)
-        resolution = sizes["img_resolution"]
-        channels = {name: sizes[name] for name in ("channel_base", "channel_max")}
         seen_channels = self.loss_net.config.channels[1:]
         with self.seeded():
-            self.G = StyleGAN2Generator(c_dim=0, **sizes)
+            self.G = self.new_generator()
             self.encoder = ImageEncoder(
-                sizes["z_dim"], self.G.num_ws, sizes["w_dim"], resolution, sizes["mapping_layers"]
+                sizes["z_dim"],
+                self.G.num_ws,
+                sizes["w_dim"],
+                sizes["img_resolution"],
+                sizes["mapping_layers"],
             )
-            self.D = Discriminator(resolution, 3, **channels)
+            self.D = self.new_discriminator()
             self.feature_D = FeatureDiscriminator(seen_channels)
             self.augmentation = AdaptiveAugmentation()
         self.modules = {
@@ -75,6 +77,16 @@ class StyleGAN2(StyleGAN2Phases):
         self.opt_G = torch.optim.Adam(parameters_G, rate, (0.9, 0.99), fused=True)
         self.opt_D = torch.optim.Adam(parameters_D, rate, (0.0, 0.99**lazy), fused=True)
         self.optimizers = {"generator": self.opt_G, "discriminator": self.opt_D}
+
+    def new_generator(self) -> Any:
+        """G before its first step."""
+        return StyleGAN2Generator(c_dim=0, **self.settings.generator)
+
+    def new_discriminator(self) -> Discriminator:
+        """D of G's pictures, as wide as G."""
+        sizes = self.settings.generator
+        channels = {name: sizes[name] for name in ("channel_base", "channel_max")}
+        return Discriminator(sizes["img_resolution"], 3, **channels)
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         return sample_grid(averaged["generator"], averaged["encoder"], self.test_set.images[:8])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,14 +15,14 @@ from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 
 
 @torch.no_grad()
-def set_mean_latent(G: StyleGAN2Generator, count: int = 10_000, seed: int = 0) -> None:
-    """w_avg = mean of `count` mapped z."""
+def set_mean_latent(G: Any, count: int = 10_000, seed: int = 0) -> None:
+    """w_avg of a generator = mean of `count` mapped z."""
     z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed))
-    G.mapping.w_avg.copy_(G.mapping(z.to(G.mean_latent))[:, 0].mean(dim=0))
+    G.mean_latent.copy_(G.mapping(z.to(G.mean_latent))[:, 0].mean(dim=0))
 
 
 @torch.no_grad()
-def set_typical_latent(G: StyleGAN2Generator, count: int = 4000, seed: int = 0) -> None:
+def set_typical_latent(G: Any, count: int = 4000, seed: int = 0) -> None:
     """w_avg = the most typical of `count` mapped z: its ten nearest are closest to it.
 
     Codes lie around their mean like a shell, and a small G draws no face in the middle. A code that
@@ -30,7 +32,7 @@ def set_typical_latent(G: StyleGAN2Generator, count: int = 4000, seed: int = 0) 
     z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed))
     w = G.mapping(z.to(G.mean_latent))[:, 0]
     nearest = torch.cdist(w, w).topk(11, largest=False).values[:, 1:].mean(dim=1)
-    G.mapping.w_avg.copy_(w[nearest.argmin()])
+    G.mean_latent.copy_(w[nearest.argmin()])
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ from data_prep.priors.latent_prior import PriorFit, fit_prior
 from data_prep.priors.recipe import Recipe, Settings
 from data_prep.priors.stylegan2_measurements import set_mean_latent
 from dmgi_lib.devices import moved
-from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
 from dmgi_lib.training.run_files import Logged
@@ -120,7 +119,7 @@ def pyramid_loss(
 class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
     """The step of the phase that its number falls into; `stylegan2` builds the networks."""
 
-    G: StyleGAN2Generator
+    G: Any  # a StyleGAN2Generator, or what has its mapping
     encoder: ImageEncoder
     D: Discriminator
     feature_D: FeatureDiscriminator
@@ -237,14 +236,38 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         with self.autocast():
             fake = self.G.synthesis(torch.cat([ws, self.draw_codes(batch - count, rng)]))
 
+        log = self.discriminate(real, fake, step, rng)
+        judged, judged_log = self.judge(fake, real, count, adversarial_weight, rng)
+        places = self.places(mask[:count])
+        pixels = pyramid_loss(fake[:count], real[:count], FINE_TO_COARSE_B, places)
+        seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])
+        loss = judged + seen + settings.reconstruction_weight * pixels
+        self.update(loss, optimizer=self.opt_G)
+        return log | judged_log | {"reconstruction": pixels.detach()} | seen_log
+
+    def discriminate(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        step: int,
+        rng: torch.Generator,
+        c: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """A step of both discriminators and, every `r1_interval` steps, R1; numbers to log.
+
+        Args:
+            real, fake: (B, 3 or more, H, W), of which the loss network reads the first three
+            c: (B, c_dim), of both
+        """
+        settings, batch = self.settings, len(real)
         self.D.requires_grad_(True)
         self.feature_D.requires_grad_(True)
         augmented, generated = self._augment(real, rng), self._augment(fake.detach(), rng)
         with self.autocast():
-            logits_real, logits_fake = self.D(augmented), self.D(generated)
+            logits_real, logits_fake = self.D(augmented, c), self.D(generated, c)
             with torch.no_grad():
-                real_features = self.loss_net.features(augmented.float())[1:]
-                fake_features = self.loss_net.features(generated.float())[1:]
+                real_features = self.loss_net.features(augmented[:, :3].float())[1:]
+                fake_features = self.loss_net.features(generated[:, :3].float())[1:]
             places_real, places_fake = self.feature_D(real_features), self.feature_D(fake_features)
         loss_D = adversarial_losses(logits_real, logits_fake)
         loss_features = adversarial_losses(places_real, places_fake)
@@ -254,38 +277,49 @@ class StyleGAN2Phases(Recipe[StyleGAN2Settings]):
         log["ada_p"] = self.augmentation.p.clone()  # it moves before the log is read
         log["sign_real"] = logits_real.detach().sign().mean()
         if step % settings.r1_interval == 0:
-            log["r1"] = self._r1_step(augmented[: batch // 2])
+            log["r1"] = self._r1_step(
+                augmented[: batch // 2], None if c is None else c[: batch // 2]
+            )
+        return log
 
+    def judge(
+        self,
+        fake: Tensor,
+        real: Tensor,
+        count: int,
+        adversarial_weight: float,
+        rng: torch.Generator,
+        c: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What both discriminators find wrong with fakes: weighted loss, numbers to log.
+
+        Args:
+            count: of the first fakes, that are reconstructions of the first of `real`
+        """
         self.D.requires_grad_(False)
         self.feature_D.requires_grad_(False)
-        draw = self.augmentation.draw(batch, rng)
+        draw = self.augmentation.draw(len(fake), rng)
         with self.autocast():
             generated = self.augmentation(fake, draw)
             features = self.D.features(generated)
-            logits = self.D.head(features)
-            places = self.feature_D(self.loss_net.features(generated.float())[1:])
+            logits = self.D.head(features, c)
+            places = self.feature_D(self.loss_net.features(generated[:, :3].float())[1:])
             with torch.no_grad():
                 wanted = self.D.features(self.augmentation(real[:count], draw.first(count)))
         loss_G, loss_places = F.softplus(-logits).mean(), F.softplus(-places).mean()
-        places = self.places(mask[:count])
-        pixels = pyramid_loss(fake[:count], real[:count], FINE_TO_COARSE_B, places)
         pairs = zip(features, wanted, strict=True)
         matching = torch.stack([F.l1_loss(f[:count].float(), w.float()) for f, w in pairs]).sum()
-        seen, seen_log = self.recognised(fake[:count], real[:count], mask[:count])
-        loss = adversarial_weight * (loss_G + loss_places) + seen
-        loss = loss + settings.reconstruction_weight * pixels + settings.feature_weight * matching
-        self.update(loss, optimizer=self.opt_G)
-        log |= {"G": loss_G.detach(), "G_features": loss_places.detach()}
-        log |= {"reconstruction": pixels.detach(), "matching": matching.detach()}
-        return log | seen_log
+        loss = adversarial_weight * (loss_G + loss_places) + self.settings.feature_weight * matching
+        log = {"G": loss_G.detach(), "G_features": loss_places.detach()}
+        return loss, log | {"matching": matching.detach()}
 
     def _augment(self, image: Tensor, rng: torch.Generator) -> Tensor:
         return self.augmentation(image, self.augmentation.draw(len(image), rng))
 
-    def _r1_step(self, real: Tensor) -> Tensor:
+    def _r1_step(self, real: Tensor, c: Tensor | None) -> Tensor:
         """γ/2 E‖∇D(real)‖² in fp32, on half the batch, weighted by the interval."""
         real = real.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(self.D(real).sum(), real, create_graph=True)
+        (gradient,) = torch.autograd.grad(self.D(real, c).sum(), real, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
         weight = self.settings.r1_gamma / 2 * self.settings.r1_interval
         self.update(penalty * weight, optimizer=self.opt_D)

@@ -24,6 +24,8 @@ from tqdm.auto import tqdm
 
 from data_prep.priors.autoencoder import Autoencoder, AutoencoderSettings
 from data_prep.priors.controlnet import ControlNet, ControlNetSettings
+from data_prep.priors.eg3d import EG3D
+from data_prep.priors.eg3d_step import EG3DSettings
 from data_prep.priors.mask_encoder import MaskEncoderSettings, MaskToCode
 from data_prep.priors.recipe import Folders, Precision, Recipe, Settings
 from data_prep.priors.recognizers import SETTINGS as RECOGNIZERS
@@ -40,6 +42,7 @@ from dmgi_lib.weight_folder import save_component
 NETWORKS: dict[str, tuple[type[Recipe], Settings]] = {
     **{name: (RecognizerRecipe, settings) for name, settings in RECOGNIZERS.items()},
     "stylegan2": (StyleGAN2, StyleGAN2Settings()),
+    "eg3d": (EG3D, EG3DSettings()),
     "text_image": (TextImage, TextImageSettings()),
     "autoencoder": (Autoencoder, AutoencoderSettings()),
     "unet": (UNet, UNetSettings()),

@@ -30,17 +30,19 @@ import tyro
 from tqdm.auto import tqdm
 
 from data_prep.priors.world_card import draw_faces, world_card
-from data_prep.priors.world_parts import HOURS, PARTS, START, Part, startable, training_minutes
+from data_prep.priors.world_parts import PARTS, START, Part, startable, training_minutes
 from data_prep.shard_writer import read_shard, write_split
 from dmgi_lib.checks import whole_number
-from dmgi_lib.dataset import default_root
+from dmgi_lib.dataset import default_root, whole_splits
 from dmgi_lib.devices import pick_device
 from dmgi_lib.files import write_text
 from dmgi_lib.shards import shard_paths
 from dmgi_lib.weight_folder import REQUIRED, write_model_index
 
 GPU_MINUTES = 15.0
-FEW = {"train": 24, "test": 8}  # people of a trial
+FEW = {"train": 24, "test": 8}  # samples of a trial
+FEW_VIEWS = 8  # and of each other split that a part needs
+MAKERS = {"train_views": "`python -m data_prep.faces128.build --train-views 1500` makes it."}
 SHOWN_LINES = 12  # of the log of a part that failed
 BAR = "{desc}: {n_fmt} of {total_fmt} done{postfix}"
 
@@ -219,7 +221,16 @@ def few_people(data: Path, folder: Path) -> Path:
         if not paths:
             raise FileNotFoundError(f"no face dataset at {data}; build it with `make faces`.")
         write_split(folder / split, read_shard(paths[0])[:count])
+    for split in sorted({part.split for part in PARTS if part.split}):
+        if paths := shard_paths(data / split):
+            write_split(folder / split, read_shard(paths[0])[:FEW_VIEWS])
     return folder
+
+
+def able(parts: Sequence[Part], data: Path) -> list[Part]:
+    """Those of the parts whose data are there."""
+    there = whole_splits(data)
+    return [part for part in parts if not part.split or part.split in there]
 
 
 def chosen(names: Collection[str]) -> list[Part]:
@@ -257,20 +268,29 @@ def main(
         at_once: parts beside each other; default: 1 on a CPU, in a trial one a thread; on a GPU as
             many as can start, and each takes its share of the memory
     """
-    wanted, place = chosen(only), pick_device(device)
+    place, folder = pick_device(device), (data or default_root()).expanduser().resolve()
+    possible = able(PARTS, folder)
+    wanted = able(chosen(only), folder)
+    for part in chosen(only):
+        if part not in wanted:
+            why = f"{folder} holds no {part.split}; {MAKERS[part.split]}"
+            tqdm.write(f"{part.name}: skipped, {why}")
+    if not wanted:
+        raise SystemExit("nothing to train")
     if at_once is None:
         on_cpu = torch.get_num_threads() if smoke else 1
         at_once = on_cpu if place.type == "cpu" else len(PARTS)
     at_once = whole_number("--at-once", at_once, 1, len(PARTS))
     if minutes is None:
-        minutes = GPU_MINUTES if place.type == "cuda" else 60.0 * HOURS + START * len(PARTS)
+        hours = sum(part.hours for part in possible)
+        minutes = GPU_MINUTES if place.type == "cuda" else 60.0 * hours + START * len(possible)
     home = out or Path("~/.cache/dmgi") / ("world_smoke" if smoke else "world")
     world = World(
         home.expanduser().resolve(),
-        (data or default_root()).expanduser().resolve(),
+        folder,
         place.type,
         at_once,
-        training_minutes(minutes, at_once),
+        training_minutes(minutes, at_once, possible),
         smoke,
     )
     if smoke:
@@ -283,7 +303,7 @@ def main(
     if problems:
         raise SystemExit("\n".join(f"{name} {why}" for name, why in problems.items()))
     tqdm.write(f"{world.out} holds {', '.join(part.name for part in wanted)}")
-    if all(map(world.is_done, PARTS)):
+    if all(map(world.is_done, possible)):
         world.index()
         tqdm.write(f"drew {draw_faces(world.out, world.data, world.runs / 'faces.png', place)}")
 

@@ -26,6 +26,7 @@ class Part:
         on_gpu: more options on a CUDA GPU, which small batches would leave idle
         smoke: more options of a trial
         measured: rows of its card that the world's card repeats
+        split: of the data, beside train and test; without it the part is skipped
     """
 
     name: str
@@ -36,6 +37,7 @@ class Part:
     on_gpu: str = ""
     smoke: str = "--max-steps 2 --batch-size 4"
     measured: tuple[str, ...] = ()
+    split: str = ""
 
 
 def _trained(
@@ -48,10 +50,12 @@ def _trained(
     options: str = "",
     smoke: str = "--max-steps 2 --batch-size 4",
     name: str = "",
+    split: str = "",
 ) -> Part:
     command = f"data_prep.priors.trainer {network} {options}"
     common = " --weights {out} --run-dir {runs}/{name} --threads {threads}"
-    return Part(name or network, command + common, hours, needs, makes, on_gpu, smoke, measured)
+    how = (hours, needs, makes, on_gpu, smoke, measured, split)
+    return Part(name or network, command + common, *how)
 
 
 def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
@@ -146,6 +150,19 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
         smoke="--max-steps 2 --batch-size 8",
         measured=("reconstruction L1 through the encoder (test split), W+",),
     ),
+    _trained(
+        "eg3d",
+        12.0,
+        "loss_net",
+        makes=("generator_3d",),
+        on_gpu="--batch-size 32 --learning-rate 0.0025",
+        smoke="--max-steps 2 --batch-size 8 --held-out 1",
+        measured=(
+            "PSNR on head pixels, another view (dB)",
+            "depth error on the head, another view (world units)",
+        ),
+        split="train_views",
+    ),
     *_mapped("mask", 2),
     *_mapped("scribble", 4),
     _trained(
@@ -202,10 +219,11 @@ def startable(done: Collection[str], begun: Collection[str]) -> list[Part]:
 
 
 def end_of_all(minutes: Mapping[str, float], at_once: int) -> float:
-    """When the last part ends, if each takes its minutes and `at_once` run beside each other."""
+    """When the last of these parts ends, if each takes its minutes and `at_once` run at a time."""
     now, done, running = 0.0, set[str](), dict[str, float]()
-    while len(done) < len(PARTS):
-        for part in startable(done, running)[: at_once - len(running)]:
+    while len(done) < len(minutes):
+        able = [part for part in startable(done, running) if part.name in minutes]
+        for part in able[: at_once - len(running)]:
             running[part.name] = now + minutes[part.name]
         first = min(running, key=running.__getitem__)
         now = running.pop(first)
@@ -213,27 +231,30 @@ def end_of_all(minutes: Mapping[str, float], at_once: int) -> float:
     return now
 
 
-def training_minutes(budget: float, at_once: int) -> dict[str, float]:
+def training_minutes(
+    budget: float, at_once: int, parts: Collection[Part] = PARTS
+) -> dict[str, float]:
     """Minutes of training for each part, in proportion to its hours, so that all end in time.
 
     Args:
         budget:  minutes from the first part's start to the last one's end
         at_once: parts beside each other
+        parts:   with all that they need
 
     Raises:
         ValueError: the budget is less than the parts take besides training
     """
 
     def ends(scale: float) -> float:
-        return end_of_all({p.name: START + scale * p.hours for p in PARTS}, at_once)
+        return end_of_all({p.name: START + scale * p.hours for p in parts}, at_once)
 
     if ends(0.0) >= budget:
         raise ValueError(
-            f"--minutes came as {budget:g}; starting and measuring {len(PARTS)} parts,"
+            f"--minutes came as {budget:g}; starting and measuring {len(parts)} parts,"
             f" {at_once} at once, takes about {ends(0.0):g}. Give more."
         )
     low, high = 0.0, budget
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if ends(middle) <= budget else (low, middle)
-    return {part.name: low * part.hours for part in PARTS}
+    return {part.name: low * part.hours for part in parts}

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dmgi_lib.generators.eg3d import TriPlaneGenerator
+
 SPACES = ("W", "W+")
 
 
@@ -71,6 +73,7 @@ def invert(
     target: Tensor,
     config: InversionConfig | None = None,
     *,
+    camera: Tensor | None = None,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
     progress: bool | None = None,
@@ -81,23 +84,41 @@ def invert(
         G: frozen generator with `synthesis`, `mean_latent` and `mapping`.
         target: (B, 3, H, W) in [-1, 1], in G's resolution, on any device.
         config: space and schedule.
+        camera: (B, 25) from which a G of heads sees the targets.
         perceptual: image, target → (B,), such as `dmgi_lib.training.losses.PerceptualLoss`.
         generator: source of the noise on w, on the CPU; None means seed 0.
         progress: shows a bar; None means only where somebody watches.
 
     Raises:
-        ValueError: target of another shape than G draws.
+        ValueError: target of another shape than G draws; a G of heads without cameras, or another
+            with them.
     """
     config = config or InversionConfig()
     size = G.config.img_resolution
     if target.ndim != 4 or target.shape[1:] != (3, size, size):
         raise ValueError(f"target came as {tuple(target.shape)}; expected (B, 3, {size}, {size}).")
+    turns = isinstance(G, TriPlaneGenerator)
+    if turns != (camera is not None) or (camera is not None and len(camera) != len(target)):
+        raise ValueError(
+            f"{0 if camera is None else len(camera)} cameras came for {len(target)} targets of a"
+            f" {type(G).__name__}; expected {'one each' if turns else 'none'}."
+        )
     rng = generator or torch.Generator().manual_seed(0)
     device, dtype = G.mean_latent.device, G.mean_latent.dtype
     target = target.to(device).float()
     z = torch.randn(1000, G.config.z_dim, generator=torch.Generator().manual_seed(0))
+    label = []
+    if camera is not None:
+        camera = camera.to(device)
+        label = [camera[:1].expand(len(z), -1)]
+
+    def drawn(ws: Tensor) -> Tensor:
+        if camera is None:
+            return G.synthesis(ws.to(dtype), noise_mode="const").float()
+        return G.synthesis(ws.to(dtype), camera, noise_mode="const").image.float()
+
     with torch.no_grad():
-        spread = G.mapping(z.to(device, dtype))[:, 0].float().std(0).square().mean().sqrt()
+        spread = G.mapping(z.to(device, dtype), *label)[:, 0].float().std(0).square().mean().sqrt()
     rows = 1 if config.space == "W" else G.num_ws
     start = G.mean_latent.detach().float().expand(len(target), rows, -1)
     offset = torch.zeros_like(start, requires_grad=True)  # in units of W's deviation
@@ -110,7 +131,7 @@ def invert(
             group["lr"] = config.learning_rate * ramp * (0.5 + 0.5 * math.cos(math.pi * done))
         noise = torch.randn(offset.shape, generator=rng) * config.noise * max(0.0, 1 - done / 0.75)
         ws = (start + spread * (offset + noise.to(device))).expand(-1, G.num_ws, -1)
-        image = G.synthesis(ws.to(dtype), noise_mode="const").float()
+        image = drawn(ws)
         loss = pyramid_distance(image, target, config.levels)
         if perceptual is not None:
             loss = loss + config.perceptual * perceptual(image, target)
@@ -121,5 +142,4 @@ def invert(
         curve.append(loss.detach())
     with torch.no_grad():
         latents = (start + spread * offset).expand(-1, G.num_ws, -1).contiguous()
-        images = G.synthesis(latents.to(dtype), noise_mode="const").float()
-        return Inversion(latents, images, torch.stack(curve))
+        return Inversion(latents, drawn(latents), torch.stack(curve))

@@ -19,6 +19,8 @@ from torch import nn
 from dmgi_lib.dataset import FaceDataset, to_uint8
 from dmgi_lib.devices import moved
 from dmgi_lib.files import state_hash
+from dmgi_lib.generators.eg3d import TriPlaneGenerator
+from dmgi_lib.generators.eg3d.cameras import mirrored_camera
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask
 from dmgi_lib.presets import MINI
@@ -39,7 +41,8 @@ class StageTrainer:
     Args:
         config: see StageConfig.
         cache, dataset: the features (cached or online), and the dataset they were made from.
-        generator, loss_net: G and the recogniser behind the losses; both are frozen.
+        generator, loss_net: G, of pictures or of heads, and the recogniser behind the losses; both
+            are frozen.
         mapping_network: a trained M (stages 2 and 3); None in stage 1 starts a new one.
         style_modulation: a trained T (stage 3); None in stage 2 starts a new one.
         mapping, modulation: choices of a new M or T; sizes are taken from the features and G.
@@ -47,7 +50,7 @@ class StageTrainer:
 
     Raises:
         ValueError: a network or the images I_0^d that the stage needs are missing; unknown steps;
-            a cache of another dataset.
+            a cache of another dataset; a G of heads, but samples without a camera.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class StageTrainer:
         for network in (generator, loss_net):
             network.eval().requires_grad_(False).to(self.device)
         self.generator, self.loss_net = generator, loss_net
+        self.cameras = dataset.cameras if isinstance(generator, TriPlaneGenerator) else None
         self.slots = _slots(cache, config.steps)
         self.chances = losses.step_probabilities(
             [cache.steps[k] for k in self.slots.tolist()],
@@ -116,10 +120,19 @@ class StageTrainer:
             w = modulate(w, *networks["style_modulation"](f, maps))
         return w
 
-    def draw(self, w: torch.Tensor) -> torch.Tensor:
-        """I' = G(w) (B, 3, H, W), float32, of I's size: a G of 1024 px meets pictures of 512."""
+    def draw(self, w: torch.Tensor, batch: CachedBatch) -> torch.Tensor:
+        """I' = G(w) (B, 3, H, W), float32, of I's size: a G of 1024 px meets pictures of 512.
+
+        A G of heads sees them by the cameras of the samples, mirrored where these are.
+        """
         with self.config.autocast(w.device):
-            image = self.generator.synthesis(w, noise_mode="const").float()
+            if self.cameras is None:
+                image = self.generator.synthesis(w, noise_mode="const").float()
+            else:
+                c = self.cameras[batch.sample]
+                c = torch.where(batch.mirrored[:, None], mirrored_camera(c), c)
+                c = moved(c, w.device)
+                image = self.generator.synthesis(w, c, noise_mode="const").image.float()
         if image.shape[-2:] == self.image_size:
             return image
         return F.interpolate(
@@ -177,7 +190,7 @@ class StageTrainer:
             picked, drawn = picked[rank::processes], drawn[rank::processes]
             batch = self.cache.batch(self.train_entries[picked], self.slots[drawn], self._pool)
             w = self.codes(batch, self.networks | shared)
-            terms = self.terms(batch, w, self.draw(w))
+            terms = self.terms(batch, w, self.draw(w, batch))
             loss = self.terms.total(terms)
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
@@ -209,7 +222,7 @@ class StageTrainer:
             for entries in self.test_entries.split(batch_size):
                 batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
                 w = self.codes(batch, networks)
-                for name, value in self.terms(batch, w, self.draw(w)).items():
+                for name, value in self.terms(batch, w, self.draw(w, batch)).items():
                     sums.setdefault(name, []).append(value)
             for name, values in sums.items():
                 result[f"{name} @ {self.cache.steps[slot]}"] = torch.cat(values).mean().item()
@@ -222,7 +235,8 @@ class StageTrainer:
         columns: list[torch.Tensor] = []
         for slot in (int(self.slots[0]), int(self.slots[-1])):
             batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
-            image = to_uint8(self.draw(self.codes(batch, self.networks | networks))).cpu()
+            image = self.draw(self.codes(batch, self.networks | networks), batch)
+            image = to_uint8(image).cpu()
             if not columns:
                 columns += [self._x(batch), mirrored(self.dataset.images, batch)]
                 if batch.diffusion_images is not None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_views import with_views
 
 from data_prep.priors import world
 from data_prep.priors.world_parts import PARTS
@@ -13,7 +14,8 @@ from dmgi_lib.recognizers import load_judges
 @pytest.mark.slow
 def test_a_trial_ends_in_a_pipeline_that_draws(tiny_faces, tmp_path, capfd):
     out = tmp_path / "world"
-    options = {"out": out, "data": tiny_faces, "device": "cpu", "smoke": True, "at_once": 2}
+    data = with_views(tiny_faces, tmp_path / "faces")
+    options = {"out": out, "data": data, "device": "cpu", "smoke": True, "at_once": 2}
     world.main(**options)
     assert capfd.readouterr().out.count("finished after") == len(PARTS)
     assert (tmp_path / "world_runs" / "faces.png").is_file()

@@ -37,6 +37,7 @@ def root(tmp_path):
             identity=identity,
             attributes=told,
             shape_code=[float(i)] * 48,
+            camera=[float(i)] * 25,
             depth=encoded(np.full((128, 128), 27_000 + i, np.uint16)),
         )
         for i, identity in enumerate((7, 8, 7))
@@ -55,6 +56,7 @@ def test_reads_every_part(root):
     assert ds.scribbles[1, 1].eq(255).all() and ds.scribbles[1].sum() == 255 * 128
     assert ds.depth[2].eq(2.7002).all() and ds.depth.dtype == torch.float32
     assert ds.shape_codes[2].eq(2).all() and ds.shape_codes.shape == (3, 48)
+    assert ds.cameras[2].eq(2).all() and ds.cameras.shape == (3, 25)
     assert ds.captions[1][0] == "caption 1"
     assert ds.identities.tolist() == [7, 8, 7]
     assert ds.first_views().tolist() == [0, 1]

@@ -23,6 +23,17 @@ SIZES = {
         "batch_size": 8, "warmup_images": 16, "growth": (), "prior_images": 16,
         "prior": brief_fit(2),
     },
+    "eg3d": {
+        "generator": {
+            "z_dim": 8, "w_dim": 8, "img_resolution": 128, "mapping_layers": 2,
+            "channel_base": 256, "channel_max": 8, "plane_resolution": 16, "plane_channels": 4,
+            "decoder_hidden": 8, "feature_channels": 4, "neural_rendering_resolution": 64,
+            "sr_channels": (4, 4), "third_plane": "yz", "backdrop_resolution": 8,
+            "rendering": {"depth_resolution": 4, "depth_resolution_importance": 4},
+        },
+        "batch_size": 8, "growth": ((16, 0.5),), "prior_images": 16, "prior": brief_fit(2),
+        "held_out": 1, "blur_images": 24, "ramp_images": 8,
+    },
     "text_image": {
         "text": TOWER | {"num_hidden_layers": 2},
         "vision": TOWER | {"num_hidden_layers": 1, "image_size": 128, "patch_size": 32},

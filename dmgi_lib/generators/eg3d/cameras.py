@@ -128,6 +128,19 @@ def split_camera(c: Tensor) -> tuple[Tensor, Tensor]:
     return c[..., :16].unflatten(-1, (4, 4)), c[..., 16:].unflatten(-1, (3, 3))
 
 
+def mirrored_camera(c: Tensor) -> Tensor:
+    """The camera (..., 25) that sees the mirrored head as `c` sees the head, its picture flipped.
+
+    The world is mirrored at x = 0 and the picture from left to right.
+    """
+    cam2world, K = split_camera(c)
+    flip = c.new_tensor([-1.0, 1.0, 1.0, 1.0])
+    K = K.clone()
+    K[..., 0, 1] *= -1
+    K[..., 0, 2] = 1 - K[..., 0, 2]
+    return compose_camera(cam2world * flip[:, None] * flip, K)
+
+
 def validate_camera(c: Tensor) -> None:
     """Checks that c (..., 25) is a camera in the convention of this module.
 

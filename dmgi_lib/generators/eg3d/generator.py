@@ -17,12 +17,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.generators.eg3d.cameras import CAMERA_DIM, camera_rays, validate_camera
-from dmgi_lib.generators.eg3d.planes import TriPlaneDecoder, sample_planes
+from dmgi_lib.generators.eg3d.planes import (
+    PAPER_AXES,
+    PLANE_AXES,
+    TriPlaneDecoder,
+    sample_planes,
+)
 from dmgi_lib.generators.eg3d.super_resolution import SuperResolution
 from dmgi_lib.generators.eg3d.volume_rendering import (
     MAX_POINTS,
@@ -33,6 +40,8 @@ from dmgi_lib.generators.eg3d.volume_rendering import (
 from dmgi_lib.generators.stylegan2 import StyleMapping, SynthesisNetwork
 from dmgi_lib.generators.stylegan2_layers import MAX_WIDTH, check_sizes, full_precision
 
+PLANES = ("zx", "yz")
+
 
 @dataclass(frozen=True)
 class EG3DOutput:
@@ -41,11 +50,13 @@ class EG3DOutput:
     image:       (B, 3, H, W), about [-1, 1], not clipped
     image_raw:   (B, 3, n, n), the rendered image before super-resolution, likewise
     image_depth: (B, 1, n, n), expected distance from the camera along the ray, in world units
+    image_alpha: (B, 1, n, n), share of the ray that the planes' scene stops, in [0, 1]
     """
 
     image: Tensor
     image_raw: Tensor
     image_depth: Tensor
+    image_alpha: Tensor
 
 
 class TriPlaneBackbone(nn.Module):
@@ -61,7 +72,9 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
     """G = super-resolution ∘ volume rendering ∘ tri-plane backbone.
 
     The defaults, with img_resolution=512 and sr_channels=(256, 128), are those of the released
-    network for faces.
+    network for faces. Two options are for networks trained anew: planes as the paper draws them,
+    and a backdrop, a picture from the same w that stands still behind the head when the head turns
+    (as in PanoHead, arXiv 2303.13071), so that the planes need not hold a wall.
 
     Args:
         z_dim, c_dim, w_dim: widths of latent z, camera label c (25; 0 = mapping without a camera)
@@ -81,9 +94,15 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         c_gen_conditioning_zero: mapping reads zeros instead of the camera
         c_scale: factor on the camera that mapping reads
         rendering: a RenderingConfig, or its fields as a dict
+        third_plane: "zx", as the released networks were trained, or "yz", as in the paper
+        backdrop_resolution: side of the picture behind the head; 0 = none, the scene is all there
+            is. Its network has the channels of the backbone
+        pose_range: degrees that training showed, {"yaw": (-45, 45), "pitch": (-15, 15)}; views
+            beyond them are warned of; None = unknown
 
     Raises:
-        ValueError: sizes that are no integers, out of range, or do not fit together
+        ValueError: sizes that are no integers, out of range, or do not fit together; another third
+            plane; a white background together with a backdrop
     """
 
     @register_to_config
@@ -109,6 +128,9 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         c_gen_conditioning_zero: bool = False,
         c_scale: float = 1.0,
         rendering: RenderingConfig | dict[str, Any] | None = None,
+        third_plane: str = "zx",
+        backdrop_resolution: int = 0,
+        pose_range: dict[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(rendering, RenderingConfig):
@@ -128,6 +150,14 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         )
         if c_dim not in (0, CAMERA_DIM):
             raise ValueError(f"c_dim came as {c_dim}; expected {CAMERA_DIM}, or 0 for no camera.")
+        self.axes = PLANE_AXES if one_of("third_plane", third_plane, PLANES) == "zx" else PAPER_AXES
+        if backdrop_resolution and rendering.white_back:
+            raise ValueError("white_back came with a backdrop; expected one or the other.")
+        if not 0 <= backdrop_resolution <= plane_resolution:
+            raise ValueError(
+                f"backdrop_resolution came as {backdrop_resolution}; expected 0 … "
+                f"{plane_resolution}, that of the planes, whose style rows it shares."
+            )
         self.rendering = rendering
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.plane_channels = img_resolution, plane_channels
@@ -148,6 +178,10 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
             sr_antialias,
             sr_conv_clamp,
         )
+        self.backdrop: SynthesisNetwork | None = None
+        if backdrop_resolution:
+            widths = (channel_base, channel_max, conv_clamp)
+            self.backdrop = SynthesisNetwork(w_dim, backdrop_resolution, feature_channels, *widths)
 
     @property
     def num_ws(self) -> int:
@@ -246,16 +280,58 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
                 f" ({len(ws)}, 3, {self.plane_channels}, H, W)."
             )
         n = neural_rendering_resolution or self.neural_rendering_resolution
-        with full_precision(ws):
-            origins, directions = camera_rays(c.to(planes), n)
-            scene, config = self._field(planes), self.rendering
-            colors, depth = render_rays(
-                scene, origins, directions, config, deterministic, generator, max_points
-            )
-        features = 2 * colors.mT.unflatten(2, (n, n)) - 1  # [B, C, n, n]
+        features, depth, alpha = self.render(
+            planes, c, n, self.wall(ws, noise_mode, generator), deterministic, generator, max_points
+        )
         image_raw = features[:, :3]
         image = self.superresolution(features, image_raw, ws)
-        return EG3DOutput(image, image_raw, depth.mT.unflatten(2, (n, n)))
+        return EG3DOutput(image, image_raw, depth, alpha)
+
+    def wall(
+        self, ws: Tensor, noise_mode: str = "const", generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """ws (B, num_ws, w_dim) → what stands behind the heads, (B, feature_channels, H, W)."""
+        if self.backdrop is None:
+            return None
+        with full_precision(self.mean_latent):
+            return self.backdrop(ws[:, : self.backdrop.num_ws], noise_mode, generator)
+
+    def render(
+        self,
+        planes: Tensor,
+        c: Tensor,
+        resolution: int,
+        wall: Tensor | None = None,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+        max_points: int | None = MAX_POINTS,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What super-resolution reads: the scene from its camera, before its wall.
+
+        Args:
+            planes, wall: of the same scenes; see `planes` and `wall`
+            c: (B, 25)
+            resolution: n, side of the picture in pixels
+            deterministic, generator, max_points: see `synthesis`
+
+        Returns:
+            features (B, feature_channels, n, n), of which the first three are the image; depth and
+            alpha (B, 1, n, n), see EG3DOutput
+        """
+        size = (resolution, resolution)
+        with full_precision(planes):
+            origins, directions = camera_rays(c.to(planes), resolution)
+            scene, config = self._field(planes), self.rendering
+            seen = render_rays(
+                scene, origins, directions, config, deterministic, generator, max_points
+            )
+            colors, depth, alpha = (x.mT.unflatten(2, size) for x in seen)  # each (B, ?, n, n)
+            features = 2 * colors - 1
+            if wall is not None:
+                antialias = wall.shape[-1] > resolution
+                wall = F.interpolate(wall, size, mode="bilinear", antialias=antialias)
+                features = features + (1 - alpha) * (wall + 1)  # no wall is black, -1
+        return features, depth, alpha
 
     def sample(
         self,
@@ -289,7 +365,9 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         return torch.cat(colors, dim=1), torch.cat(sigma, dim=1)
 
     def _field(self, planes: Tensor) -> Field:
-        return lambda points: self.decoder(sample_planes(planes, points, self.rendering.box_warp))
+        return lambda points: self.decoder(
+            sample_planes(planes, points, self.rendering.box_warp, self.axes)
+        )
 
     def forward(
         self, z: Tensor, c: Tensor, truncation_psi: float = 1.0, **options: Any

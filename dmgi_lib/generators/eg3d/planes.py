@@ -15,19 +15,24 @@ from dmgi_lib.generators.stylegan2_layers import FullyConnectedLayer
 # Point coordinates that are each plane's horizontal and vertical axis. Released networks were
 # trained with XY, XZ and ZX, so the plane YZ of the paper is missing from them.
 PLANE_AXES = ((0, 1), (0, 2), (2, 0))
+PAPER_AXES = ((0, 1), (0, 2), (1, 2))
+Axes = tuple[tuple[int, int], ...]
 
 
-def sample_planes(planes: Tensor, points: Tensor, box_warp: float) -> Tensor:
+def sample_planes(
+    planes: Tensor, points: Tensor, box_warp: float, axes: Axes = PLANE_AXES
+) -> Tensor:
     """Mean of the bilinear samples of three planes; zero outside of them.
 
     Args:
         planes: (B, 3, C, H, W), spanning a cube of side `box_warp` around the origin
         points: (B, P, 3) in world units
+        axes: PLANE_AXES or PAPER_AXES
 
     Returns:
         (B, P, C)
     """
-    plane_coordinates = torch.stack([points[..., axes] for axes in PLANE_AXES], dim=1)
+    plane_coordinates = torch.stack([points[..., pair] for pair in axes], dim=1)
     grid = (2.0 / box_warp) * plane_coordinates  # [B, 3, P, 2], the cube is [-1, 1]
     samples = F.grid_sample(
         planes.flatten(0, 1), grid.flatten(0, 1)[:, None], align_corners=False
@@ -57,6 +62,7 @@ class TriPlaneDecoder(nn.Module):
         The density is raw: volume rendering applies its softplus.
         """
         out = self.net(features)
-        sigma, colors = out[..., :1], out[..., 1:]
+        # Not slices: their gradients are each as large as `out`, and mostly zeros.
+        sigma, colors = out.split([1, out.shape[-1] - 1], dim=-1)
         # A sigmoid stretched by 0.001 on both sides, as in MipNeRF (arXiv 2103.13415).
         return torch.sigmoid(colors) * 1.002 - 0.001, sigma

@@ -60,8 +60,8 @@ def render_rays(
     deterministic: bool = True,
     generator: torch.Generator | None = None,
     max_points: int | None = MAX_POINTS,
-) -> tuple[Tensor, Tensor]:
-    """Colours and depths of rays.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours, depths and opacities of rays.
 
     Args:
         field: the scene
@@ -71,8 +71,8 @@ def render_rays(
         max_points: points in memory at once, at least one ray of each of the B; None = all
 
     Returns:
-        colours (B, R, C) and expected distances from the camera (B, R, 1). Both are the same,
-        whatever max_points is.
+        colours (B, R, C), expected distances from the camera (B, R, 1) and the share of each ray
+        that something stops (B, R, 1). They are the same, whatever max_points is.
     """
     batch, rays = origins.shape[:2]
     samples = config.depth_resolution + config.depth_resolution_importance
@@ -91,8 +91,8 @@ def render_rays(
         _render_chunk(field, o, d, depths, u, config.white_back)
         for o, d, depths, u in zip(*inputs, strict=True)
     ]
-    colors, depths = zip(*pieces, strict=True)
-    return torch.cat(colors, dim=1), torch.cat(depths, dim=1)
+    colors, depths, totals = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
+    return colors, depths, totals
 
 
 def _uniform_like(v: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -107,7 +107,7 @@ def _render_chunk(
     depths: Tensor,
     quantiles: Tensor,
     white_back: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     def sample(at: Tensor) -> tuple[Tensor, Tensor]:
         points = origins[:, :, None] + at[..., None] * directions[:, :, None]  # [B, R, S, 3]
         colors, sigma = field(points.flatten(1, 2))
@@ -135,7 +135,7 @@ def _render_chunk(
     color = sum((s[..., None, :] @ p)[..., 0, :] for s, p in zip(split, passes, strict=True))
     if white_back:
         color = color + (1 - total)
-    return color, depth
+    return color, depth, total
 
 
 def interval_weights(sigma: Tensor, depths: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from tiny_devices import fake_cuda, on_cuda
-from tiny_models import tiny_stylegan2
+from tiny_models import rng, tiny_eg3d, tiny_stylegan2
 
 from dmgi_lib.evaluation.inversion import InversionConfig, invert, pyramid_distance
+from dmgi_lib.generators.eg3d import look_at
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 
 
@@ -64,3 +65,17 @@ def test_searches_on_the_generators_device(monkeypatch):
     for tensor in (found.latents, found.images, found.curve):
         assert tensor.device.type == "cuda" and tensor.dtype == torch.float32
     assert found.curve.shape == (2, 2)
+
+
+def test_heads_are_inverted_by_their_camera():
+    G = tiny_eg3d(c_dim=0, img_resolution=16).requires_grad_(False)
+    c = look_at([-30.0, 30.0], 0.0)
+    w = G.mapping(torch.randn(1, 8, generator=rng(3))).expand(2, -1, -1)
+    target = G.synthesis(w, c).image
+    found = invert(G, target, InversionConfig(steps=12, noise=0.0), camera=c, progress=False)
+    assert (found.curve[-1] < 0.8 * found.curve[0]).all()
+    torch.testing.assert_close(found.images, G.synthesis(found.latents, c).image)
+    with pytest.raises(ValueError, match="0 cameras came for 2 targets of a TriPlaneGenerator"):
+        invert(G, target, progress=False)
+    with pytest.raises(ValueError, match="2 cameras came .* expected none"):
+        invert(tiny_stylegan2(), torch.zeros(2, 3, 16, 16), camera=c, progress=False)

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 import tyro
+from tiny_views import with_views
 
 from data_prep.priors import trainer, world, world_card
-from data_prep.priors.world import World, chosen, few_people, run
+from data_prep.priors.world import World, able, chosen, few_people, run
 from data_prep.priors.world_parts import (
     HOURS,
     PARTS,
@@ -57,7 +58,14 @@ def test_every_part_comes_after_its_needs_and_all_folders_are_made():
         seen.add(part.name)
     made = {name for part in PARTS for name in part.makes}
     judges = {f"judge_{name}" for name in ("parser", "attributes", "identity")}
-    assert made == {*COMPONENTS, *judges, "loss_net", "image_encoder", "mask_encoder"}
+    assert made == {
+        *COMPONENTS,
+        *judges,
+        "loss_net",
+        "image_encoder",
+        "mask_encoder",
+        "generator_3d",
+    }
 
 
 @pytest.mark.parametrize(("device", "smoke"), [("cpu", False), ("cuda", False), ("cpu", True)])
@@ -232,6 +240,19 @@ def test_a_trial_sees_few_people(tiny_faces, tmp_path):
         assert len(data) == count and data.images.shape == (count, 3, 128, 128)
     with pytest.raises(FileNotFoundError, match="no face dataset"):
         few_people(tmp_path, tmp_path / "none")
+
+
+def test_a_part_without_its_data_is_skipped_and_takes_no_time(tiny_faces, tmp_path, capsys):
+    with_them = with_views(tiny_faces, tmp_path / "faces")
+    assert able(PARTS, with_them) == [*PARTS]
+    rest = able(PARTS, tiny_faces)
+    assert {*PARTS} - {*rest} == {BY_NAME["eg3d"]}
+    minutes = training_minutes(600.0, 1, rest)
+    assert "eg3d" not in minutes and minutes["unet"] > training_minutes(600.0, 1)["unet"]
+    assert len(FaceDataset(few_people(with_them, tmp_path / "few"), "train_views")) == 8
+    with pytest.raises(SystemExit, match="nothing to train"):
+        world.main(out=tmp_path / "w", data=tiny_faces, device="cpu", only=("eg3d",))
+    assert "eg3d: skipped, " in capsys.readouterr().out
 
 
 def test_the_card_has_a_row_a_part(tmp_path):

@@ -3,7 +3,7 @@
 import torch
 from tiny_models import rng
 
-from dmgi_lib.generators.eg3d.planes import TriPlaneDecoder, sample_planes
+from dmgi_lib.generators.eg3d.planes import PAPER_AXES, TriPlaneDecoder, sample_planes
 
 
 def test_planes_carry_the_axes_xy_xz_zx():
@@ -28,3 +28,11 @@ def test_decoder_ranges():
     assert rgb.min() >= -0.00101
     assert rgb.max() <= 1.00101
     assert rgb.max() > 1
+
+
+def test_the_papers_planes_carry_yz():
+    ramp = ((torch.arange(8.0) + 0.5) / 4 - 1).expand(8, 8)
+    planes = torch.zeros(1, 3, 2, 8, 8)
+    planes[0, 2] = torch.stack([ramp, ramp.T])
+    found = sample_planes(planes, torch.tensor([[[0.5, -0.25, 0.125]]]), 2.0, PAPER_AXES)
+    torch.testing.assert_close(found, torch.tensor([[[-0.25, 0.125]]]) / 3)

@@ -17,17 +17,21 @@ def ball(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (70.0, 0.0), (-30.0, 40.0)])
 def test_rendered_ball(yaw, pitch):
     c = look_at(yaw, pitch)[None]
-    color, depth = render_rays(ball, *camera_rays(c, 17), RenderingConfig(64, 64))
+    color, depth, alpha = render_rays(ball, *camera_rays(c, 17), RenderingConfig(64, 64))
     color, depth = color.unflatten(1, (17, 17)), depth.unflatten(1, (17, 17))[..., 0]
     assert depth[0, 8, 8] == pytest.approx(2.7 - 0.3, abs=0.01)
     assert depth[0, 0, 0] == pytest.approx(3.3)  # nothing there: the far end
     assert color[0, 0, 0].abs().max() == 0
+    alpha = alpha.unflatten(1, (17, 17))
+    assert alpha[0, 0, 0] == 0 and alpha[0, 8, 8] == pytest.approx(1, abs=1e-4)
     facing = c[0, :16].view(4, 4)[:3, 3] / 2.7 * 0.3
     torch.testing.assert_close(color[0, 8, 8], facing, atol=0.01, rtol=0)
 
 
 def test_picture_is_upright():
-    color, _ = render_rays(ball, *camera_rays(look_at(0.0, 0.0)[None], 16), RenderingConfig(64, 64))
+    color, _, _ = render_rays(
+        ball, *camera_rays(look_at(0.0, 0.0)[None], 16), RenderingConfig(64, 64)
+    )
     color = color.unflatten(1, (16, 16))[0]
     assert color[8, 11, 0] > 0.1  # the person's left is on the right
     assert color[4, 8, 1] > 0.1  # up is up
@@ -50,7 +54,7 @@ def test_colour_is_the_mean_of_an_intervals_ends():
 
     origins, directions = torch.zeros(1, 2, 3), torch.tensor([[[0.0, 0.0, 1.0], [0.6, 0.0, 0.8]]])
     config = RenderingConfig(6, 5, 1.0, 2.0, white_back=True)
-    color, depth = render_rays(field, origins, directions, config)
+    color, depth, _ = render_rays(field, origins, directions, config)
     coarse = torch.linspace(1, 2, 6).expand(1, 2, 6)
 
     def at(t):

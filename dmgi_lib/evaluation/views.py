@@ -1,0 +1,257 @@
+"""Heads in three dimensions against the truth, which only a rendered world has.
+
+    python -m dmgi_lib.evaluation.views --generator ~/.cache/dmgi/world/generator_3d
+
+One picture of each person, the most frontal one, is inverted into W+; the other cameras of the
+`views` split then show how far the head is right that nobody saw. The paper measures none of this:
+photographs have no truth. Floors tell what an error is worth: each picture's own mean depth (a flat
+disc), and the mean latent's head.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dmgi_lib.dataset import FaceDataset, default_root, to_float
+from dmgi_lib.devices import pick_device
+from dmgi_lib.evaluation.inversion import InversionConfig, invert
+from dmgi_lib.files import write_text
+from dmgi_lib.generators.eg3d import EG3DOutput, TriPlaneGenerator
+from dmgi_lib.generators.eg3d.cameras import camera_rays, split_camera
+from dmgi_lib.presets import MINI
+from dmgi_lib.recognizers import load_judges
+from dmgi_lib.training.losses import PerceptualLoss
+from dmgi_lib.weight_folder import load_part, required_part
+
+HIDDEN = 0.03  # world units between a point and what a camera sees there, from which it is hidden
+
+
+def surface(c: Tensor, depth: Tensor) -> Tensor:
+    """Cameras (B, 25) and depth (B, 1, n, n) along their rays → points (B, n, n, 3)."""
+    n = depth.shape[-1]
+    origins, directions = camera_rays(c.to(depth), n)
+    return (origins + depth.flatten(1)[..., None] * directions).unflatten(1, (n, n))
+
+
+def normals(points: Tensor) -> Tensor:
+    """Unit normals (B, n, n, 3) of points (B, n, n, 3), towards the camera."""
+    down, across = torch.gradient(points, dim=(1, 2))
+    return F.normalize(torch.linalg.cross(down, across), dim=-1)
+
+
+def project(points: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Where cameras (B, 25) see points (B, ..., 3): (B, ..., 2) in [-1, 1], x then y, and how far
+    they are, (B, ...)."""
+    cam2world, K = split_camera(c.to(points))
+    flat = points.flatten(1, -2) - cam2world[:, None, :3, 3]
+    seen = flat @ cam2world[:, :3, :3] @ K.mT
+    places = 2 * seen[..., :2] / seen[..., 2:] - 1
+    shape = points.shape[1:-1]
+    return places.unflatten(1, shape), flat.norm(dim=-1).unflatten(1, shape)
+
+
+def masked_mean(value: Tensor, inside: Tensor) -> Tensor:
+    """(B, 1, n, n) each → (B,): mean where inside is true; NaN where that is nowhere."""
+    total = inside.float().sum((1, 2, 3))
+    kept = torch.where(inside, value, 0.0)  # outside may be NaN
+    mean = kept.sum((1, 2, 3)) / total.clamp_min(1.0)
+    return torch.where(total > 0, mean, mean.new_tensor(math.nan))
+
+
+def head_psnr(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """PSNR in dB on pixels that are not background, (B,).
+
+    image, truth: (B, 3, H, W) in [-1, 1], clipped; mask: (B, H, W) class ids
+    """
+    square = (image.clamp(-1, 1) - truth).square().mean(1, keepdim=True)
+    return -10 * torch.log10(masked_mean(square, mask[:, None] > 0).clamp_min(1e-10) / 4)
+
+
+def normal_angle(c: Tensor, depth: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
+    """Mean angle in degrees between the normals of two depths, (B,), off the head's edge."""
+    one, other = normals(surface(c, depth)), normals(surface(c, truth))
+    angle = torch.rad2deg((one * other).sum(-1).clamp(-1, 1).acos())[:, None]
+    inner = -F.max_pool2d(-F.pad(inside.float(), (1, 1, 1, 1)), 3, 1) > 0
+    return masked_mean(angle, inner)
+
+
+def reprojection_error(
+    one: EG3DOutput, c_one: Tensor, other: EG3DOutput, c_other: Tensor
+) -> Tensor:
+    """L1 between a rendered view and another one carried into it by the rendered depth, (B,).
+
+    Only where both show a head and the other camera sees the same point; NaN if that is nowhere.
+    """
+    points = surface(c_one, one.image_depth)
+    places, far = project(points, c_other)
+
+    def at(x: Tensor) -> Tensor:
+        return F.grid_sample(x, places, align_corners=False)
+
+    same = (at(other.image_depth)[:, 0] - far).abs() < HIDDEN
+    seen = same[:, None] & (one.image_alpha > 0.5) & (at(other.image_alpha) > 0.5)
+    difference = (at(other.image_raw) - one.image_raw).abs().mean(1, keepdim=True)
+    return masked_mean(difference, seen)
+
+
+@dataclass(frozen=True)
+class People:
+    """Some people, each seen by K cameras, the most frontal one first.
+
+    images (P, K, 3, H, W) in [-1, 1]; masks and depth (P, K, H, W); cameras (P, K, 25);
+    yaw (P, K) degrees
+    """
+
+    images: Tensor
+    masks: Tensor
+    depth: Tensor
+    cameras: Tensor
+    yaw: Tensor
+
+
+def people_of(dataset: FaceDataset, count: int) -> People:
+    """The first people of a split, who are all seen by equally many cameras.
+
+    Raises:
+        ValueError: they are not, or by one alone
+        FileNotFoundError: the split holds no depth
+    """
+    identities, c = dataset.identities, dataset.cameras
+    yaw = torch.rad2deg(torch.atan2(c[:, 3], c[:, 11]))
+    groups = [(identities == i).nonzero()[:, 0] for i in identities.unique()[:count]]
+    sizes = sorted({len(rows) for rows in groups})
+    if len(sizes) > 1 or sizes[0] < 2:
+        raise ValueError(
+            f"people of {dataset.folder} are seen by {sizes} cameras; expected equally many, at"
+            " least 2, as in the splits views and train_views."
+        )
+    groups = [rows[yaw[rows].abs().argsort()] for rows in groups]
+    rows = torch.stack(groups).flatten()
+    found = (to_float(dataset.images[rows]), dataset.masks[rows], dataset.depth[rows], c[rows])
+    return People(*(x.unflatten(0, (-1, sizes[0])) for x in (*found, yaw[rows])))
+
+
+@torch.no_grad()
+def measure(G: TriPlaneGenerator, ws: Tensor, people: People, identity: Any = None) -> pd.DataFrame:
+    """A row a view: person, yaw, whether it was read, and what `report` averages.
+
+    Args:
+        ws: (P, num_ws, w_dim), read from each person's first view
+        identity: (B, 3, H, W) → unit vectors, such as `IdentityJudge.identity`; None: no such row
+    """
+    rows: list[pd.DataFrame] = []
+    device = ws.device
+    mean = G.mean_latent.expand(len(ws), G.num_ws, -1)
+    first_c = people.cameras[:, 0].to(device)
+    first = G.synthesis(ws, first_c)
+    known = people.images[:, 0].to(device)
+    for k in range(people.cameras.shape[1]):
+        c, truth = people.cameras[:, k].to(device), people.images[:, k].to(device)
+        mask, depth = people.masks[:, k].to(device), people.depth[:, k : k + 1].to(device)
+        view = G.synthesis(ws, c)
+        shrink = depth.shape[-1] // view.image_depth.shape[-1]
+        inside = F.avg_pool2d((depth > 0).float(), shrink) == 1
+        depth = F.avg_pool2d(depth, shrink)
+        flat = masked_mean(depth, inside)[:, None, None, None].expand_as(depth)
+        columns = {
+            "PSNR on the head (dB)": head_psnr(view.image, truth, mask),
+            "depth error": masked_mean((view.image_depth - depth).abs(), inside),
+            "depth error, flat disc": masked_mean((flat - depth).abs(), inside),
+            "depth error, mean head": masked_mean(
+                (G.synthesis(mean, c).image_depth - depth).abs(), inside
+            ),
+            "normals (degrees)": normal_angle(c, view.image_depth, depth, inside),
+            "normals, flat disc (degrees)": normal_angle(c, flat, depth, inside),
+        }
+        if k:
+            columns["reprojection (L1)"] = reprojection_error(view, c, first, first_c)
+        if identity is not None:
+            vectors = [identity(x.clamp(-1, 1)) for x in (known, view.image, truth)]
+            columns["identity cosine to the picture read"] = (vectors[0] * vectors[1]).sum(1)
+            columns["identity cosine, the truth's own view"] = (vectors[0] * vectors[2]).sum(1)
+        table = pd.DataFrame({name: value.float().cpu().numpy() for name, value in columns.items()})
+        table.insert(0, "yaw", people.yaw[:, k].round().int().numpy())
+        table.insert(1, "read", k == 0)
+        rows.append(table)
+    return pd.concat(rows, ignore_index=True)
+
+
+def report(table: pd.DataFrame) -> pd.DataFrame:
+    """Means: the view that was read, all others, and the others by yaw, in steps of 20 degrees."""
+    others = table[~table["read"]].copy()
+    near = (others["yaw"] / 20).round().astype(int) * 20
+    parts = {"read": table[table["read"]], "all other views": others}
+    parts |= {f"yaw {yaw:+d}": others[near == yaw] for yaw in sorted(near.unique())}
+    means = {
+        name: {"views": len(rows)} | rows.drop(columns=["yaw", "read"]).mean().to_dict()
+        for name, rows in parts.items()
+    }
+    return pd.DataFrame.from_dict(means, orient="index").rename_axis("view").reset_index()
+
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+def main(
+    generator: Path,
+    weights: Path = MINI.folder,
+    data: Path | None = None,
+    split: Literal["views", "train_views"] = "views",
+    people: int = 300,
+    steps: int = 200,
+    batch_size: int = 20,
+    out: Path = Path("docs/views.csv"),
+    device: str = "auto",
+) -> None:
+    """Measures a generator of heads on people seen by several cameras.
+
+    Args:
+        generator: its weight folder
+        weights: folder of the loss net and, if there, of the judges
+        data: face dataset; None: the full one if it is built, else what ships
+        split: of it
+        people: at most that many
+        steps: of the inversion
+        batch_size: people at once
+        out: CSV to write
+        device: auto, cpu, cuda or mps
+    """
+    place, root = pick_device(device), data or default_root()
+    generator = generator.expanduser()
+    G = load_part(generator.parent, generator.name)
+    if not isinstance(G, TriPlaneGenerator):
+        raise ValueError(f"{generator} came; expected the weight folder of a TriPlaneGenerator.")
+    G = G.to(place).eval().requires_grad_(False)
+    perceptual = PerceptualLoss(
+        required_part(weights, "loss_net", "data_prep.priors.trainer loss_net").to(place)
+    )
+    judged = (weights / "judge_identity").is_dir()
+    identity = load_judges(weights).identity.to(place).identity if judged else None
+    everyone = people_of(FaceDataset(root, split), people)
+    config, tables = InversionConfig(steps=steps), []
+    for start in tqdm(range(0, len(everyone.yaw), batch_size), desc="people"):
+        some = People(*(x[start : start + batch_size] for x in vars(everyone).values()))
+        found = invert(
+            G,
+            some.images[:, 0],
+            config,
+            camera=some.cameras[:, 0],
+            perceptual=perceptual,
+            progress=False,
+        )
+        tables.append(measure(G, found.latents, some, identity))
+    result = report(pd.concat(tables))
+    write_text(out, result.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
+    print(result.to_string(index=False))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,175 @@
+"""The two phases of the 3D prior."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import rng
+from tiny_priors import SMALL
+from tiny_views import with_views
+
+from data_prep.priors import budget_clock
+from data_prep.priors.eg3d import EG3D
+from data_prep.priors.eg3d_measurements import feature_distance, pairs_of
+from data_prep.priors.eg3d_step import blurred
+from data_prep.priors.recipe import Folders
+from data_prep.priors.world_parts import PARTS
+from dmgi_lib.generators.eg3d.cameras import look_at
+
+WEIGHTS = ("generator", "encoder", "discriminator", "feature_discriminator")
+
+
+@pytest.fixture(scope="module")
+def faces(tiny_faces, tmp_path_factory):
+    return with_views(tiny_faces, tmp_path_factory.mktemp("world") / "faces")
+
+
+@pytest.fixture
+def recipe(faces, weights_of_loss_net):
+    settings = replace(SMALL["eg3d"], max_steps=4)
+    return EG3D(settings, Folders(faces, weights_of_loss_net), torch.device("cpu"))
+
+
+def weights(recipe):
+    return {
+        name: torch.cat([p.detach().flatten() for p in recipe.modules[name].parameters()])
+        for name in WEIGHTS
+    }
+
+
+def test_a_step_moves_the_networks_of_its_phase(recipe):
+    before = weights(recipe)
+    first = recipe.step(0, rng(0))
+    assert set(first) == {"raw", "alpha", "depth"}  # rendered pictures alone
+    second = recipe.step(2, rng(2))  # half of the budget: super-resolution joins
+    assert {"reconstruction", "perceptual", "parsing", "depth"} <= set(second)
+    taught = weights(recipe)
+    assert {k for k in WEIGHTS if not torch.equal(before[k], taught[k])} == {"generator", "encoder"}
+    assert recipe.clock.begun == -1
+    recipe.settings = replace(recipe.settings, r1_interval=3)
+    third = recipe.step(3, rng(3))
+    assert {"D", "D_features", "G", "G_features", "r1", "matching", "depth"} <= set(third)
+    assert recipe.clock.begun == 3
+    played = weights(recipe)
+    moved = {k for k in WEIGHTS if not torch.equal(taught[k], played[k])}
+    assert moved == {"generator", "discriminator", "feature_discriminator"}
+    mapping = recipe.G.backbone.mapping.state_dict()
+    kept = {k: v.clone() for k, v in mapping.items()}
+    recipe.step(4, rng(4))
+    assert all(torch.equal(kept[k], v) for k, v in recipe.G.backbone.mapping.state_dict().items())
+
+
+def test_lessons_pair_views_of_one_person_that_is_not_held_out(recipe):
+    lesson = recipe.lesson(8, 0, rng(1))  # three pairs and two single pictures
+    assert lesson.code.tolist() == [0, 1, 2, 0, 1, 2, 3, 4] and len(lesson.sources) == 5
+    torch.testing.assert_close(lesson.seen.image[lesson.code < 5][:3], lesson.sources[:3])
+    walls = lesson.seen.image[:6, :, 0, 0].view(2, 3, 3)
+    torch.testing.assert_close(walls[0], walls[1])  # a wall a person
+    assert (lesson.seen.camera[:3] != lesson.seen.camera[3:6]).any(1).all()
+    assert [len(rows) for rows in recipe.people] == [4, 4]
+    held_out = recipe.views.dataset.identities[recipe.unseen[0]].unique()
+    assert not torch.isin(recipe.train_set.identities[recipe.single_rows], held_out).any()
+    assert len(recipe.single_rows) == 15  # of 16
+
+
+def test_truth_costs_nothing(recipe):
+    """A picture, depth and alpha that are the truth's own; each error is seen."""
+    seen, _ = pairs_of(recipe.views, recipe.people)
+    features = torch.nn.functional.avg_pool2d(seen.image, 2)
+    inside = torch.nn.functional.avg_pool2d((seen.depth > 0).float()[:, None], 2)
+    depth = torch.nn.functional.avg_pool2d(seen.depth[:, None], 2)
+    alpha = torch.nn.functional.avg_pool2d((seen.mask > 0).float()[:, None], 2)
+    weights_of = (1.0, 1.0, 1.0, 1.0, 1.0)
+    assert recipe.truth_loss(features, depth, alpha, seen, weights_of)[0] == 0
+    _, log = recipe.truth_loss(features, depth + 0.1 * (inside == 1), alpha, seen, weights_of)
+    assert log["depth"].item() == pytest.approx(0.1, rel=1e-3) and log["alpha"] == 0
+    _, log = recipe.truth_loss(features, depth + (inside < 1), alpha * 0, seen, weights_of)
+    assert log["depth"] == 0 and log["alpha"] == pytest.approx(alpha.mean().item())
+
+
+def test_density_is_compared_every_few_steps(recipe):
+    planes = recipe.G.planes(recipe.draw_codes(2, rng()))
+    assert recipe.density_loss(planes, 1, rng()) == 0
+    assert recipe.density_loss(planes, 4, rng()) > 0
+    assert recipe.density_loss(planes * 0, 4, rng()) == 0  # the same everywhere
+
+
+def test_rendered_pictures_grow(recipe):
+    recipe.settings = replace(recipe.settings, growth=((32, 0.35), (64, 0.6)))
+    stages = [recipe.stage(share) for share in (0.0, 0.34, 0.35, 0.59, 0.6)]
+    assert stages == [(32, False), (32, False), (64, False), (64, False), (64, True)]
+
+
+def test_phases_go_by_a_clock_that_a_checkpoint_keeps(recipe, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(budget_clock.time, "monotonic", lambda: now[0])
+    settings = replace(recipe.settings, max_steps=None, minutes=10.0)
+    clock = budget_clock.BudgetClock()
+    shares = []
+    for seconds in (0, 60, 180):
+        now[0] += seconds
+        shares.append(clock.used(0, settings, recipe.accelerator))
+    assert shares == pytest.approx([0.0, 0.1, 0.4])
+    resumed = budget_clock.BudgetClock()
+    resumed.load_state_dict(clock.state_dict())
+    now[0] += 5000
+    assert resumed.used(7, settings, recipe.accelerator) == pytest.approx(0.4)
+    half = replace(settings, max_steps=14)
+    assert resumed.used(7, half, recipe.accelerator) == pytest.approx(0.5)
+
+
+def test_blur_keeps_the_mean_and_softens():
+    image = torch.randn(1, 6, 32, 32, generator=rng())
+    assert blurred(image, 0.0) is image
+    soft = blurred(image, 2.0)
+    assert soft.shape == image.shape and soft.std() < 0.3 * image.std()
+    torch.testing.assert_close(blurred(torch.ones(1, 2, 8, 8), 2.0), torch.ones(1, 2, 8, 8))
+
+
+def test_measurements_and_picture_have_the_promised_shape(recipe):
+    averaged = {"generator": recipe.G.eval(), "encoder": recipe.encoder.eval()}
+    assert recipe.sample(0, averaged).shape == (9 * 128, 128, 3)
+    figures = {}
+
+    class Result:
+        ema = averaged
+
+    def ship(folder, net, title, description, measured):
+        assert folder.name == "generator_3d" and net is recipe.G
+        figures.update(measured)
+
+    recipe.export(Result, ship)
+    assert figures["PSNR on head pixels, another view (dB)"] > 0
+    disc = "depth error on the head, another view, flat disc (world units)"
+    assert 0.01 < figures[disc] < 0.06  # of a ball of radius 0.22
+    assert all(value == value for value in figures.values())
+    (part,) = (part for part in PARTS if part.name == "eg3d")
+    assert {*part.measured} <= {*figures}  # rows that the world's card repeats
+
+
+def test_the_other_view_is_the_farthest(recipe):
+    first, other = pairs_of(recipe.views, recipe.people)
+    yaw = torch.rad2deg(torch.atan2(other.camera[:, 3], other.camera[:, 11]))
+    assert (yaw > 20).all() and (first.camera[:, 3] < 0).all()
+
+
+def test_equal_sets_have_no_feature_distance(recipe):
+    first, other = pairs_of(recipe.views, recipe.people)
+    assert feature_distance(recipe.loss_net, first.image, first.image) == 0
+    assert feature_distance(recipe.loss_net, first.image, -other.image) > 0.1
+
+
+def test_a_data_set_without_views_is_refused(tiny_faces, weights_of_loss_net, faces):
+    settings, cpu = SMALL["eg3d"], torch.device("cpu")
+    with pytest.raises(FileNotFoundError, match="train_views: .* --train-views 1500"):
+        EG3D(settings, Folders(tiny_faces, weights_of_loss_net), cpu)
+    with pytest.raises(ValueError, match="held-out came as 3"):
+        EG3D(replace(settings, held_out=3), Folders(faces, weights_of_loss_net), cpu)
+    with pytest.raises(ValueError, match="--taught came as 2"):
+        replace(settings, taught=2.0)
+
+
+def test_discriminator_reads_the_camera(recipe):
+    image = torch.randn(4, 6, 128, 128, generator=rng())
+    one, other = (recipe.D(image, look_at(yaw, 0.0).expand(4, -1)) for yaw in (-30.0, 30.0))
+    assert one.shape == (4, 1) and not torch.allclose(one, other)
