@@ -82,12 +82,17 @@ def judged_size(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def random_faces(pipe: DMGIPipeline, n: int, seed: int, part: slice = slice(None)) -> Tensor:
-    """Floor: n faces of G that know neither mask nor text, (n, 3, 128, 128), or a part of them."""
+def random_faces(
+    pipe: DMGIPipeline, n: int, seed: int, part: slice = slice(None), psi: float = 1.0
+) -> Tensor:
+    """Floor: n faces of G that know neither mask nor text, (n, 3, 128, 128), or a part of them.
+
+    psi: of the truncation towards the mean code.
+    """
     G = pipe.generator
     z = torch.randn(n, G.config.z_dim, generator=torch.Generator().manual_seed(seed))[part]
     faces = [
-        G.synthesis(G.mapping(part.to(G.device, G.dtype), None), noise_mode="const")
+        G.synthesis(G.mapping(part.to(G.device, G.dtype), None, psi), noise_mode="const")
         for part in z.split(25)
     ]
     return torch.cat([judged_size(part) for part in faces])

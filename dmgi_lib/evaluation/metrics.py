@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import poly_mmd
 
 from dmgi_lib.files import write_text
 from dmgi_lib.masks import CLASSES
@@ -77,6 +79,51 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     metric.update(real, real=True)
     metric.update(generated, real=False)
     return max(0.0, metric.compute().item())  # equal sets come out a little below
+
+
+def kernel_distance(real: Tensor, generated: Tensor) -> float:
+    """Kernel distance of feature sets (N, D) and (N, D): "KID" of whatever made the features.
+
+    Squared maximum mean discrepancy under the cubic kernel (Bińkowski et al. 2018), of all N at
+    once. Unbiased by small N, so it may be a little below 0.
+    """
+    return poly_mmd(real.double(), generated.double()).item()
+
+
+def edge_energy(image: Tensor) -> Tensor:
+    """How much fine detail pictures hold: mean |Laplacian| of grey in 0..1.
+
+    (B, 3, H, W) in [-1, 1] → (B,). Blur lowers it, noise raises it.
+    """
+    grey = (image.mean(dim=1) + 1) / 2
+    beside = grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] + grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]
+    return (4 * grey[:, 1:-1, 1:-1] - beside).abs().mean(dim=(1, 2))
+
+
+def mean_colour(image: Tensor, where: Tensor, smallest: int = 64) -> Tensor:
+    """Mean of image (B, 3, H, W) over the pixels `where` (B, H, W) bool: (B, 3).
+
+    NaN where there are fewer than `smallest` of them.
+    """
+    inside = where[:, None].to(image)
+    count = inside.sum(dim=(2, 3))
+    mean = (image * inside).sum(dim=(2, 3)) / count.clamp_min(1)
+    return torch.where(count < smallest, torch.nan, mean)
+
+
+def deviation(colours: Tensor) -> float:
+    """Standard deviation of colours (N, 3) over samples, mean of the channels; NaN rows left out.
+
+    How much backgrounds differ: 0 if all walls are one wall. NaN if fewer than two are there.
+    """
+    known = colours[~colours.isnan().any(dim=1)].double()
+    return known.std(dim=0).mean().item() if len(known) > 1 else math.nan
+
+
+def spread(embeddings: Tensor) -> Tensor:
+    """Mean distance between draws of the same input: (N, K, D) of K draws each → (N,)."""
+    k = embeddings.shape[1]
+    return torch.cdist(embeddings, embeddings).sum(dim=(1, 2)) / (k * (k - 1))
 
 
 def perceptual_distance(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:

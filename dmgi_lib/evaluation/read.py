@@ -33,6 +33,7 @@ from dmgi_lib.evaluation.baselines import text_similarity
 from dmgi_lib.evaluation.draw import Row, draw_to_disk
 from dmgi_lib.evaluation.samples import GroundTruth, others
 from dmgi_lib.files import sweep, write_whole
+from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import Judges
 from dmgi_lib.weight_folder import quiet_loading
 
@@ -46,9 +47,15 @@ ACC = "ACC"
 MIOU = "mIoU"
 CAPTION = "caption attributes"
 CLIP = "CLIP score (own encoder)"
-COLUMNS = (FID, PERCEPTUAL, SSIM, IDENTITY, ACC, MIOU, CAPTION, CLIP)
-LOWER_IS_BETTER = (FID, PERCEPTUAL)
-NUMBERS = ("ssim", "perceptual", "identity", "clip")
+KID = "KID (parser features)"
+BACKGROUND = "deviation of background colour"
+EDGES = "edge energy"
+GLASSES = "share with glasses"
+COLUMNS = (FID, KID, PERCEPTUAL, SSIM, IDENTITY, ACC, MIOU, CAPTION, CLIP, BACKGROUND, EDGES)
+LOWER_IS_BETTER = (FID, KID, PERCEPTUAL)
+CENTRED = (FID, KID)  # what repetition in a set raises, see `report.interval`
+NUMBERS = ("ssim", "perceptual", "identity", "clip", "edges")
+RGB = ("background red", "background green", "background blue")
 ARRAYS = ("own", "shuffled", "embedding", "reference")
 
 
@@ -61,10 +68,11 @@ class Reading:
 
     Attributes:
         samples:   a row a sample: "sample" (its id), "ssim", "perceptual" and "identity" (to its
-            own I), "clip" (to its caption; absent if no text-image encoder was at hand); and for
-            each attribute A "sees A" (bool, the judge), "is A" and "says A" (int8, true of the
-            sample and named by its caption: 1 true, 0 false, -1 unknown or not named, or not read
-            by the judge).
+            own I), "clip" (to its caption; absent if no text-image encoder was at hand), "edges"
+            (`metrics.edge_energy`); RGB, the mean colour of what the parser takes for background
+            (NaN if there is none); and for each attribute A "sees A" (bool, the judge), "is A" and
+            "says A" (int8, true of the sample and named by its caption: 1 true, 0 false, -1 unknown
+            or not named, or not read by the judge).
         own:       (N, 19, 19) pixel counts, wanted class x parsed class (`metrics.confusion`).
         shuffled:  the same against the masks of other samples: what any face gets.
         embedding: (N, D) parser's embedding of the pictures; `reference`: of the samples' own I.
@@ -85,6 +93,12 @@ class Reading:
         return self._tensor([f"sees {name}" for name in ATTRIBUTES])
 
     @cached_property
+    def glasses(self) -> Tensor:
+        """(N,) bool, whether the judge sees spectacles or sunglasses."""
+        seen = [f"sees {name}" for name in ("Eyeglasses", "Sunglasses")]
+        return self._tensor(seen).any(dim=1)
+
+    @cached_property
     def known(self) -> Tensor:
         """(N, A) int8, what is true of the samples."""
         return self._tensor([f"is {name}" for name in ATTRIBUTES])
@@ -93,6 +107,11 @@ class Reading:
     def claims(self) -> Tensor:
         """(N, A) int8, what the captions name."""
         return self._tensor([f"says {name}" for name in ATTRIBUTES])
+
+    @cached_property
+    def background(self) -> Tensor:
+        """(N, 3) mean colours of the background, in [-1, 1]; NaN where a picture has none."""
+        return self._tensor(list(RGB))
 
     @cached_property
     def numbers(self) -> dict[str, Tensor]:
@@ -122,6 +141,10 @@ STATISTICS: dict[str, Statistic] = {
     MIOU: lambda r, i: metrics.mean_iou(r.own[i]),
     CAPTION: lambda r, i: metrics.attribute_accuracy(r.attributes[i], r.claims[i]),
     CLIP: lambda r, i: r.numbers["clip"][i].mean().item(),
+    KID: lambda r, i: metrics.kernel_distance(r.reference[i], r.embedding[i]),
+    BACKGROUND: lambda r, i: metrics.deviation(r.background[i]),
+    EDGES: lambda r, i: r.numbers["edges"][i].mean().item(),
+    GLASSES: lambda r, i: r.glasses[i].double().mean().item(),
     "mIoU shuffled": lambda r, i: metrics.mean_iou(r.shuffled[i]),
     "mIoU gap": lambda r, i: metrics.mean_iou(r.own[i]) - metrics.mean_iou(r.shuffled[i]),
     "attribute accuracy": lambda r, i: metrics.attribute_accuracy(r.attributes[i], r.known[i]),
@@ -160,6 +183,8 @@ def seen(
         "ssim": metrics.ssim(drawn, real),
         "identity": metrics.identity_cosine(identity(drawn), identity(real)),
         "attributes": judges.attributes(drawn)[0] > 0,
+        "edges": metrics.edge_energy(drawn),
+        "background": metrics.mean_colour(drawn, parsed == CLASSES.index("background")),
     }
     return {name: value.cpu() for name, value in found.items()}
 
@@ -207,6 +232,7 @@ def read(
     verbs = {"sees": whole["attributes"], "is": true, "says": said}
     columns: dict[str, Any] = {"sample": ids}
     columns |= {name: whole[name].numpy() for name in NUMBERS if name in whole}
+    columns |= dict(zip(RGB, whole["background"].T.numpy(), strict=True))
     for verb, table in verbs.items():
         columns |= {f"{verb} {a}": table[:, k].numpy() for k, a in enumerate(ATTRIBUTES)}
     return Reading(pd.DataFrame(columns), **{name: whole[name] for name in ARRAYS})

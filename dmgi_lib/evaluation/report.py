@@ -17,9 +17,9 @@ from torch import Tensor
 
 from dmgi_lib.devices import machine
 from dmgi_lib.evaluation.read import (
+    CENTRED,
     CLIP,
     COLUMNS,
-    FID,
     LOWER_IS_BETTER,
     STATISTICS,
     FinishedRow,
@@ -86,7 +86,7 @@ def summary(reading: Reading, seed: int, resamples: int = 200) -> dict[str, Any]
         result[name] = reading.value(name)
         if resamples:
             of = functools.partial(reading.value, name)
-            low, high = interval(of, len(reading), rng, name == FID, resamples)
+            low, high = interval(of, len(reading), rng, name in CENTRED, resamples)
             result |= {f"{name} low": low, f"{name} high": high}
     return result
 
@@ -109,7 +109,7 @@ def score(
 
 
 def columns_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """N, and the eight columns with their intervals, of `summary`."""
+    """N, and the columns with their intervals, of `summary`."""
     names = [name for column in COLUMNS for name in (column, f"{column} low", f"{column} high")]
     return {"N": summary["N"]} | {name: summary[name] for name in names if name in summary}
 
@@ -127,11 +127,12 @@ def header_lines(
     return [
         f"N = {len(truth)} test identities of {dataset}, first views, where a row says no"
         f" other N; input: {condition} and first caption; reference: the samples' own images",
-        "extractors: judge_parser for FID, perceptual distance, ACC and mIoU (against the sample's"
-        " mask); judge_identity for the identity cosine; judge_attributes for caption attributes;"
-        " image_encoder for the CLIP score, which the text optimisation row also climbs",
-        "low, high: 95 % bootstrap over samples (FID's centred on its value); FID and mIoU compare"
-        " at equal N only",
+        "extractors: judge_parser for FID, KID, perceptual distance, background, ACC and mIoU"
+        " (against the sample's mask); judge_identity for the identity cosine; judge_attributes for"
+        " caption attributes; image_encoder for the CLIP score, which the text optimisation row"
+        " also climbs; edge energy is plain pixels",
+        "low, high: 95 % bootstrap over samples (FID's and KID's centred on their values); FID and"
+        " mIoU compare at equal N only",
         f"{datetime.date.today().isoformat()}; {machine(device)}",
     ]
 
@@ -174,7 +175,7 @@ def draw_figure(
 
     count = min(len(inputs), *(len(row.pictures) for row in rows.values()))
     figure, axes = plt.subplots(
-        1, len(COLUMNS) + 1, figsize=(20, 0.62 * len(rows) + 2.0), layout="constrained",
+        1, len(COLUMNS) + 1, figsize=(24, 0.62 * len(rows) + 2.0), layout="constrained",
         gridspec_kw={"width_ratios": [3.4, *[1.0] * len(COLUMNS)]},
     )  # fmt: skip
     figure.suptitle(title, fontsize=9)

@@ -12,7 +12,7 @@ is the kit's design (not specified in the paper's available sources).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -33,6 +33,7 @@ from dmgi_lib.style_modulation import StyleModulationNetwork, truncate_detail
 from dmgi_lib.weight_folder import CALL_DEFAULTS, part_name
 
 RUNS = Path("~/.cache/dmgi/runs").expanduser()
+DRAWS = 8  # of one person, see `diverse_rows`
 NAMES = {MappingNetwork: "mapping_network", StyleModulationNetwork: "style_modulation"}
 
 
@@ -54,6 +55,8 @@ class TableConfig:
     controlnet_steps: int = 50  # of the row that is ControlNet alone
     n_inversion: int = 500  # test identities of the W+ ceiling, the dearest row
     inversion_steps: int = 200  # of its optimiser
+    psi: float = 0.7  # of the random faces that are truncated
+    n_diverse: int = 50  # test identities that are drawn DRAWS times
     text_steps: int = 60  # of the text optimisation after the mask encoder
     batch_size: int = 25  # images drawn at once; the noise of W+ optimisation depends on it
     seed: int = 0  # image i starts from noise of seed + i in every row
@@ -78,11 +81,13 @@ class Scene:
     mask_encoder: MaskEncoder | None = None  # baseline; None leaves its rows out, as scribbles do
     # distance that the W+ optimisation minimises beside L1; None: L1 alone
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    # (N, 3, 128, 128) of training people, the floor of Fréchet distances; None leaves its row out
+    training: Tensor | None = None
     # the model after earlier stages, and other models to compare with
     others: Sequence[OtherModel] = ()
     multi_step: bool = True  # whether M and T come out of stage 3, for the rows' names
-    # hashes of what only rows of "x", the one of "controlnet" alone, and those of the
-    # "mask_encoder" depend on
+    # hashes of what only rows of "x", those of "controlnet" alone, of the "mask_encoder" and of
+    # "training" pictures depend on
     made_from: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,20 +162,29 @@ def w_plus_optimisation(scene: Scene) -> Iterator[Row]:
 
 
 def floors(scene: Scene) -> Iterator[Row]:
-    """Faces of G that know nothing; then caption and mask of one and the same other person."""
-    n, seed = len(scene.truth), scene.config.seed
+    """Other people's pictures; faces of G that know nothing; others' caption and mask."""
+    n, seed, psi, training = len(scene.truth), scene.config.seed, scene.config.psi, scene.training
+    if training is not None:
+        name = "training pictures (floor of FID)"
+        against = scene.truth.taken(np.arange(min(n, len(training))))
+        made_from = {"pictures": scene.made_from.get("training")}
+        yield Row("training", name, training.__getitem__, made_from, against)
 
-    def draw(part: slice) -> Tensor:
-        return random_faces(scene.pipe, n, seed, part)
+    def draw(psi: float) -> Callable[[slice], Tensor]:
+        return lambda part: random_faces(scene.pipe, n, seed, part, psi)
 
-    yield Row("random", "random face (floor)", draw, {}, scene.truth)
+    yield Row("random", "random face (floor)", draw(1.0), {}, scene.truth)
+    name = f"random face, ψ = {psi:g}"
+    yield Row("random_psi", name, draw(psi), {"psi": psi}, scene.truth)
     moved = scene.truth.taken(others(n, seed))
     yield scene.method("shuffled", "others' inputs (floor)", truth=moved)
 
 
-def controlnet_alone(scene: Scene) -> Iterator[Row]:
+def controlnet_alone(
+    scene: Scene, key: str = "controlnet", against: GroundTruth | None = None
+) -> Iterator[Row]:
     """The diffusion model's own I_0^d, of as many steps as the config says."""
-    steps = scene.config.controlnet_steps
+    steps, against = scene.config.controlnet_steps, against or scene.truth
     made_from = {
         "condition": scene.config.condition,
         "networks": scene.made_from.get("controlnet"),
@@ -179,12 +193,12 @@ def controlnet_alone(scene: Scene) -> Iterator[Row]:
     }
 
     def draw(part: slice) -> Tensor:
-        denoised = scene.drawn(part, steps=steps)[1]
+        denoised = scene.drawn(part, truth=against, steps=steps)[1]
         assert denoised is not None  # the process ran to its end
         return denoised
 
     name = f"ControlNet alone, {steps} steps"
-    yield Row("controlnet", name, draw, made_from, scene.truth)
+    yield Row(key, name, draw, made_from, against)
 
 
 def mask_encoder(scene: Scene) -> Iterator[Row]:
@@ -238,6 +252,18 @@ def swap_rows(scene: Scene) -> Iterator[Row]:
     for name, against in exchanged(scene.truth, scene.config.seed).items():
         drawn_for = scene.truth if name == "both" else against
         yield scene.method(f"swap_{name}", f"swap_{name}", against, truth=drawn_for)
+
+
+def diverse_rows(scene: Scene) -> Iterator[Row]:
+    """The first people, each drawn DRAWS times from other noise: how much faces differ."""
+    people = np.arange(min(scene.config.n_diverse, len(scene.truth)))
+    repeated = scene.truth.taken(np.repeat(people, DRAWS))
+    drawn = list(controlnet_alone(scene, "diverse_controlnet", repeated))
+    for step in (0, scene.last):
+        key = f"diverse_exit_{step}"
+        drawn.append(scene.method(key, key, repeated, exit_step=step, truth=repeated))
+    for row in drawn:
+        yield replace(row, made_from=row.made_from | {"people": len(people)})
 
 
 def earlier_models(

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import pick_device
-from dmgi_lib.evaluation import goals, report
+from dmgi_lib.evaluation import goals, metrics, report
 from dmgi_lib.evaluation.draw import Row, place
 from dmgi_lib.evaluation.goals import Finding
 from dmgi_lib.evaluation.read import (
@@ -37,7 +37,16 @@ from dmgi_lib.evaluation.read import (
     on_device,
     read,
 )
-from dmgi_lib.evaluation.rows import RUNS, OtherModel, Scene, TableConfig, earlier_models, swap_rows
+from dmgi_lib.evaluation.rows import (
+    DRAWS,
+    RUNS,
+    OtherModel,
+    Scene,
+    TableConfig,
+    diverse_rows,
+    earlier_models,
+    swap_rows,
+)
 from dmgi_lib.evaluation.samples import GroundTruth, givers
 from dmgi_lib.evaluation.speed import seconds_a_face
 from dmgi_lib.files import folder_hash, write_text, write_whole
@@ -49,6 +58,7 @@ from dmgi_lib.weight_folder import load_part, part_name, required_part
 
 CONDITIONS = ("mask", "scribble")
 OWN = ("controlnet", "mapping_network", "style_modulation")  # one for each kind of x
+DIVERSITY = f"diversity of {DRAWS} draws"
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
@@ -84,6 +94,20 @@ class Table(Scene):
             taken = seconds_a_face(self.pipe, prompt, x, condition, self.exits, steps)
             write_text(path, json.dumps(taken, indent=1) + "\n")
         return json.loads(path.read_text(encoding="utf-8"))
+
+    def diversity(self) -> dict[str, float]:
+        """How far DRAWS faces of one input lie apart, of rows that are drawn so (by key).
+
+        Mean distance of the parser's embeddings, as a share of that between different people's
+        true pictures.
+        """
+        found = {}
+        for row in diverse_rows(self):
+            reading = self.finished(row).reading
+            people = metrics.spread(reading.reference[::DRAWS][None])
+            draws = metrics.spread(reading.embedding.unflatten(0, (-1, DRAWS)))
+            found[row.key.removeprefix("diverse_")] = (draws.mean() / people).item()
+        return found
 
     def swaps(self, own: Reading) -> list[Finding]:
         """What exchanged captions and masks change; own: of the exit at the last step."""
@@ -137,6 +161,7 @@ def open_table(
     config: TableConfig,
     runs: Path = RUNS,
     others: Mapping[str, Path] | None = None,
+    training: FaceDataset | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Table, list[str]]:
@@ -147,6 +172,7 @@ def open_table(
         rows:   where pictures and readings are kept.
         runs:   training runs of the earlier stages.
         others: name → folder: models whose last exit is a row too.
+        training: people that networks saw, whose pictures are the floor of FID; None: no such row.
         device, dtype: of the drawing; the judges read there too, in fp32.
     """
     pipe = DMGIPipeline.from_pretrained(folder, dtype=dtype).to(device)
@@ -167,6 +193,7 @@ def open_table(
     loss_net = required_part(folder, "loss_net", "data_prep.priors.trainer loss_net")
     own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
     facts = {"weights": shared_hash(folder), "data": dataset.digest, "n": n, "seed": config.seed}
+    facts["columns"] = COLUMNS  # what a reading holds
     table = Table(
         pipe=pipe,
         truth=GroundTruth.read(dataset, n),
@@ -174,12 +201,14 @@ def open_table(
         config=config,
         mask_encoder=None if encoder is None else encoder.eval().to(device),
         perceptual=PerceptualLoss(loss_net.eval().requires_grad_(False).to(device)),
+        training=None if training is None else GroundTruth.read(training, n).images,
         others=models,
         multi_step=stage == 3,
         made_from={
             "x": " ".join(own.values()),
             "controlnet": own["controlnet"],
             "mask_encoder": folder_hash(folder / "mask_encoder"),
+            "training": "" if training is None else training.digest,
         },
         judges=on_device(load_judges(folder), pipe.device),
         folder=rows,
@@ -193,6 +222,7 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
     rows: dict[str, FinishedRow] = {}
     numbers: dict[str, dict[str, Any]] = {}
     seconds, config, defaults = table.seconds(), table.config, table.pipe.config
+    diversity = table.diversity()
     for row in tqdm(list(table.rows()), desc="rows", disable=None):
         rows[row.key] = done = table.finished(row)
         numbers[row.key] = report.summary(done.reading, config.seed)
@@ -208,6 +238,9 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
         f" {config.text_steps} steps; the method's process has {defaults.num_inference_steps}"
         f" steps, guidance {defaults.guidance_scale:g}; codes of M, T and mask encoder truncated in"
         f" their last row, detail_psi {defaults.detail_psi:g}",
+        f"{DIVERSITY}: mean distance of the parser's embeddings between faces drawn from one input,"
+        " as a share of that between different people's true pictures;"
+        f" {min(config.n_diverse, len(table.truth))} people",
         "seconds a face: medians at batch 1, measured in turns in the same run",
         *notes,
         *(finding.line() for finding in findings),
@@ -216,7 +249,8 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
     written = [
         {"key": key, "row": row.name}
         | report.columns_of(numbers[key])
-        | {"seconds a face": seconds.get(key), "minutes drawn and read": row.minutes}
+        | {DIVERSITY: diversity.get(key), "seconds a face": seconds.get(key)}
+        | {"minutes drawn and read": row.minutes}
         for key, row in rows.items()
     ]
     report.write_csv(out, lines, written)
@@ -268,9 +302,11 @@ def run(
                 raise SystemExit(text)
             print(text)
             continue
-        faces, asked = FaceDataset(root, split="test"), replace(config, condition=kind)
+        seen, faces = (FaceDataset(root, split) for split in ("train", "test"))
+        asked = replace(config, condition=kind)
         precision = getattr(torch, dtype)
-        table, notes = open_table(folder, faces, n, rows, asked, runs, models, where, precision)
+        parts = (folder, faces, n, rows, asked, runs, models, seen)
+        table, notes = open_table(*parts, where, precision)
         suffix = "" if kind == "mask" else f"_{kind}"
         make(table, notes, root.name, out.with_stem(out.stem + suffix))
 

@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPModel
 from dmgi_lib import recognizers
 from dmgi_lib.dataset import ATTRIBUTES
 from dmgi_lib.evaluation.baselines import MaskEncoder
-from dmgi_lib.evaluation.read import Reading
+from dmgi_lib.evaluation.read import NUMBERS, RGB, Reading
 from dmgi_lib.evaluation.rows import TableConfig
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.table import Table
@@ -61,7 +61,7 @@ def reading(n: int = 6, right: float = 1.0, seed: int = 0, **fields: torch.Tenso
     }
     tables |= {k: v for k, v in fields.items() if k in tables}
     columns = {"sample": [f"{i:06d}" for i in range(n)]}
-    for name in ("ssim", "perceptual", "identity", "clip"):
+    for name in (*NUMBERS, *RGB):
         columns[name] = torch.rand(n, generator=rng).numpy()
     for verb, table in zip(("sees", "is", "says"), tables.values(), strict=True):
         columns |= {f"{verb} {a}": table[:, k].numpy() for k, a in enumerate(ATTRIBUTES)}
@@ -107,8 +107,10 @@ def tiny_table(folder, **options) -> Table:
     torch.set_num_threads(1)
     pipe = options.pop("pipe", None) or tiny_models.pipeline()
     sizes = {"n_inversion": 2, "inversion_steps": 2, "text_steps": 2, "controlnet_steps": 6}
+    sizes |= {"n_diverse": 2}
     parts = {
         "truth": samples(),
+        "training": samples().images.flip(0),
         "clip": tiny_clip(pipe),
         "config": TableConfig(**sizes),
         "mask_encoder": tiny_encoder(),

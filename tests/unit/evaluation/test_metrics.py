@@ -151,3 +151,36 @@ def test_what_is_read_of_each_picture_stays_on_its_device():
         )
     assert [value.device.type for value in found] == ["cuda"] * 4
     assert [len(value) for value in found] == [2] * 4
+
+
+def test_kernel_distance_is_unbiased_and_sees_a_shift():
+    rng = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(200, 4, generator=rng) for _ in range(2))
+    assert abs(metrics.kernel_distance(a, b)) < 0.1  # one distribution, another sample
+    assert metrics.kernel_distance(a, b + 1) > 1
+
+
+def test_backgrounds_without_pixels_do_not_count():
+    image = torch.zeros(3, 3, 16, 16)
+    image[1] = 0.5
+    where = torch.ones(3, 16, 16, dtype=torch.bool)
+    where[2, 4:] = False  # 64 pixels are enough
+    where[1, :, 8:] = False
+    image[1, :, :, 8:] = 9.0  # not background
+    colours = metrics.mean_colour(image, where)
+    assert colours[:, 0].tolist() == [0.0, 0.5, 0.0]
+    assert metrics.mean_colour(image, where, smallest=65)[2].isnan().all()
+    colours[2] = torch.nan
+    assert metrics.deviation(colours) == pytest.approx(0.5 / 2**0.5)
+    assert math.isnan(metrics.deviation(colours[2:]))
+
+
+def test_edge_energy_of_a_line():
+    image = torch.full((1, 3, 8, 8), -1.0)
+    image[..., 4] = 1.0  # grey 0 and 1: |Laplacian| is 2 on the line, 1 beside it, 0 elsewhere
+    assert metrics.edge_energy(image).item() == pytest.approx((2 + 1 + 1) / 6)
+
+
+def test_spread_is_the_mean_distance_of_pairs():
+    draws = torch.tensor([[[0.0], [1.0], [3.0]], [[2.0], [2.0], [2.0]]])
+    assert metrics.spread(draws).tolist() == [2.0, 0.0]

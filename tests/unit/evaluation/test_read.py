@@ -13,7 +13,7 @@ from dmgi_lib import recognizers
 from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.draw import Row
-from dmgi_lib.evaluation.read import CAPTION, MIOU, SHOWN, Reading, finish, read, seen
+from dmgi_lib.evaluation.read import CAPTION, MIOU, NUMBERS, SHOWN, Reading, finish, read, seen
 
 
 class Oracle(recognizers.ParserJudge):
@@ -52,8 +52,8 @@ def test_the_table_of_samples_has_a_row_a_sample():
     found = read(truth.images, truth, tiny_judges(), 0, tiny_clip(pipe), pipe.tokenizer)
     table = found.samples
     assert list(table["sample"]) == ["000000", "000001", "000002"]
-    numbers = table[["ssim", "perceptual", "identity", "clip"]]
-    assert numbers.shape == (3, 4) and numbers.notna().all(axis=None)
+    numbers = table[list(NUMBERS)]
+    assert numbers.shape == (3, len(NUMBERS)) and numbers.notna().all(axis=None)
     for k, name in enumerate(ATTRIBUTES):
         true = truth.attributes[:, k].tolist() if name in FACE_ATTRIBUTES else [-1] * 3
         assert list(table[f"is {name}"]) == true  # the judge reads no other
@@ -90,6 +90,9 @@ def test_columns_of_a_reading_by_hand():
     assert found.value("mIoU gap") == pytest.approx(gap)
     ssim = found.samples["ssim"]
     assert found.value("SSIM", [1, 1, 2]) == pytest.approx((2 * ssim[1] + ssim[2]) / 3)
+    walls = found.background[[0, 2]]
+    apart = (walls[0] - walls[1]).abs().mean().item() / 2**0.5  # of two, the standard deviation
+    assert found.value("deviation of background colour", [0, 2]) == pytest.approx(apart)
     claims = torch.full_like(found.claims, -1)
     claims[0, :4] = torch.tensor([1, 1, 0, 0], dtype=torch.int8)
     seen = torch.zeros_like(found.attributes)

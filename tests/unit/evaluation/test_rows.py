@@ -60,7 +60,8 @@ def test_defaults_of_a_call_make_anew_only_the_rows_that_they_change(tmp_path):
 
     before, after = files(), files(detail_psi=1.0)
     kept = {key for key in before if before[key] == after[key]}
-    assert kept == {"ground_truth", "inversion", "random", "controlnet"}
+    kept_ones = {"ground_truth", "inversion", "training", "random", "random_psi", "controlnet"}
+    assert kept == kept_ones
     guided = files(guidance_scale=4.0)
     changed = {key for key in before if before[key] != guided[key]}
     assert changed == {"shuffled", "controlnet", "exit_0", "exit_1", "exit_3"}
