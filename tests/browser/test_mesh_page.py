@@ -24,7 +24,7 @@ def painted_ball():
 
 @pytest.fixture
 def shown(browser):
-    """shown(script=None): a notebook's page with the viewer's frame; asks nothing of any network."""
+    """shown(script=None): a page with the viewer's frame, which asks nothing of any network."""
     contexts, problems = [], []
 
     def opened(script=None):
@@ -93,7 +93,7 @@ def test_it_draws_the_front_and_is_turned_by_mouse_and_keys(shown):
 
 
 def test_without_webgl_the_still_picture_stays(shown):
-    page, frame = shown("HTMLCanvasElement.prototype.getContext = () => null")
+    _, frame = shown("HTMLCanvasElement.prototype.getContext = () => null")
     image = frame.locator("img")
     image.wait_for()
     assert image.evaluate("image => image.complete && image.naturalWidth") == 256

@@ -21,7 +21,7 @@
     varying vec3 tint; varying vec3 facing;
     vec3 turned(vec3 v) {
       float cy = cos(turn.x), sy = sin(turn.x), cp = cos(turn.y), sp = sin(turn.y);
-      v = vec3(cy * v.x - sy * v.z, v.y, sy * v.x + cy * v.z);
+      v = vec3(cy * v.x + sy * v.z, v.y, cy * v.z - sy * v.x);
       return vec3(v.x, cp * v.y - sp * v.z, sp * v.y + cp * v.z);
     }
     void main() {
