@@ -235,7 +235,7 @@ def _views(G: TriPlaneGenerator, codes: Tensor, cameras: Tensor) -> Any:
 
 def covered(view: EG3DOutput) -> Tensor:
     """(n, n) bool: where the head is; everywhere if the generator does not tell."""
-    alpha = getattr(view, "alpha", None)
+    alpha = getattr(view, "image_alpha", None)
     if alpha is None:
         return torch.ones_like(view.image_depth[0, 0], dtype=torch.bool)
     return alpha.reshape(view.image_depth.shape)[0, 0] > 0.5

@@ -1,6 +1,7 @@
 """Views of a head: pictures, depth, normals, turntables, and what is refused."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,10 +69,10 @@ def test_normals_of_a_ball_in_the_axes_of_the_camera():
 
 def test_alpha_leaves_the_wall_out():
     G = solid(Ball)
-    view = G.synthesis(code(G), look_at([0.0], 0.0))
+    depth = G.synthesis(code(G), look_at([0.0], 0.0)).image_depth
     alpha = torch.zeros(1, 1, 32, 32)
     alpha[..., 10:20, 10:20] = 1
-    object.__setattr__(view, "alpha", alpha)
+    view = SimpleNamespace(image_depth=depth, image_alpha=alpha)
     assert views.covered(view).sum() == 100
     (picture,) = views._depth_pictures([view])
     assert (picture[0] == 0).all() and picture[15, 15].min() > 0
