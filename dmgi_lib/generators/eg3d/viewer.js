@@ -28,7 +28,7 @@
       vec3 p = turned(position * 2.0 - 1.0);
       facing = turned(normal * 2.0 - 1.0); tint = color;
       float depth = distance - p.z;
-      gl_Position = vec4(2.4 * p.x / max(aspect, 1.0), 2.4 * p.y * min(aspect, 1.0),
+      gl_Position = vec4(3.8 * p.x / max(aspect, 1.0), 3.8 * p.y * min(aspect, 1.0),
                          (depth - 1.0) * depth / 16.0, depth);
     }`));
   gl.attachShader(program, shader(gl.FRAGMENT_SHADER, `

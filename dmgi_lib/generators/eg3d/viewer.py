@@ -22,6 +22,7 @@ from dmgi_lib.checks import whole_number
 SCRIPT = Path(__file__).with_name("viewer.js")
 MOST_VERTICES = 500_000  # 20 MB in the notebook
 MARGIN = 1.05
+DISTANCE, ZOOM = 4.4, 3.8  # of the first view; in the script as well
 PAGE = """<!doctype html><meta charset="utf-8"><title>head</title><style>
 html, body {{ margin: 0; height: 100%; background: #edeff2 }}
 canvas, img {{ display: block; width: 100%; height: 100%; object-fit: contain; touch-action: none }}
@@ -85,15 +86,14 @@ class MeshView:
     def picture(self, size: int = 256) -> Image.Image:
         """The mesh from the front, drawn without a GPU: nearest vertices as lit dots."""
         points = self._cube() * 2 - 1
-        scale = 4.4 / (4.4 - points[:, 2]) * 0.5  # as far away as the script begins
-        x = ((points[:, 0] * scale * 1.09 + 0.5) * size).astype(int)
-        y = ((0.5 - points[:, 1] * scale * 1.09) * size).astype(int)
+        scale = ZOOM / (DISTANCE - points[:, 2:]) / 2
+        x, y = ((points[:, :2] * (1, -1) * scale + 0.5) * size).astype(int).T
         light = np.array([0.3, 0.5, 0.9]) / np.linalg.norm([0.3, 0.5, 0.9])
         shade = 0.62 + 0.38 * (self.mesh.vertex_normals @ light).clip(0)
         colors = np.asarray(self.mesh.visual.vertex_colors)[:, :3] * shade[:, None]
-        # Dots as wide as vertices lie apart at most, so that they close.
-        reach = max(1, round(size * 0.5 * float(np.median(self.mesh.edges_unique_length))
-                             / self._side() * 2))  # fmt: skip
+        # Dots are as wide as neighbours lie apart, so that they close.
+        apart = float(np.quantile(self.mesh.edges_unique_length, 0.9)) / self._side() * 2
+        reach = 1 + int(np.ceil(apart * scale.max() * size))
         canvas = np.full((size, size, 3), (237, 239, 242), np.uint8)
         for i in np.argsort(points[:, 2]):
             rows, columns = slice(max(0, y[i]), y[i] + reach), slice(max(0, x[i]), x[i] + reach)

@@ -78,7 +78,13 @@ def as_cameras(camera: Any, G: TriPlaneGenerator, count: int | None = None) -> T
     Raises:
         ValueError: another length, numbers that are no camera, or another count
     """
-    given = camera if isinstance(camera, Tensor) else torch.as_tensor(camera, dtype=torch.float32)
+    try:
+        given = torch.as_tensor(camera, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"camera came as {type(camera).__name__}; expected {CAMERA_DIM} numbers or (yaw, pitch)"
+            " in degrees."
+        ) from error
     if given.shape in ((2,), (3,)):
         yaw, pitch, *roll = given.tolist()
         given = look_at(yaw, pitch, roll=roll[0] if roll else 0.0)

@@ -123,6 +123,8 @@ def test_cameras_come_as_numbers_or_angles(G):
     [
         (torch.zeros(24), r"camera came as \(24,\); expected \(V, 25\)"),
         (torch.zeros(2, 3, 25), "camera came as"),
+        ("left", r"camera came as str; expected 25 numbers or \(yaw, pitch\)"),
+        ([[0.0, 1.0], [2.0]], "camera came as list"),
         (look_at([0.0], 0.0) * torch.tensor([2.0] + [1.0] * 24), "rotation came as"),
         (look_at([0.0, 1.0], 0.0), "2 cameras came for 3 images"),
     ],
