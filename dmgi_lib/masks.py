@@ -92,6 +92,13 @@ def mask_to_rgb(mask: torch.Tensor) -> torch.Tensor:
     return moved(_PALETTE_UNIT, mask.device)[mask.long()].permute(0, 3, 1, 2).contiguous()
 
 
+def rgb_to_mask(picture: torch.Tensor) -> torch.Tensor:
+    """What `mask_to_rgb` made, (B, 3, H, W) in [0, 1] → (B, H, W) uint8 class ids."""
+    palette = moved(_PALETTE_UNIT, picture.device)
+    distance = (picture[:, None] - palette[:, :, None, None]).abs().sum(2)  # [B, 19, H, W]
+    return distance.argmin(1).to(torch.uint8)
+
+
 def scribble_to_rgb(scribble: torch.Tensor) -> torch.Tensor:
     """(B, H, W) with values 0..255 → (B, 3, H, W) float in [0, 1]."""
     return (scribble.float() / 255.0).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()

@@ -3,6 +3,9 @@
 pipe = DMGIPipeline.from_pretrained("mini")
 out = pipe("a smiling young woman with blond hair", mask="mask.png")
 out.images[0]
+
+With an EG3D generator ("mini-3d") the same call draws heads: `render`, `turntable` and `mesh` take
+`out.latents`.
 """
 
 from __future__ import annotations
@@ -30,7 +33,11 @@ from dmgi_lib.call_arguments import (
 from dmgi_lib.checks import number, one_of, whole_number
 from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step, lay_out_for_cpu
 from dmgi_lib.feature_capture import DiffusionFeatures
+from dmgi_lib.generators.eg3d import TriPlaneGenerator, mesh, views
+from dmgi_lib.generators.eg3d.cameras import Numbers, look_at
 from dmgi_lib.mapping_network import MappingNetwork
+from dmgi_lib.mask_camera import mask_angles
+from dmgi_lib.masks import rgb_to_mask
 from dmgi_lib.paper_components import load_paper_components
 from dmgi_lib.patch_autoencoder import downscaling
 from dmgi_lib.presets import MINI, PAPER, weights_folder
@@ -41,7 +48,7 @@ from dmgi_lib.style_modulation import (
     pool_attention,
     truncate_detail,
 )
-from dmgi_lib.weight_folder import OPTIONAL, load_checked, part_name
+from dmgi_lib.weight_folder import OF_G, OPTIONAL, load_checked, part_name, shares_prior
 
 Condition = str | Path | Image.Image | np.ndarray[Any, Any] | torch.Tensor
 
@@ -55,12 +62,14 @@ class DMGIPipelineOutput(BaseOutput):
     latents: (B, num_ws, w_dim) codes w_t, which G draws
     diffusion_images: I_0^d in the same form; None at an early exit, where no image is reached
     attention: per image, word → (H, W) attention map of the last step made; None unless asked for
+    camera: (B, 25) from which the heads are seen; None for a generator of pictures
     """
 
     images: Any
     latents: torch.Tensor
     diffusion_images: Any = None
     attention: list[dict[str, torch.Tensor]] | None = None
+    camera: torch.Tensor | None = None
 
 
 class DMGIPipeline(DiffusionPipeline):
@@ -135,7 +144,7 @@ class DMGIPipeline(DiffusionPipeline):
         """Loads a preset or a folder. Never downloads.
 
         Args:
-            name: "mini", "paper", or a folder written by `save_pretrained`.
+            name: "mini", "mini-3d", "paper", or a folder written by `save_pretrained`.
             dtype: of the weights: torch.float32 (the default), torch.bfloat16 or torch.float16.
             torch_dtype: the same, by diffusers' older name.
             components: a component to use instead of the stored one, such as generator=G; for
@@ -150,10 +159,20 @@ class DMGIPipeline(DiffusionPipeline):
         if str(name) == PAPER.name:
             return cls(**load_paper_components(dtype=dtype, **components))
         folder = weights_folder(name)
-        options = {"dtype": dtype, "local_files_only": True, **components}
+        own = {name: None for name in OF_G if name in OPTIONAL}
+        options = {"dtype": dtype, "local_files_only": True}
         load = super().from_pretrained
-        pipe: DMGIPipeline = load_checked(folder, lambda: load(str(folder), **options), components)
-        return pipe
+
+        def checked(folder: Path, given: dict[str, Any]) -> DMGIPipeline:
+            pipe: DMGIPipeline = load_checked(
+                folder, lambda: load(str(folder), **options, **given), given
+            )
+            return pipe
+
+        if not shares_prior(folder):
+            return checked(folder, components)
+        prior = checked(MINI.folder, own).components
+        return checked(folder, {n: c for n, c in prior.items() if n not in own} | components)
 
     @property
     def image_size(self) -> int:
@@ -185,6 +204,7 @@ class DMGIPipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         detail_psi: float | None = None,
+        camera: Any = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -205,6 +225,8 @@ class DMGIPipeline(DiffusionPipeline):
             guidance_scale: classifier-free guidance, 0 … 100; at most 1 turns it off.
             detail_psi: how far the codes of the finest detail are M's and T's, 0 (G's own, crisp)
                 … 1 (as predicted, soft); see `truncate_detail`.
+            camera: of a 3D generator: (25,) or (B, 25) numbers, or (yaw, pitch) in degrees; None
+                means the one that the mask suggests (`mask_camera`), frontal for scribbles.
             num_images_per_prompt: images with different noise for each prompt and condition.
             generator: noise source, one for all or one per image; None means seed 0, so that a
                 call is reproducible by default (our choice).
@@ -230,6 +252,7 @@ class DMGIPipeline(DiffusionPipeline):
         prompts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
         rows, columns = paired(len(prompts), len(condition), copies)
         sources = noise_sources(generator, len(rows))
+        cameras = self._cameras(camera, kind, condition[columns])
         tokens = tokenize(self.tokenizer, prompts)
         warn_of_styles(prompts)
         text = encode_text(self.text_encoder, tokens.ids)
@@ -249,7 +272,11 @@ class DMGIPipeline(DiffusionPipeline):
         predicted = self.latents_from_features(final.features, tokens.word_mask[rows], kind)
         w_avg = self.generator.mean_latent
         latents = truncate_detail(predicted.to(w_avg), w_avg, psi)
-        images = self.generator.synthesis(latents, noise_mode="const")
+        if cameras is None:
+            images = self.generator.synthesis(latents, noise_mode="const")
+        else:
+            cameras = cameras.to(latents)
+            images = self.generator.synthesis(latents, cameras, noise_mode="const").image
         denoised = None if final.latents is None else self.decode_latents(final.latents)
         attention = None
         if return_attention:
@@ -262,7 +289,53 @@ class DMGIPipeline(DiffusionPipeline):
             latents=latents,
             diffusion_images=None if denoised is None else formatted(denoised, output_type),
             attention=attention,
+            camera=cameras,
         )
+
+    def render(
+        self,
+        latents: torch.Tensor,
+        yaw: Numbers = 0.0,
+        pitch: Numbers = 0.0,
+        roll: Numbers = 0.0,
+        *,
+        camera: Any = None,
+        output: str = "image",
+    ) -> list[Image.Image]:
+        """Heads of a 3D generator from any side, see `dmgi_lib.generators.eg3d.views.render`.
+
+        Args:
+            latents: (B, num_ws, w_dim), codes of a call.
+            yaw, pitch, roll: degrees, numbers or lists of equal length; yaw above 0 shows the
+                person's left side, pitch above 0 looks from above.
+            camera: (25,) or (V, 25) instead of angles.
+            output: "image", "depth" (near is bright) or "normals".
+
+        Returns:
+            All views of the first code, then of the second, ...
+
+        Raises:
+            ValueError: a generator of pictures, codes of another generator, bad angles or cameras.
+        """
+        G = views.as_3d(self.generator)
+        cameras = views.view_cameras(G, yaw, pitch, roll, camera)
+        return views.render(G, latents, cameras, output)
+
+    def turntable(self, latents: torch.Tensor, **options: Any) -> list[Image.Image]:
+        """Frames of one head turning; `options` are those of `views.turntable`: frames, yaw, path.
+
+        pipe.turntable(out.latents[0], yaw=(-40, 40), path="head.webp")
+        """
+        return views.turntable(views.as_3d(self.generator), latents, **options)
+
+    def mesh(
+        self, latents: torch.Tensor, resolution: int = 128, path: str | Path | None = None
+    ) -> Any:
+        """One head as a `trimesh.Trimesh` with vertex colours, see `mesh.head_mesh`.
+
+        pipe.mesh(out.latents[0]).export("head.glb")
+        """
+        return mesh.head_mesh(views.as_3d(self.generator), latents, resolution, path)
 
     def latents_from_features(
         self, features: DiffusionFeatures, word_mask: torch.Tensor, condition: str = "mask"
@@ -286,6 +359,17 @@ class DMGIPipeline(DiffusionPipeline):
         scaled = latents / self.vae.config.scaling_factor
         images: torch.Tensor = self.vae.decode(scaled.to(self.vae.device, self.vae.dtype)).sample
         return images
+
+    def _cameras(self, camera: Any, kind: str, condition: torch.Tensor) -> torch.Tensor | None:
+        """(B, 25) for x (B, 3, H, W); None if G knows no cameras."""
+        if not isinstance(self.generator, TriPlaneGenerator):
+            return None if camera is None else views.as_3d(self.generator)  # which refuses it
+        if camera is not None:
+            return views.as_cameras(camera, self.generator, len(condition))
+        if kind != "mask":
+            return look_at(0.0, 0.0).expand(len(condition), -1)
+        yaw, pitch, roll = mask_angles(rgb_to_mask(condition)).unbind(-1)
+        return look_at(yaw, pitch, roll=roll)
 
     def _check_parts(self, condition: str) -> None:
         for name in (part_name("mapping_network", condition), "generator"):

@@ -1,4 +1,4 @@
-"""Presets: the sizes and sources of "mini" (ships with the kit) and "paper" (Stable Diffusion 1.5).
+"""Presets: sizes and sources of "mini", "mini-3d" (heads instead of pictures) and "paper" (SD 1.5).
 
 Switching from one to the other changes names and sizes, not code.
 """
@@ -6,7 +6,7 @@ Switching from one to the other changes names and sizes, not code.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmgi_lib.mapping_network import MappingConfig
@@ -27,6 +27,7 @@ class Preset:
     detail_psi: see `style_modulation.truncate_detail`
     base_model, controlnet: hub ids (or folders) of the released diffusion prior; None if in
         `folder`; for "paper" $DMGI_BASE_MODEL and $DMGI_CONTROLNET name others
+    training: commands that make the folder, for who lacks it
     """
 
     name: str
@@ -40,6 +41,7 @@ class Preset:
     modulation: ModulationConfig
     base_model: str | None = None
     controlnet: str | None = None
+    training: str = ""
 
 
 MINI = Preset(
@@ -52,6 +54,15 @@ MINI = Preset(
     detail_psi=0.5,
     mapping=MappingConfig(),
     modulation=ModulationConfig(),
+)
+
+# M, T and an EG3D generator of its own; the diffusion prior and the loss net are those of "mini".
+MINI_3D = replace(
+    MINI,
+    name="mini-3d",
+    folder=WEIGHTS / "faces128-3d",
+    training="python -m data_prep.priors.trainer eg3d, then"
+    " python -m dmgi_lib.training.stages --preset mini-3d",
 )
 
 PAPER = Preset(
@@ -70,7 +81,7 @@ PAPER = Preset(
     controlnet=os.environ.get("DMGI_CONTROLNET", "lllyasviel/control_v11p_sd15_seg"),
 )
 
-PRESETS: dict[str, Preset] = {"mini": MINI, "paper": PAPER}
+PRESETS: dict[str, Preset] = {"mini": MINI, "mini-3d": MINI_3D, "paper": PAPER}
 
 
 def preset(name: str) -> Preset:

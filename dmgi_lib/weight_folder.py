@@ -2,7 +2,8 @@
 
     python -m dmgi_lib.weight_folder --folder dmgi_lib/weights/faces128  # (re)writes the index
 
-model_index.json lists the components that a folder holds, with library and class.
+model_index.json lists the components that a folder holds, with library and class. A folder that
+lists nothing of the diffusion prior shares that of the mini preset, see `shares_prior`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 import dmgi_lib
 from dmgi_lib.files import read_json, write_text
-from dmgi_lib.presets import CALL_DEFAULTS, MINI
+from dmgi_lib.presets import CALL_DEFAULTS, MINI, PRESETS
 from dmgi_lib.whole_folder import read_folder, settle, write_folder
 
 
@@ -69,6 +70,11 @@ OPTIONAL: dict[str, Component] = {
     "generator": Component(dict.fromkeys(("StyleGAN2Generator", "TriPlaneGenerator"), "dmgi_lib")),
 }
 COMPONENTS = REQUIRED | OPTIONAL
+# What belongs to one G; a folder that shares a prior holds its own of these and nothing else.
+OF_G = (
+    *("mapping_network", "style_modulation", "mapping_network_scribble"),
+    *("style_modulation_scribble", "generator", "mask_encoder"),
+)
 
 PARTS = (  # classes of `load_part`
     *("MappingNetwork", "StyleModulationNetwork", "StyleGAN2Generator", "TriPlaneGenerator"),
@@ -93,6 +99,12 @@ def check_weights(folder: Path) -> None:
             components or classes that no pipeline of this kit has.
     """
     index_path = folder / "model_index.json"
+    untrained = {p.folder: p for p in PRESETS.values() if p.training}.get(folder)
+    if untrained and not index_path.is_file():
+        raise FileNotFoundError(
+            f"the weights of {untrained.name!r} are not there: {folder} holds no model_index.json."
+            f" Train them: {untrained.training}."
+        )
     if not index_path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no model_index.json, so it is no pipeline folder. Fetch the kit's"
@@ -211,10 +223,24 @@ def save_component(module: ModelMixin, folder: Path, card: str) -> None:
     write_folder(folder, write)
 
 
-def write_model_index(folder: Path, **defaults: float) -> dict:
+def shares_prior(folder: Path) -> bool:
+    """Whether a folder's model_index.json lists nothing that every pipeline needs.
+
+    Such a folder holds M, T and G (see OF_G), and all else is taken from the mini preset's folder.
+    """
+    path = folder / "model_index.json"
+    if not path.is_file():
+        return False
+    index = read_json(path)
+    return all(index.get(name, [None, None]) == [None, None] for name in REQUIRED)
+
+
+def write_model_index(folder: Path, shared_prior: bool = False, **defaults: float) -> dict:
     """Writes model_index.json for the component folders that are present; returns its content.
 
     Args:
+        shared_prior: the folder takes what it lacks from the mini preset; a folder whose index says
+            so already keeps to it.
         defaults: of a call, by the names of CALL_DEFAULTS; those not given stay as they are in an
             existing index, else are those of the mini preset.
 
@@ -222,6 +248,7 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
     """
     path = folder / "model_index.json"
     old = read_json(path) if path.is_file() else {}
+    shared_prior = shared_prior or shares_prior(folder)
     index: dict = {"_class_name": "DMGIPipeline", "_diffusers_version": diffusers.__version__}
     for name in CALL_DEFAULTS:
         index[name] = defaults.get(name, old.get(name, getattr(MINI, name)))
@@ -229,7 +256,7 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
         (usual, package), *others = component.classes.items()
         row: list[str | None] = [package, usual]
         if not (folder / name).is_dir():
-            if name in REQUIRED:
+            if name in REQUIRED and not shared_prior:
                 raise FileNotFoundError(
                     f"component folder {folder / name} is missing; train it first"
                     " (python -m data_prep.priors.trainer), every pipeline needs it."
@@ -280,11 +307,15 @@ def load_checked(folder: Path, load: Callable[[], Any], given: Collection[str]) 
 def load_part(folder: Path, name: str) -> Any:
     """A trained network of a pipeline folder in fp32; None if it is not there yet.
 
+    A folder that shares its prior shares the networks of the world as well: loss net and judges.
+
     Raises:
         ValueError: its weights are truncated, lack a tensor or are not finite, or it is of a class
             that no folder of this kit holds.
     """
     home = folder / name
+    if not home.is_dir() and name not in OF_G and shares_prior(folder):
+        home = MINI.folder / name
 
     def read() -> ModelMixin | None:
         if not (home / "config.json").is_file():
@@ -308,13 +339,15 @@ def required_part(folder: Path, name: str, script: str) -> Any:
     return part
 
 
-def main(folder: Path = MINI.folder) -> None:
+def main(folder: Path = MINI.folder, shared_prior: bool = False) -> None:
     """Writes model_index.json for a folder of trained components.
 
     Args:
         folder: the pipeline folder.
+        shared_prior: it holds M, T and G alone; the rest is the mini preset's.
     """
-    present = [k for k, v in write_model_index(folder).items() if isinstance(v, list) and v[0]]
+    index = write_model_index(folder, shared_prior)
+    present = [k for k, v in index.items() if isinstance(v, list) and v[0]]
     print(f"{folder / 'model_index.json'}: {', '.join(present)}")
 
 

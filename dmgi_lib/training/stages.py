@@ -211,7 +211,7 @@ def main(
         save_component(network, out / part(name), card(name, trainer, loop, result, numbers))
     picture = Image.fromarray(trainer.sample_grid(result.step, result.ema))
     picture.save(loop.run_dir / "final.png")
-    if (out / "unet").is_dir():
+    if (out / "unet").is_dir() or (out / "model_index.json").is_file():
         names = ("num_inference_steps", "guidance_scale")
         write_model_index(out, **{name: getattr(features.config, name) for name in names})
     print(f"wrote {', '.join(str(out / part(name)) for name in result.ema)}")

@@ -9,5 +9,7 @@ def test_names_and_folders(tmp_path):
     assert preset("mini") is MINI and preset("paper") is PAPER
     assert weights_folder("mini") == MINI.folder
     assert weights_folder(str(tmp_path)) == tmp_path
-    with pytest.raises(ValueError, match=r"'huge'; expected one of \['mini', 'paper'\], or the pa"):
+    with pytest.raises(
+        ValueError, match=r"'huge'; expected one of \['mini', 'mini-3d', 'paper'\], or"
+    ):
         weights_folder("huge")

@@ -1,6 +1,7 @@
 """EG3D (Chan et al. 2022, arXiv 2112.07945): faces in three dimensions, seen from any camera.
 
-cameras → planes → volume rendering → super-resolution, put together in `generator`.
+cameras → planes → volume rendering → super-resolution, put together in `generator`; `views`, `mesh`
+and `viewer` are what a user sees of it.
 """
 
 from dmgi_lib.generators.eg3d.cameras import look_at

@@ -100,6 +100,26 @@ def look_at(
     return compose_camera(cam2world, intrinsics).float()
 
 
+def camera_angles(c: Tensor) -> Tensor:
+    """Yaw, pitch and roll of cameras that look at the origin: `look_at` the other way round.
+
+    Args:
+        c: (..., 25)
+
+    Returns:
+        (..., 3) degrees; of cameras that look elsewhere, yaw and pitch say where they stand
+    """
+    cam2world, _ = split_camera(c.double() if c.device.type != "mps" else c)
+    right, forward, position = (cam2world[..., :3, i] for i in (0, 2, 3))
+    yaw = torch.atan2(position[..., 0], position[..., 2])
+    pitch = torch.atan2(position[..., 1], position[..., ::2].norm(dim=-1))
+    up = forward.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)
+    level = F.normalize(torch.linalg.cross(forward, up), dim=-1)
+    down = torch.linalg.cross(forward, level)
+    roll = torch.atan2((right * down).sum(-1), (right * level).sum(-1))
+    return torch.rad2deg(torch.stack([yaw, pitch, roll], dim=-1)).to(c.dtype)
+
+
 def compose_camera(cam2world: Tensor, intrinsics: Tensor) -> Tensor:
     """(..., 4, 4) and (..., 3, 3) → (..., 25).
 

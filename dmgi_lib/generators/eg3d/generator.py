@@ -340,6 +340,7 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         noise_mode: str = "const",
         generator: torch.Generator | None = None,
         max_points: int | None = MAX_POINTS,
+        planes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Asks the scene itself, for instance on a grid from which a mesh is extracted.
 
@@ -347,6 +348,7 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
             points: (B, P, 3) in world units; planes span the cube of side box_warp
             ws: (B, num_ws, w_dim)
             max_points: points in memory at once; None = all
+            planes: as in `synthesis`
 
         Returns:
             colour features (B, P, feature_channels), about [0, 1], and raw density (B, P, 1); the
@@ -357,7 +359,8 @@ class TriPlaneGenerator(ModelMixin, ConfigMixin):
         """
         if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(ws):
             raise ValueError(f"points came as {tuple(points.shape)}; expected ({len(ws)}, P, 3).")
-        planes = self.planes(ws, noise_mode, generator)
+        if planes is None:
+            planes = self.planes(ws, noise_mode, generator)
         size = points.shape[1] if max_points is None else max_points // len(ws)
         pieces = points.to(planes).split(max(1, size), dim=1)
         with full_precision(planes):
