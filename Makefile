@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit notebooks lint lab measure table ablations bench figures docs faces train clean
+.PHONY: demo test unit notebooks lint lab measure table ablations bench figures docs book badges faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +58,14 @@ figures: $(VENV)/.notebooks
 # API pages, site/api/index.html.
 docs: $(VENV)/.dev
 	$(BIN)/python docs/build_api.py
+
+# Notebooks, API pages, results and glossary as one book, site/index.html.
+book: $(VENV)/.dev
+	$(BIN)/python docs/build_book.py
+
+# The repository's address into notebooks, README and CITATION.cff: make badges REPO=owner/name
+badges:
+	$(PYTHON) docs/badges.py $(REPO)
 
 faces: $(VENV)/.dev
 	$(BIN)/python -m data_prep.faces128.build

@@ -61,8 +61,9 @@ MINI_3D = replace(
     MINI,
     name="mini-3d",
     folder=WEIGHTS / "faces128-3d",
-    training="python -m data_prep.priors.trainer eg3d, then"
-    " python -m dmgi_lib.training.stages --preset mini-3d",
+    training="python -m data_prep.priors.trainer eg3d --out dmgi_lib/weights/faces128-3d/generator,"
+    " then python -m dmgi_lib.weight_folder --folder dmgi_lib/weights/faces128-3d --shared-prior,"
+    " then python -m dmgi_lib.training.stages --preset mini-3d --stage 1, 2 and 3",
 )
 
 PAPER = Preset(
