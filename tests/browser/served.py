@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-LONG = 120_000  # ms: a kernel starts, imports PyTorch and loads the model, on a busy machine
+LONG = 300_000  # ms: a kernel starts, imports PyTorch and loads the model, on a busy machine
 
 
 @contextmanager
@@ -64,7 +64,7 @@ class Painting:
         self.outside, self.errors = [], []
         self.page.on("request", self._note)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(address)
+        self.page.goto(address, wait_until="commit")
 
     def _note(self, request: Any) -> None:
         if not re.match(r"(http|ws)://127\.0\.0\.1[:/]|blob:|data:", request.url):
