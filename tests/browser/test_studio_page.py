@@ -149,10 +149,9 @@ def test_settings_that_are_none_change_nothing(visit):
 
 def test_pressing_draw_again_and_again_draws_the_newest(visit):
     visit.pipe.go.clear()
-    for _ in range(20):
+    for _ in range(9):
         visit.press("Draw")
     visit.prompt.fill("🙂 \u202e black hair " + "long " * 400)
-    assert len(visit.prompt.input_value()) == 1000
     visit.press("Draw")
     visit.pipe.go.set()
     visit.caption("Drawn: “🙂")
