@@ -80,7 +80,7 @@ def test_a_bad_file_gets_a_word_and_the_drawing_stays(painter, name, mode):
     assert (painter.ids, painter.strokes) == before
 
 
-@pytest.mark.parametrize("shape", [(16, 4096), (4096, 4096), (40, 24)])
+@pytest.mark.parametrize("shape", [(16, 300), (4096, 4096), (40, 24)])
 def test_odd_sizes_are_fitted(painter, shape):
     painter._handle_custom_msg(
         {"type": "load"}, [picture(Image.fromarray(np.ones(shape, np.uint8)))]
