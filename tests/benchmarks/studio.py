@@ -77,7 +77,8 @@ def strokes(painting: Painting, count: int, wait: bool) -> None:
             painting.page.wait_for_timeout(50)
 
 
-def measured(counts: Counts) -> dict[str, Any]:
+def measure(counts: Counts) -> None:
+    """Prints times as soon as they are known, then memory."""
     command = ("-m", "dmgi_lib.studio", "--port", "0")
     pipeline: list[float] = []
 
@@ -101,21 +102,19 @@ def measured(counts: Counts) -> dict[str, Any]:
         strokes(painting, counts.strokes, wait=True)
         waits = painting.page.evaluate("waits")
         own = list(pipeline)
-        page, kernel = [page_memory(painting.page)], [kernel_memory(process)]
-        for _ in range(2):
-            strokes(painting, counts.many // 2, wait=False)
+        times = {
+            "strokes": len(waits),
+            "seconds_stroke_to_preview": statistics.median(waits),
+            "seconds_of_the_pipeline": statistics.median(own),
+            "load": os.getloadavg()[0],
+        }
+        print(json.dumps(times), flush=True)
+        for drawn in (0, counts.many // 2, counts.many):
+            strokes(painting, counts.many // 2 if drawn else 0, wait=False)
             painting.page.locator("figure[aria-busy=false]").wait_for()
-            page.append(page_memory(painting.page))
-            kernel.append(kernel_memory(process))
-    return {
-        "strokes": len(waits),
-        "seconds_stroke_to_preview": statistics.median(waits),
-        "seconds_of_the_pipeline": statistics.median(own),
-        "load": os.getloadavg()[0],
-        "page_MB": page,
-        "kernel_MB": kernel,
-    }
+            memory = {"page_MB": page_memory(painting.page), "kernel_MB": kernel_memory(process)}
+            print(json.dumps({"strokes": drawn, **memory}), flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(measured(tyro.cli(Counts)), indent=1))
+    measure(tyro.cli(Counts))
