@@ -69,12 +69,16 @@ def page_memory(page: Any) -> float:
 def strokes(painting: Painting, count: int, wait: bool) -> None:
     at = random.Random(0).random
     for _ in range(count):
-        before = painting.src()
         painting.page.keyboard.press(".")  # another class, so that each stroke changes the mask
-        painting.stroke((at(), at()), (at(), at()))
-        if wait:
-            painting.changed(before)
-            painting.page.wait_for_timeout(50)
+        if not wait:
+            painting.stroke((at(), at()), (at(), at()))
+            continue
+        # A dab: a slow stroke would ask for previews on its way, and the first would be measured.
+        # Always at one place, so that none paints what is there already.
+        before, box = painting.src(), painting.canvas.bounding_box()
+        painting.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 10)
+        painting.changed(before)
+        painting.page.wait_for_timeout(50)
 
 
 def measure(counts: Counts) -> None:
