@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit notebooks lint lab measure table ablations bench figures docs book badges faces train clean
+.PHONY: demo test unit notebooks lint lab studio measure table ablations bench figures docs book \
+	badges faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -13,6 +14,10 @@ $(VENV)/.notebooks: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.notebooks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebooks,render,dev]"
+	touch $@
+
+$(VENV)/.studio: $(VENV)/.notebooks
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebooks,studio]"
 	touch $@
 
 demo: $(VENV)/.notebooks
@@ -37,6 +42,10 @@ lint: $(VENV)/.dev
 
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
+
+# The studio as a page, for this machine alone; make studio STUDIO="--host 0.0.0.0" for others too.
+studio: $(VENV)/.studio
+	$(BIN)/python -m dmgi_lib.studio $(STUDIO)
 
 measure: $(VENV)/.notebooks
 	$(BIN)/python -m dmgi_lib.evaluation.measure --out $(RUNS)/measure.json

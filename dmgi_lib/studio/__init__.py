@@ -3,7 +3,13 @@
 from dmgi_lib.studio import Studio
 
 Studio(DMGIPipeline.from_pretrained("mini"), mask="mask.png")   # the last line of a cell
+
+`python -m dmgi_lib.studio`, or `make studio`, shows the same as a page of its own.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 try:
     import anywidget as _  # noqa: F401
@@ -13,7 +19,21 @@ except ModuleNotFoundError as error:
         name="anywidget",
     ) from error
 
-from dmgi_lib.studio.painter import Painter
-from dmgi_lib.studio.studio import Studio
+if TYPE_CHECKING:
+    from dmgi_lib.studio.painter import Painter
+    from dmgi_lib.studio.studio import Studio
 
 __all__ = ["Painter", "Studio"]
+
+
+def __getattr__(name: str) -> Any:
+    """On first use, so that the page's server need not wait for PyTorch."""
+    if name == "Painter":
+        from dmgi_lib.studio.painter import Painter
+
+        return Painter
+    if name == "Studio":
+        from dmgi_lib.studio.studio import Studio
+
+        return Studio
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -93,8 +93,8 @@ function render({ model, el }) {
     if (same(pixels, sent)) return;
     now().sent = pixels.slice();
     model.set(trait, new DataView(pixels.slice().buffer));
-    model.save_changes();
     expectAnswer();
+    model.save_changes();
   }
 
   function expectAnswer() {
@@ -298,7 +298,33 @@ function render({ model, el }) {
       model.save_changes();
     },
   );
+  const people = element(
+    "div",
+    { className: "dmgi-people", role: "group", "aria-label": "Begin with" },
+    "Begin with",
+    ...model.get("example_names").map(person),
+  );
   const said = element("p", { className: "dmgi-said", role: "status" });
+
+  function person(name, i) {
+    const given = bytesOf(model.get("examples")).subarray(i * size * size, (i + 1) * size * size);
+    const thumb = element("canvas", { width: size, height: size });
+    const picture = new ImageData(size, size);
+    const colours = new Uint32Array(picture.data.buffer);
+    given.forEach((id, at) => (colours[at] = layers.mask.colours[id]));
+    thumb.getContext("2d").putImageData(picture, 0, 0);
+    const begin = () => {
+      layers.mask.remember();
+      layers.mask.pixels = given.slice();
+      layers.mask.settle();
+      changed(0);
+      say(`A test person's mask: ${name}.`);
+    };
+    const node = button("", `Begin with a test person's mask: ${name}`, begin);
+    node.setAttribute("aria-label", node.title);
+    node.append(thumb);
+    return node;
+  }
 
   function say(text, problem = false) {
     said.textContent = text;
@@ -333,6 +359,7 @@ function render({ model, el }) {
     mode = model.get("mode");
     modeChoice.inputs.get(mode).checked = true;
     classes.box.hidden = mode !== "mask";
+    people.hidden = mode !== "mask" || !people.firstElementChild;
     for (const [name, input] of tools.inputs) {
       input.parentElement.hidden = mode !== "mask" && !SCRIBBLE_TOOLS.includes(name);
     }
@@ -400,6 +427,7 @@ function render({ model, el }) {
       file,
     ),
     said,
+    people,
     classes.box,
     help,
   );

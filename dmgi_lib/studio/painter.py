@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import anywidget
@@ -38,6 +39,7 @@ class Painter(anywidget.AnyWidget):
     Args:
         size: edge of the canvas in pixels, 16 … 1024.
         modes: which of "mask" and "scribble" can be painted; the first is shown.
+        examples: masks to begin with, a name and what `load_mask` takes of each.
 
     Attributes:
         mode: "mask" or "scribble", the one that is shown
@@ -54,16 +56,31 @@ class Painter(anywidget.AnyWidget):
     ids = traitlets.CBytes().tag(**FROM_PAGE)
     strokes = traitlets.CBytes().tag(**FROM_PAGE)
     names = traitlets.List([PLAIN_NAMES.get(name, name) for name in CLASSES]).tag(sync=True)
+    example_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    examples = traitlets.CBytes().tag(sync=True)  # their class ids, one canvas after the other
     palette = traitlets.List(PALETTE.tolist()).tag(sync=True)
     # Of each class, the one that a mirror makes of it: left eye, right eye.
     twins = traitlets.List(flip_mask(torch.arange(len(CLASSES))[None]).flip(-1)[0].tolist()).tag(
         sync=True
     )
 
-    def __init__(self, size: int = 128, modes: tuple[str, ...] = MODES) -> None:
+    def __init__(
+        self,
+        size: int = 128,
+        modes: tuple[str, ...] = MODES,
+        examples: Mapping[str, Any] | None = None,
+    ) -> None:
         empty = bytes(size * size)
-        mode = next(iter(modes), "mask")
-        super().__init__(size=size, modes=list(modes), mode=mode, ids=empty, strokes=empty)
+        given = examples or {}
+        super().__init__(
+            size=size,
+            modes=list(modes),
+            mode=next(iter(modes), "mask"),
+            ids=empty,
+            strokes=empty,
+            example_names=list(given),
+            examples=b"".join(load_mask(mask, size).numpy().tobytes() for mask in given.values()),
+        )
         self.on_msg(self._receive)
         self.observe(lambda _: self.send({"type": "kept"}), ["ids", "strokes"])
 

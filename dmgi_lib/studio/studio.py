@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,7 @@ class Studio(ipywidgets.Box):
         pipe: the model; scribbles can be painted if it reads them.
         mask: to begin with, as `load_mask` takes it; None begins with an empty canvas.
         prompt: to begin with.
+        examples: masks that the page offers, by name; `people.shipped_masks()` has some.
 
     Attributes:
         painter, panel: the two widgets
@@ -37,11 +38,16 @@ class Studio(ipywidgets.Box):
     """
 
     def __init__(
-        self, pipe: DMGIPipeline, mask: Any = None, prompt: str = "a smiling young woman"
+        self,
+        pipe: DMGIPipeline,
+        mask: Any = None,
+        prompt: str = "a smiling young woman",
+        examples: Mapping[str, Any] | None = None,
     ) -> None:
         steps = int(pipe.config.num_inference_steps)
         scribbles = pipe.controlnet_scribble is not None
-        self.painter = Painter(pipe.image_size, ("mask", "scribble") if scribbles else ("mask",))
+        modes = ("mask", "scribble") if scribbles else ("mask",)
+        self.painter = Painter(pipe.image_size, modes, examples)
         self.panel = Panel(
             prompt=prompt, steps=steps, exit_step=steps - 1, words=known_phrases(pipe.tokenizer)
         )

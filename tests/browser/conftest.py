@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,20 +9,17 @@ from typing import Any
 
 import comm
 import pytest
+from browsers import QUIET, chromium
 from widget_page import PageComm, WidgetPage
 
 TESTS = Path(__file__).parents[1]
 sys.path += [str(TESTS / part) for part in ("unit", "unit/studio")]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = [os.environ.get("CHROMIUM"), *(shutil.which(name) for name in NAMES)]
-    path = next((name for name in found if name), None)
+    path = chromium()
     if path is None:
         pytest.skip("needs Chromium: install it, or set CHROMIUM to its path")
     with sync_api.sync_playwright() as driver:

@@ -17,12 +17,13 @@ pytestmark = pytest.mark.browser
 class Visit:
     """A studio on a page, with a pipeline that stands in for the model."""
 
-    def __init__(self, show, **options):
+    def __init__(self, show, examples=None, **options):
         self.pipe = StandIn()
         made = []
 
         def make():
-            made.append(Studio(self.pipe, mask=face_mask(64), prompt="a young woman"))
+            mask = face_mask(64)
+            made.append(Studio(self.pipe, mask, prompt="a young woman", examples=examples))
             return list(made[0].children)
 
         self.shown = show(make, **options)
@@ -32,6 +33,13 @@ class Visit:
 
     def caption(self, text):
         self.page.locator("figcaption", has_text=text).wait_for()
+
+    def holds(self, mask):
+        for _ in range(100):
+            if np.array_equal(self.studio.painter.mask, mask):
+                return
+            self.page.wait_for_timeout(20)
+        pytest.fail("the mask is another")
 
     def press(self, name):
         self.page.get_by_role("button", name=name, exact=True).click()
@@ -127,3 +135,63 @@ def test_it_fits_400_pixels(show):
     for control in visit.page.locator("button:visible, input:visible").all():
         box = control.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 400
+
+
+def test_settings_that_are_none_change_nothing(visit):
+    page, panel = visit.page, visit.studio.panel
+    for label, typed in (("Seed", "-3"), ("Seed", "1e99"), ("Seed", "1.5"), ("Faces", "999")):
+        page.get_by_label(label).fill(typed)
+        visit.press("Draw")
+        visit.caption("Drawn: “a young woman”, seed 0, step 9")
+        assert page.get_by_label(label).input_value() == ("1" if label == "Faces" else "0")
+    assert (panel.seed, panel.faces) == (0, 1)
+
+
+def test_pressing_draw_again_and_again_draws_the_newest(visit):
+    visit.pipe.go.clear()
+    for _ in range(9):
+        visit.press("Draw")
+    visit.prompt.fill("🙂 \u202e black hair " + "long " * 400)
+    visit.press("Draw")
+    visit.pipe.go.set()
+    visit.caption("Drawn: “🙂")
+    assert len(visit.pipe.calls) < 5
+
+
+def test_text_that_is_dropped_on_the_canvas_is_no_file(visit):
+    before = visit.studio.painter.mask
+    visit.page.evaluate(
+        """() => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.setData("text/html", "<img src=x onerror=window.ran=1>");
+          document.querySelector("canvas").dispatchEvent(
+            new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        }"""
+    )
+    assert visit.page.evaluate("window.ran") is None
+    assert np.array_equal(visit.studio.painter.mask, before)
+
+
+def test_a_test_person_is_chosen_and_undone(show):
+    masks = {"a hat": np.full((64, 64), 14, np.uint8), "nobody": np.zeros((64, 64), np.uint8)}
+    visit = Visit(show, examples=masks)
+    visit.press("Begin with a test person's mask: a hat")
+    visit.page.get_by_text("A test person's mask: a hat.").wait_for()
+    visit.holds(masks["a hat"])
+    visit.press("Undo")
+    visit.holds(face_mask(64))
+    visit.page.get_by_text("Scribble", exact=True).click()
+    assert not visit.page.get_by_text("Begin with").is_visible()
+
+
+def test_the_face_is_in_view_while_the_mask_is_painted_on_a_narrow_page(show):
+    visit = Visit(show, width=400)
+    visit.page.locator("canvas").scroll_into_view_if_needed()
+    face, canvas = (visit.page.locator(q).bounding_box() for q in (".dmgi-pictures img", "canvas"))
+    assert face["y"] >= 0 and face["height"] > 100
+    assert face["y"] + face["height"] <= canvas["y"] + 1
+    assert canvas["y"] + canvas["height"] <= 900
+    visit.page.get_by_text("Keys", exact=True).scroll_into_view_if_needed()
+    visit.page.evaluate("window.scrollBy(0, 200)")
+    face = visit.page.locator(".dmgi-pictures img").bounding_box()
+    assert 0 <= face["y"] < 40

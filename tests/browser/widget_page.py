@@ -67,9 +67,11 @@ window.mount = async (id, state, script, style) => {
   document.querySelector("#studio").append(el);
   model.leave = widget.render({ model, el });
 };
-setInterval(async () => {
+const listen = async () => {
   for (const [id, data, buffers] of await fromPython()) models[id]?.hear(data, buffers);
-}, 10);
+  setTimeout(listen, 10);  // not before the answer: on a busy machine questions would pile up
+};
+listen();
 """
 
 

@@ -9,6 +9,8 @@ import nbformat
 import papermill
 import pytest
 
+from dmgi_lib.display import recorded
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 CHAPTERS = [path for path in NOTEBOOKS if path.stem != "solutions"]
@@ -54,3 +56,14 @@ def test_says_what_how_long_and_what_next(path):
     for part in ("Recap", "Exercises", "next"):
         assert part in closing, part
     assert "google.colab" in cells[1].source
+
+
+def test_the_studio_says_what_it_measured():
+    numbers = recorded(nbformat.read(FOLDER / "11_studio.ipynb", as_version=4))
+    assert 6.5 < numbers["full_over_preview"] < 8.5  # "seven to eight times"
+    assert round(numbers["change_in_the_stroke"]) == 33
+    assert round(numbers["change_elsewhere"]) == 10
+    assert round(numbers["pixels_that_follow_exit_0"], 2) == 0.79
+    assert round(numbers["pixels_that_follow_exit_9"], 2) == 0.81
+    assert round(numbers["eye_brightness_with_eyes"]) == 86
+    assert round(numbers["eye_brightness_without_eyes"]) == 88

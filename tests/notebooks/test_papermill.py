@@ -135,6 +135,15 @@ def test_solutions_run_with_other_parameters(tmp_path):
     assert numbers["interval_shrinks_by"] > 1
 
 
+def test_studio_with_other_parameters(tmp_path):
+    parameters = {"prompt": "an old man with gray hair", "mask": 52, "seed": 3, "exit_step": 7}
+    numbers = executed("11_studio", tmp_path, parameters | {"drawings": ["bald", "glasses"]})
+    assert numbers["full_over_preview"] > 2
+    assert numbers["change_in_the_stroke"] > 1.5 * numbers["change_elsewhere"]
+    assert min(numbers[f"pixels_that_follow_exit_{step}"] for step in (0, 7)) > 0.6
+    assert len(list(tmp_path.glob("11_studio_*.png"))) == 4
+
+
 def test_evaluation_with_other_parameters(tmp_path):
     parameters = {"condition": "scribble", "test_samples": 8, "controlnet_steps": 5, "seed": 1}
     parameters |= {"inversion_samples": 4, "inversion_steps": 20, "text_steps": 4}
