@@ -21,13 +21,13 @@ import torch
 
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
-from data_prep.priors.feature_discriminator import FeatureDiscriminator
 from data_prep.priors.image_encoder import ImageEncoder
 from data_prep.priors.recipe import Ship, frozen
 from data_prep.priors.stylegan2_measurements import measure, sample_grid, set_typical_latent
 from data_prep.priors.stylegan2_step import StyleGAN2Phases
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training.feature_discriminator import FeatureDiscriminator
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss
 

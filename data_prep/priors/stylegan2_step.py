@@ -13,13 +13,13 @@ from tyro.conf import Suppress
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
 from data_prep.priors.face_parts import FEATURES, region
-from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
 from data_prep.priors.image_encoder import ImageEncoder
 from data_prep.priors.latent_prior import PriorFit, fit_prior
 from data_prep.priors.recipe import Recipe, Settings
 from data_prep.priors.stylegan2_measurements import set_mean_latent
 from dmgi_lib.devices import moved
 from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training.feature_discriminator import FeatureDiscriminator, adversarial_losses
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
 from dmgi_lib.training.run_files import Logged
 

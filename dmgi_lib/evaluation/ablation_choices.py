@@ -1,13 +1,14 @@
 """The ablations by name: what the paper's available sources leave open, chosen another way.
 
 Fields and their alternatives are those of MappingConfig, ModulationConfig, StageConfig, LossWeights
-and CacheConfig.
+and CacheConfig. CHOICES vary what the paper leaves open; RECIPES are ways to crisper and more
+varied faces, each beside plain stage 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -21,10 +22,15 @@ class Choice:
     second: Mapping[str, Any] = field(default_factory=dict)  # of stage 2's
     third: Mapping[str, Any] | None = None  # of stage 3's; None: no stage 3
     losses: Mapping[str, Any] = field(default_factory=dict)  # fields of LossWeights, in all stages
-    source: str = "reverse"  # of the features that M learns from, "reverse" or "noised"
+    source: str = "reverse"  # "noised": M learns from features that leak I; "augmented": both
+    # networks learn from those of x as if drawn by hand
     longer: int = 1  # T is trained for that many times the steps
     seed: int = 0  # added to the budget's: how far two trainings of one choice lie apart
     against: str = "default"  # the row that differs in this choice alone
+
+    def cache(self, stage: int) -> str:
+        """Which features a stage learns from."""
+        return "reverse" if self.source == "noised" and stage > 1 else self.source
 
     def depends_on(self, stage: int) -> dict[str, Any]:
         """All that the networks after a stage depend on; equal for rows that can share them."""
@@ -65,4 +71,20 @@ CHOICES: dict[str, Choice] = {
     "stage 3: steps drawn late": Choice(third={"sampling": "late"}, against=MULTI),
     "stage 3: taught by I_0^d alone": Choice(third={"targets": "diffusion"}, against=MULTI),
     "stage 3: taught by I alone": Choice(third={"targets": "image"}, against=MULTI),
+}
+
+DISTILLED = "stage 3: taught by I_0^d alone"
+RECIPES: dict[str, Choice] = {
+    name: replace(choice, against=MULTI)
+    for name, choice in {
+        MULTI: CHOICES[MULTI],
+        "stage 3: default, with another seed": Choice(third={}, seed=1),
+        "recipe: I_0^d where x and c leave it open": Choice(third={"targets": "composite"}),
+        DISTILLED: CHOICES[DISTILLED],
+        "recipe: image critic": Choice(third={}, losses={"adversarial": 0.08}),
+        "recipe: code critic": Choice(third={}, losses={"code_critic": 0.1}),
+        "recipe: less L2": Choice(third={}, losses={"l2": 0.2}),
+        "recipe: fine rows mixed": Choice(third={"mixing": 0.3}),
+        "recipe: x as if drawn by hand": Choice(third={}, source="augmented"),
+    }.items()
 }

@@ -1,6 +1,7 @@
 """What the choices are worth that the paper leaves open: one changed at a time, same budget.
 
     python -m dmgi_lib.evaluation.ablations --steps 500 --out runs/ablations.csv
+    python -m dmgi_lib.evaluation.ablations --recipes --steps 500 --out runs/recipes.csv
 
 Every row trains M (stage 1) and T (stage 2) from the same cache for the same number of steps, and
 those of stage 3 both once more; what two rows have in common is trained once. The judges read what
@@ -26,7 +27,7 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import pick_device
-from dmgi_lib.evaluation.ablation_choices import CHOICES, Choice
+from dmgi_lib.evaluation.ablation_choices import CHOICES, RECIPES, Choice
 from dmgi_lib.evaluation.draw import Row, place
 from dmgi_lib.evaluation.goals import Comparison, compare
 from dmgi_lib.evaluation.read import (
@@ -52,6 +53,8 @@ from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.trainer import STAGES, StageConfig, StageTrainer
 from dmgi_lib.weight_folder import required_part
 
+ROWS = RECIPES | CHOICES
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -69,7 +72,7 @@ class Ablation:
     """Trains and measures rows."""
 
     weights: Path  # pipeline folder: E, G, loss_net, judges, image_encoder
-    caches: dict[str, FeatureCache]  # "reverse", and "noised" if a row asks for it
+    caches: dict[str, FeatureCache]  # "reverse", and others that a row asks for
     dataset: FaceDataset  # the one that the caches were made from
     truth: GroundTruth  # test samples
     run_dir: Path  # checkpoints; training goes on where it was stopped
@@ -106,7 +109,7 @@ class Ablation:
 
     def rows(self, name: str) -> dict[int, FinishedRow]:
         """A choice at the first and at the last exit."""
-        choice, key = CHOICES[name], "".join(c if c.isalnum() else "_" for c in name)
+        choice, key = ROWS[name], "".join(c if c.isalnum() else "_" for c in name)
         caches = [self.caches[source] for source in sorted({"reverse", choice.source})]
         made_from = {
             "choice": choice.depends_on(2 if choice.third is None else 3),
@@ -130,7 +133,7 @@ class Ablation:
 
     def _stage(self, stage: int, choice: Choice, before: dict[str, Any]) -> dict[str, Any]:
         """The averaged networks that a stage trains, from those of the stages before."""
-        cache = self.caches[choice.source if stage == 1 else "reverse"]
+        cache = self.caches[choice.cache(stage)]
         budget, options = self.budget, (choice.first, choice.second, choice.third)[stage - 1] or {}
         seed = budget.seed + choice.seed
         facts = {
@@ -176,9 +179,9 @@ def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
     finished: dict[str, dict[int, FinishedRow]] = {}
     for name in tqdm(names, desc="choices", disable=None):
         finished[name] = ablation.rows(name)
-        against = finished.get(CHOICES[name].against, {}) if name != "default" else {}
+        against = finished.get(ROWS[name].against, {}) if name != "default" else {}
         for step, row in finished[name].items():
-            line = {"row": name, "exit step": step, "against": CHOICES[name].against}
+            line = {"row": name, "exit step": step, "against": ROWS[name].against}
             line |= columns_of(summary(row.reading, ablation.budget.seed))
             if step in against:
                 readings = {"ours": row.reading, "theirs": against[step].reading}
@@ -191,11 +194,13 @@ def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
 
 def run(
     budget: tyro.conf.OmitArgPrefixes[Budget],
-    only: tuple[str, ...] = tuple(CHOICES),
+    only: tuple[str, ...] = (),
+    recipes: bool = False,
     weights: Path = MINI.folder,
     data: Path | None = None,
     cache: Path = Path("~/.cache/dmgi/features/mask"),
     noised_cache: Path = Path("~/.cache/dmgi/features/noised"),
+    augmented_cache: Path = Path("~/.cache/dmgi/features/augmented"),
     run_dir: Path = Path("~/.cache/dmgi/runs/ablations"),
     rows: Path = Path("runs/ablations"),
     out: Path = Path("runs/ablations.csv"),
@@ -206,11 +211,13 @@ def run(
     """Train and measure one row for each named choice.
 
     Args:
-        only: names of choices
+        only: names of rows; none: all choices
+        recipes: rows of crisper and more varied faces, instead of all choices
         weights: pipeline folder
         data: face dataset; default: the one that was built, else the one that ships
         cache: feature cache
         noised_cache: the one that leaks I
+        augmented_cache: the one whose x are as if drawn by hand
         run_dir: checkpoints
         rows: finished rows
         out: table
@@ -218,18 +225,22 @@ def run(
         device: auto, cpu, cuda or mps
         dtype: precision of the drawing
     """
-    if unknown := [name for name in only if name not in CHOICES]:
-        raise SystemExit(f"--only came with {unknown}; expected names out of {list(CHOICES)}.")
-    names, notes, caches = list(only), [], {"reverse": FeatureCache(cache.expanduser())}
-    leaking = [name for name in names if CHOICES[name].source == "noised"]
-    if leaking and not noised_cache.expanduser().is_dir():
-        names = [name for name in names if name not in leaking]
-        notes = [
-            f"no row {', '.join(leaking)}: its cache is missing; build it with python -m"
-            " dmgi_lib.training.feature_cache --source noised --cache ~/.cache/dmgi/features/noised"
-        ]
-    elif leaking:
-        caches["noised"] = FeatureCache(noised_cache.expanduser())
+    if unknown := [name for name in only if name not in ROWS]:
+        raise SystemExit(f"--only came with {unknown}; expected names out of {list(ROWS)}.")
+    names, notes = list(only or (RECIPES if recipes else CHOICES)), []
+    caches = {"reverse": FeatureCache(cache.expanduser())}
+    more = {"noised": ("--source noised", noised_cache)}
+    more["augmented"] = ("--augment 0.5", augmented_cache)
+    for source, (options, folder) in more.items():
+        asking = [name for name in names if ROWS[name].source == source]
+        if asking and folder.expanduser().is_dir():
+            caches[source] = FeatureCache(folder.expanduser())
+        elif asking:
+            names = [name for name in names if name not in asking]
+            notes.append(
+                f"no row {', '.join(asking)}: its cache is missing; build it with python -m"
+                f" dmgi_lib.training.feature_cache {options} --cache {folder}"
+            )
     root, where = data or default_root(), pick_device(device)
     train, test = (FaceDataset(root, split) for split in ("train", "test"))
     for one in caches.values():

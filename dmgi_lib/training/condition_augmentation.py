@@ -112,7 +112,7 @@ def _mask_by_hand(mask: Mask, rng: np.random.Generator) -> Mask:
         if redrawn and part not in (GLASSES, EARRING, NECKLACE) and _is_compact(region):
             region = _rounded(region, corners, size, rng)
         elif rng.random() < strength:
-            region = _grown(region, max(1, round(scale)))
+            region = ndimage.binary_dilation(region, iterations=max(1, round(scale)))
         result[window][region] = part
     return result
 
@@ -138,7 +138,7 @@ def _scribble_by_hand(strokes: Mask, rng: np.random.Generator) -> Mask:
     if pen < 0.3:
         drawn = _thinned(drawn, max(1, round(scale)))
     elif pen > 0.75:
-        drawn = _grown(drawn, max(1, round(scale)))
+        drawn = ndimage.binary_dilation(drawn, iterations=max(1, round(scale)))
     return np.where(drawn, 255, 0).astype(np.uint8)
 
 
@@ -257,17 +257,6 @@ def _moved(region: Region, by: NDArray[np.floating]) -> Region:
         np.clip(np.arange(n) - int(d), 0, n - 1) for n, d in zip(region.shape, by, strict=True)
     )
     return region[rows[:, None], columns]
-
-
-def _grown(region: Region, times: int) -> Region:
-    """One pixel thicker on all four sides."""
-    for _ in range(times):
-        before, region = region, region.copy()
-        region[1:] |= before[:-1]
-        region[:-1] |= before[1:]
-        region[:, 1:] |= before[:, :-1]
-        region[:, :-1] |= before[:, 1:]
-    return region
 
 
 def _thinned(region: Region, times: int) -> Region:

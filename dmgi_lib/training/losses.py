@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmgi_lib.checks import one_of
+from dmgi_lib.devices import moved
 from dmgi_lib.masks import CLASSES
 
 PARTS = tuple(
@@ -38,9 +39,12 @@ class LossWeights:
         identity: distance of its identity vectors
         parsing: cross-entropy between x and its parsing of I'; not even computed at 0
         attributes: the same between what c names and its attributes of I'; likewise
-        parts: squared difference to I in eyes, brows and mouth, see `parts_loss`; likewise
+        parts: squared difference in eyes, brows and mouth, see `parts_loss`; likewise
         code_prior: distance to G's own codes, see `CodePrior`; likewise
         row_growth: of `CodePrior`; no weight of a term
+        adversarial: how unlike a photograph I' looks to `critics.ImageCritic`, which learns beside
+            M and T; 0.05 to 0.1 is usual, 0 trains none
+        code_critic: how unlike G's own the rows of w_t look to `critics.CodeCritic`; e4e has 0.1
     """
 
     l2: float = 1.0
@@ -51,6 +55,8 @@ class LossWeights:
     parts: float = 1.0
     code_prior: float = 0.06
     row_growth: float = 20.0
+    adversarial: float = 0.0
+    code_critic: float = 0.0
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 0:
@@ -82,6 +88,13 @@ def parts_loss(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) ->
     area = inside.sum((2, 3))
     within = (errors * inside).sum((2, 3)) / area.clamp(min=1)
     return within.sum(1) / (area > 0).sum(1).clamp(min=1)
+
+
+@torch.no_grad()
+def drawn_codes(G: Any, count: int, rng: torch.Generator) -> torch.Tensor:
+    """Codes w (count, w_dim) that G's mapping network draws; rng: a generator of the CPU."""
+    z = torch.randn(count, G.config.z_dim, generator=rng)
+    return torch.cat([G.mapping(moved(part, G.mean_latent.device))[:, 0] for part in z.split(512)])
 
 
 class CodePrior:
@@ -118,12 +131,10 @@ class CodePrior:
         self.row_weights = (weights / weights.mean()).to(draws)
 
     @classmethod
-    @torch.no_grad()
     def of(cls, G: Any, row_growth: float = 1.0, count: int = 4096) -> CodePrior:
         """The prior of a generator, from `count` draws that are the same every time."""
-        z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(0))
-        parts = [G.mapping(part.to(G.mean_latent))[:, 0] for part in z.split(512)]
-        return cls(torch.cat(parts), G.num_ws, row_growth)
+        draws = drawn_codes(G, count, torch.Generator().manual_seed(0))
+        return cls(draws, G.num_ws, row_growth)
 
     def rows(self, w: torch.Tensor) -> torch.Tensor:
         """w: (B, num_ws, w_dim) → (B, num_ws), each row's distance without its weight."""

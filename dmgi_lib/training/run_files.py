@@ -59,19 +59,15 @@ class RunLog:
         waiting, self._waiting = self._waiting, []
         far = [torch.as_tensor(v) for _, row in waiting for v in row.values() if _is_far(v)]
         numbers = iter(torch.stack([v.float() for v in far]).tolist() if far else ())
-        for step, values in waiting:
-            for name, value in values.items():
-                self._add(name, next(numbers) if _is_far(value) else float(value), step)
-
-    def _add(self, name: str, number: float, step: int) -> None:
-        if not math.isfinite(number):
-            raise FloatingPointError(
-                f"{name} became {number} at step {step}; the last checkpoint is intact. Find "
-                "the cause, or lower the learning rate"
-            )
-        entry = self._sums.setdefault(name, [0.0, 0.0])
-        entry[0] += number
-        entry[1] += 1.0
+        for step, name, value in [(s, k, v) for s, values in waiting for k, v in values.items()]:
+            number = next(numbers) if _is_far(value) else float(value)
+            if not math.isfinite(number):
+                raise FloatingPointError(
+                    f"{name} became {number} at step {step}; the last checkpoint is intact. Find "
+                    "the cause, or lower the learning rate"
+                )
+            total, count = self._sums.get(name, [0.0, 0.0])
+            self._sums[name] = [total + number, count + 1.0]
 
     def write_row(self, step: int, seconds: float) -> None:
         row = {"step": str(step), "seconds": f"{seconds:.1f}"}

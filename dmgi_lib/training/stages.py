@@ -70,6 +70,7 @@ def card(
         f"- {result.step} steps, {result.seconds / 60:.1f} minutes on"
         f" {trainer.accelerator.num_processes} x {machine(trainer.device)}",
         f"- {', '.join(f'{k} {v}' for k, v in asdict(config).items())}",
+        f"- features: {', '.join(f'{k} {v}' for k, v in asdict(trainer.cache.config).items())}",
         "",
         f"Mean loss terms on {config.held_out} held-out training identities, per step of the"
         " reverse process (loss net, not the judges; I_0^d is the diffusion model's own image):",

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
+from dmgi_lib.checks import whole_number
 from dmgi_lib.dataset import FaceDataset, to_uint8
 from dmgi_lib.devices import moved
 from dmgi_lib.files import state_hash
@@ -26,11 +27,13 @@ from dmgi_lib.masks import PALETTE, flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import ModulationConfig, StyleModulationNetwork, modulate
 from dmgi_lib.training import losses
+from dmgi_lib.training.critics import critics_for, optimizers_for, teach
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.features import CachedBatch, OnlineFeatures
 from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, batch_indices, run
+from dmgi_lib.training.losses import drawn_codes
 from dmgi_lib.training.run_files import Logged
-from dmgi_lib.training.supervision import STAGES, StageConfig, StageTerms, mirrored
+from dmgi_lib.training.supervision import LAYOUT, STAGES, StageConfig, StageTerms, mirrored
 
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
 
@@ -50,7 +53,8 @@ class StageTrainer:
 
     Raises:
         ValueError: a network or the images I_0^d that the stage needs are missing; unknown steps;
-            a cache of another dataset; a G of heads, but samples without a camera.
+            a cache of another dataset; a G of heads, but samples without a camera; mixed_from is no
+            row of G but the first.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class StageTrainer:
             raise ValueError(f"stage {config.stage} needs a trained mapping_network; run stage 1.")
         if config.stage == 3 and style_modulation is None:
             raise ValueError("stage 3 needs a trained style_modulation; run stage 2.")
+        if config.mixing:
+            whole_number("mixed_from", config.mixed_from, 1, generator.num_ws - 1)
         sizes: dict[str, Any] = {"num_ws": generator.num_ws, "w_dim": len(generator.mean_latent)}
         self.networks: dict[str, Any] = {
             "mapping_network": mapping_network or _new_m(mapping, sizes, generator, sample)
@@ -139,6 +145,21 @@ class StageTrainer:
             image, self.image_size, mode="bilinear", antialias=True, align_corners=False
         )
 
+    def _mixed(
+        self, w: torch.Tensor, batch_size: int, own: slice, rng: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which samples (B,) are mixed, and w_t with G's own draws in their finest rows.
+
+        Args:
+            batch_size, own: of all processes, and this one's part of it.
+        """
+        if not self.config.mixing:
+            return torch.zeros(len(w), dtype=torch.bool, device=w.device), w
+        chosen = torch.rand(batch_size, generator=rng)[own] < self.config.mixing
+        drawn, chosen = drawn_codes(self.generator, batch_size, rng)[own], moved(chosen, w.device)
+        fine = torch.arange(w.shape[1], device=w.device) >= self.config.mixed_from
+        return chosen, torch.where(chosen[:, None, None] & fine[:, None], drawn[:, None].to(w), w)
+
     def made_from(self, loop: LoopConfig) -> dict[str, Any]:
         """All that decides what is learnt; a checkpoint of anything else is refused."""
         frozen = {k: net for k, net in self.networks.items() if k not in self.trained}
@@ -149,7 +170,7 @@ class StageTrainer:
         }
         rates = ("learning_rate", "warmup_steps", "cooldown", "ema_half_life_steps")
         return {
-            "config": asdict(self.config),
+            "config": self.config.facts(),
             "networks": choices,
             "frozen": {name: state_hash(network) for name, network in frozen.items()},
             "features": self.cache.manifest | {"entries": len(self.cache)},
@@ -167,7 +188,8 @@ class StageTrainer:
                 stage, config, cache, or of other frozen networks.
         """
         accelerator = self.accelerator
-        processes, rank = accelerator.num_processes, accelerator.process_index
+        processes = accelerator.num_processes
+        own = slice(accelerator.process_index, None, processes)
         if loop.batch_size % processes:
             raise ValueError(
                 f"batch_size came as {loop.batch_size} for {processes} processes; expected a"
@@ -183,14 +205,20 @@ class StageTrainer:
             for name, net in self.trained.items()
         }
         shared = {name: accelerator.prepare_model(net) for name, net in self.trained.items()}
+        critics = critics_for(self.config.weights, self.generator, self.loss_net, loop.seed)
+        teachers = optimizers_for(critics)
 
         def step_fn(step: int, rng: torch.Generator) -> Logged:
             picked = batch_indices(len(self.train_entries), loop.batch_size, step, loop.seed)
             drawn = torch.multinomial(self.chances, loop.batch_size, True, generator=rng)
-            picked, drawn = picked[rank::processes], drawn[rank::processes]
+            picked, drawn = picked[own], drawn[own]
             batch = self.cache.batch(self.train_entries[picked], self.slots[drawn], self._pool)
             w = self.codes(batch, self.networks | shared)
-            terms = self.terms(batch, w, self.draw(w, batch))
+            mixed, shown = self._mixed(w, loop.batch_size, own, rng)
+            image = self.draw(shown, batch)
+            terms = self.terms(batch, w, image, critics)
+            if self.config.mixing:
+                terms = {k: v if k in LAYOUT else v * ~mixed for k, v in terms.items()}
             loss = self.terms.total(terms)
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
@@ -199,12 +227,19 @@ class StageTrainer:
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             for optimizer in optimizers.values():
                 optimizer.step()
-            return {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
+            log = {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
+            for name, critic in critics.items():
+                photographs = self.terms.photographs(batch, w.device)
+                examples = critic.examples(w, image, photographs, rng)
+                precision = self.config.autocast(w.device)
+                said = teach(critic, teachers[name], *examples, step, accelerator, precision)
+                log |= {f"{name} critic {what}": value for what, value in said.items()}
+            return log
 
         return run(
             loop,
-            self.trained,
-            optimizers,
+            self.trained | critics,
+            optimizers | teachers,
             step_fn,
             ema=tuple(self.trained),
             sample_fn=self.sample_grid,

@@ -1,5 +1,6 @@
 """Ablations on tiny networks: each row changes what it says, and rows share what they can."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from tiny_evaluation import samples, save_folder
 from tiny_training import CONFIG
 
 from dmgi_lib.evaluation import ablations
-from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI
+from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI, RECIPES
 from dmgi_lib.evaluation.draw import draw
 from dmgi_lib.evaluation.read import COLUMNS
 from dmgi_lib.evaluation.report import read_csv
@@ -18,6 +19,7 @@ from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.trainer import StageConfig
 
+ROWS = ablations.ROWS
 BUDGET = ablations.Budget(steps=2, batch_size=4, held_out=2)
 
 
@@ -89,7 +91,7 @@ def trainers_of(ablation, monkeypatch, *names):
     monkeypatch.setattr(ablations, "StageTrainer", FakeTrainer)
     found = {}
     for name in names:
-        ablation.networks(CHOICES[name])
+        ablation.networks(ROWS[name])
         found[name] = made.copy()
         made.clear()
     return found
@@ -127,7 +129,7 @@ def test_stages_get_their_choices_and_equal_steps(ablation, monkeypatch):
 
 
 def test_every_choice_is_a_valid_configuration_and_differs_from_what_it_stands_against():
-    for name, choice in CHOICES.items():
+    for name, choice in ROWS.items():
         replace(MINI.mapping, **choice.mapping)
         replace(MINI.modulation, **choice.modulation)
         LossWeights(**choice.losses)
@@ -135,11 +137,12 @@ def test_every_choice_is_a_valid_configuration_and_differs_from_what_it_stands_a
             StageConfig(stage, **options)
         if name in ("default", MULTI):  # the latter is stage 3 instead of a longer stage 2
             continue
-        assert list(CHOICES).index(choice.against) < list(CHOICES).index(name)
-        one, other = options_of(choice), options_of(CHOICES[choice.against])
+        order = list(CHOICES if name in CHOICES else RECIPES)
+        assert order.index(choice.against) < order.index(name)
+        one, other = options_of(choice), options_of(ROWS[choice.against])
         changed = {key for key in {**one, **other} if one.get(key) != other.get(key)}
         assert len(changed) == 1, (name, changed)
-        assert (choice.third is None) is (CHOICES[choice.against].third is None)
+        assert (choice.third is None) is (ROWS[choice.against].third is None)
 
 
 def options_of(choice):
@@ -167,6 +170,19 @@ def test_a_leaking_cache_trains_m_only(ablation, pipe, dataset, tmp_path, monkey
     name = "M: trained on noised pictures (leaks I)"
     first, second = trainers_of(ablation, monkeypatch, name)[name]
     assert first[1] is noised and second[1] is ablation.caches["reverse"]
+
+
+def test_recipes_train_with_what_they_name(ablation, monkeypatch):
+    ablation.caches["augmented"] = drawn = copy.copy(ablation.caches["reverse"])
+    drawn.manifest = drawn.manifest | {"config": drawn.manifest["config"] | {"augment": 0.5}}
+    made = trainers_of(ablation, monkeypatch, *RECIPES)
+    assert {cache for _, cache, *_ in made["recipe: x as if drawn by hand"]} == {drawn}
+    found = {name: made[f"recipe: {name}"][-1][0] for name in ("image critic", "fine rows mixed")}
+    assert found["image critic"].weights.adversarial == 0.08
+    assert found["fine rows mixed"] == StageConfig(3, LossWeights(), mixing=0.3, held_out=2)
+    last = [loops[-1][3] for loops in made.values()]
+    assert {(loop.max_steps, loop.batch_size) for loop in last} == {(2, 4)}
+    assert [loop.seed for loop in last] == [0, 1, *[0] * 7]
 
 
 def test_rows_are_trained_and_read_once_and_written_with_their_gains(

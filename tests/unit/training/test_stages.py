@@ -3,6 +3,7 @@
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_command_trains_and_writes_a_loadable_folder(
     assert "wrote" in capsys.readouterr().out
     card = (folder / "style_modulation" / "card.md").read_text()
     assert "--stage 2" in card and "seed 0" in card and "identity (I) @ 2" in card
-    assert "'row_growth': 3.0" in card and "code_prior @ 2" in card
+    assert "augment 0.0" in card and "'row_growth': 3.0" in card and "code_prior @ 2" in card
     assert f"minutes on 1 x {machine('cpu')}" in card
     loaded = DMGIPipeline.from_pretrained(folder)
     assert loaded.mapping_network.config.width == MINI.mapping.width  # the new one, not the old
@@ -90,8 +91,18 @@ def test_a_checkpoint_of_another_training_is_refused(pipe, cache, dataset, loss_
         with pytest.raises(ValueError, match="was written by another run") as error:
             fit(other, max_steps=3)
         assert what in str(error.value)
+    critic = trainer(1, cache, dataset, loss_net, weights=LossWeights(adversarial=0.1))
+    with pytest.raises(ValueError, match="config.weights.adversarial was nothing, is 0.1"):
+        fit(critic, max_steps=3)
     with pytest.raises(ValueError, match="optimisation.learning_rate was 0.0002, is 0.001"):
         fit(trainer(1, cache, dataset, loss_net), max_steps=3, learning_rate=1e-3)
+
+
+def test_checkpoints_from_before_there_were_recipes_are_valid(cache, dataset, loss_net):
+    facts = trainer(1, cache, dataset, loss_net).made_from(loop(Path("run")))["config"]
+    assert {"l2", "code_prior", "row_growth"} < set(facts["weights"])
+    assert not {"adversarial", "code_critic"} & set(facts["weights"])
+    assert not {"mixing", "mixed_from"} & set(facts)
 
 
 def test_a_checkpoint_of_t_belongs_to_its_m_and_stage(cache, dataset, loss_net, tmp_path):
@@ -156,6 +167,9 @@ def test_the_options_are_those_of_the_readme(monkeypatch):
         ("--stage 4", "stage came as 4"),
         ("--stage 1 --l2 -1", "expected none below 0"),
         ("--stage 1 --steps 0,x", "'x'"),
+        ("--stage 3 --targets mixed", "'composite'"),
+        ("--stage 3 --mixing 2", "mixing came as 2"),
+        ("--stage 3 --adversarial -1", "expected none below 0"),
         ("--stage 1 --precision fp8", "precision came as 'fp8'"),
         ("--minutes 3", "--stage"),
     ],

@@ -145,13 +145,20 @@ def test_options_of_the_stages(cache, dataset, loss_net):
             StageConfig(1, **bad)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_a_step_stays_on_the_device(cache, dataset, loss_net, monkeypatch, stage, precision):
+@pytest.mark.parametrize(
+    ("stage", "precision", "targets"),
+    [
+        *((stage, precision, "both") for stage in (1, 2, 3) for precision in ("auto", "fp32")),
+        (3, "auto", "composite"),
+    ],
+)
+def test_a_step_stays_on_the_device(
+    cache, dataset, loss_net, monkeypatch, stage, precision, targets
+):
     monkeypatch.setattr(torch, "cov", lambda x: x @ x.T)  # it looks at numbers
     first, second = mapping_network(), style_modulation()
     networks = [[], [first], [first, second]][stage - 1]
-    t = trainer(stage, cache, dataset, loss_net, *networks, precision=precision)
+    t = trainer(stage, cache, dataset, loss_net, *networks, precision=precision, targets=targets)
     batch = cache.batch(torch.tensor([0, 13]), torch.tensor([0, 1]))
     assert len(dataset.images) == len(dataset.masks)  # decoded before tensors are fake
     loss_net, t.device = copy.deepcopy(loss_net), torch.device("cuda:0")
@@ -198,3 +205,25 @@ def test_pictures_of_a_larger_g_are_compared_at_the_size_of_i(cache, dataset, lo
     image, whole = made.draw(w), G.synthesis(w, noise_mode="const")
     assert image.shape == (2, 3, 128, 128) and whole.shape == (2, 3, 256, 256)
     assert torch.allclose(image.mean((2, 3)), whole.mean((2, 3)), atol=0.02)
+
+
+def test_fine_rows_are_mixed_with_gs_own_draws_and_judged_by_layout(
+    cache, dataset, loss_net, tmp_path
+):
+    t = trainer(1, cache, dataset, loss_net, mixing=0.5, mixed_from=8)
+    w = torch.randn(64, 12, 16, generator=torch.Generator().manual_seed(1))
+    chosen, mixed = t._mixed(w, 64, slice(None), torch.Generator().manual_seed(0))
+    assert 20 < chosen.sum() < 44
+    assert torch.equal(mixed[:, :8], w[:, :8]) and torch.equal(mixed[~chosen], w[~chosen])
+    fine = mixed[chosen][:, 8:]
+    assert torch.equal(fine, fine[:, :1].expand_as(fine))  # one draw of G a sample
+    assert len(fine[:, 0].unique(dim=0)) == len(fine)
+    second, half = t._mixed(w[1::2], 64, slice(1, None, 2), torch.Generator().manual_seed(0))
+    assert torch.equal(second, chosen[1::2]) and torch.equal(half, mixed[1::2])
+
+    every = trainer(1, cache, dataset, loss_net, mixing=1.0)
+    every.fit(loop(tmp_path, max_steps=1))
+    log = read_log(tmp_path / "log.csv")
+    assert log["l2 (I)"] == log["parts"] == log["attributes"] == [0.0] and log["parsing"][0] > 0
+    with pytest.raises(ValueError, match="mixed_from came as 12; expected a whole number from 1"):
+        trainer(1, cache, dataset, loss_net, mixing=0.5, mixed_from=12)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data_prep.priors.feature_discriminator import FeatureDiscriminator, adversarial_losses
+from dmgi_lib.training.feature_discriminator import FeatureDiscriminator, adversarial_losses
 
 
 def test_feature_heads_give_a_logit_a_place_and_reach_every_feature():
