@@ -351,10 +351,13 @@ class DMGIPipeline(DiffusionPipeline):
             latents: (B, num_ws, w_dim) of an earlier call or edit.
             output_type: "pil", "np" or "pt".
             strengths: see `EditDirections.forward`; `pipe.edit_directions.names` are the names.
+                Without any, the codes are drawn as they are.
 
         Raises:
             ValueError: an unknown name or strength, other codes, no directions in this model.
         """
+        if not strengths:
+            return self._redrawn(latents, output_type)
         if self.edit_directions is None:
             raise ValueError(
                 "this model holds no edit_directions. Find them for its G:"
