@@ -26,6 +26,7 @@ _HOMES = {
     "StyleGAN2Generator": "dmgi_lib.generators.stylegan2",
     "TriPlaneGenerator": "dmgi_lib.generators.eg3d",
     "PatchAutoencoderKL": "dmgi_lib.patch_autoencoder",
+    "EditDirections": "dmgi_lib.editing",
     "MaskEncoder": "dmgi_lib.evaluation.baselines",
     "Recognizer": "dmgi_lib.recognizers",
     # diffusers looks up the base class of a component in the library that model_index.json names.

@@ -32,6 +32,7 @@ from dmgi_lib.call_arguments import (
 )
 from dmgi_lib.checks import number, one_of, whole_number
 from dmgi_lib.diffusion_encoder import DiffusionEncoder, check_exit_step, lay_out_for_cpu
+from dmgi_lib.editing import EditDirections, mixed
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.generators.eg3d import TriPlaneGenerator, mesh, views
 from dmgi_lib.generators.eg3d.cameras import Numbers, look_at
@@ -82,6 +83,7 @@ class DMGIPipeline(DiffusionPipeline):
             G the pipeline only encodes, which is how their training starts
         controlnet_scribble, mapping_network_scribble, style_modulation_scribble: their
             counterparts for scribbles
+        edit_directions: steps in W+ that `edit` takes, of this G
         num_inference_steps, guidance_scale, detail_psi: defaults of a call
     """
 
@@ -101,6 +103,7 @@ class DMGIPipeline(DiffusionPipeline):
         mapping_network_scribble: MappingNetwork | None = None,
         style_modulation_scribble: StyleModulationNetwork | None = None,
         generator: Any = None,
+        edit_directions: EditDirections | None = None,
         num_inference_steps: int = MINI.num_inference_steps,
         guidance_scale: float = MINI.guidance_scale,
         detail_psi: float = MINI.detail_psi,
@@ -119,6 +122,7 @@ class DMGIPipeline(DiffusionPipeline):
             mapping_network_scribble=mapping_network_scribble,
             style_modulation_scribble=style_modulation_scribble,
             generator=generator,
+            edit_directions=edit_directions,
         )
         self.register_to_config(
             num_inference_steps=num_inference_steps,
@@ -336,6 +340,59 @@ class DMGIPipeline(DiffusionPipeline):
         pipe.mesh(out.latents[0]).export("head.glb")
         """
         return mesh.head_mesh(views.as_3d(self.generator), latents, resolution, path)
+
+    @torch.no_grad()
+    def edit(
+        self, latents: torch.Tensor, *, output_type: str = "pil", **strengths: float
+    ) -> DMGIPipelineOutput:
+        """Draws codes anew, moved along directions: `pipe.edit(out.latents, smile=1, age=-0.5)`.
+
+        Args:
+            latents: (B, num_ws, w_dim) of an earlier call or edit.
+            output_type: "pil", "np" or "pt".
+            strengths: see `EditDirections.forward`; `pipe.edit_directions.names` are the names.
+                Without any, the codes are drawn as they are.
+
+        Raises:
+            ValueError: an unknown name or strength, other codes, no directions in this model.
+        """
+        if not strengths:
+            return self._redrawn(latents, output_type)
+        if self.edit_directions is None:
+            raise ValueError(
+                "this model holds no edit_directions. Find them for its G:"
+                " python -m dmgi_lib.training.edit_directions"
+            )
+        return self._redrawn(self.edit_directions(latents, strengths), output_type)
+
+    @torch.no_grad()
+    def mix(
+        self,
+        latents_a: torch.Tensor,
+        latents_b: torch.Tensor,
+        rows: str | Sequence[int] = "coarse",
+        *,
+        output_type: str = "pil",
+    ) -> DMGIPipelineOutput:
+        """Style mixing: draws the faces a with some rows of b, see `dmgi_lib.editing.mixed`."""
+        return self._redrawn(mixed(latents_a, latents_b, rows), output_type)
+
+    def _redrawn(self, latents: torch.Tensor, output_type: str) -> DMGIPipelineOutput:
+        """G alone, without a pass of the diffusion model."""
+        one_of("output_type", output_type, OUTPUT_TYPES)
+        if self.generator is None:
+            raise ValueError(
+                "this model holds no generator; pass one: from_pretrained(..., generator=...)."
+            )
+        codes = latents.to(self.generator.mean_latent)
+        cameras = self._cameras(None, "scribble", codes)  # frontal, where G knows cameras
+        if cameras is None:
+            images = self.generator.synthesis(codes, noise_mode="const")
+        else:
+            cameras = cameras.to(codes)
+            images = self.generator.synthesis(codes, cameras, noise_mode="const").image
+        drawn = formatted(images, output_type)
+        return DMGIPipelineOutput(images=drawn, latents=codes, camera=cameras)
 
     def latents_from_features(
         self, features: DiffusionFeatures, word_mask: torch.Tensor, condition: str = "mask"

@@ -170,6 +170,10 @@ class Recognizer(_AttributeReader):
         """(B, 3, H, W) in [-1, 1] → (B, A) logits, order of ATTRIBUTES; spares the parsing."""
         return self._placed(self.to_labels(self.features(image)[-1]))[0]
 
+    def attributes_and_code(self, deepest: Tensor) -> tuple[Tensor, Tensor]:
+        """The last of `features` → logits (B, A), order of ATTRIBUTES, and code (B, 49)."""
+        return self._placed(self.to_labels(deepest))[0], self.to_code(deepest)
+
     def forward(self, image: Tensor) -> RecognizerOutput:
         """(B, 3, H, W) in [-1, 1] → everything the network was trained to read."""
         features = self.features(image)

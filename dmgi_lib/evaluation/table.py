@@ -133,10 +133,10 @@ def shared_hash(folder: Path) -> str:
     """Of a model's networks but those of one kind of x and the mask encoder.
 
     So networks of scribbles, trained anew, leave finished rows of masks as they are, and defaults
-    of a call, in model_index.json, those that no call draws.
+    of a call, in model_index.json, those that no call draws; directions of edits draw no row.
     """
     own = {part_name(p, x) for p in OWN for x in CONDITIONS}
-    return folder_hash(folder, own | {"mask_encoder", "model_index.json"})
+    return folder_hash(folder, own | {"mask_encoder", "edit_directions", "model_index.json"})
 
 
 def missing_parts(pipe: DMGIPipeline, condition: str) -> list[str]:
