@@ -129,7 +129,9 @@ function render({ model, el }) {
     }
   }
 
-  const release = (result) => result?.urls.forEach((url) => URL.revokeObjectURL(url));
+  // Later, since a picture that was replaced at once may still be loading.
+  const release = (result) =>
+    setTimeout(() => result?.urls.forEach((url) => URL.revokeObjectURL(url)), 2000);
 
   function receive(message, buffers) {
     const blobs = buffers.map((view) => new Blob([view], { type: "image/png" }));

@@ -32,7 +32,7 @@ def test_learns_what_its_weights_name(recipe):
         recipe.step(step, rng)
     after = recipe.measure(recipe.encoder)
     assert after["l2"] < before["l2"]
-    unused = {"row_growth", "attributes"}  # no term of its own; it hears no caption
+    unused = {"row_growth", "attributes", "adversarial", "code_critic"}  # no captions, no critics
     assert set(after) == set(vars(recipe.weights)) - unused
     grid = recipe.sample(6, {"mask_encoder": recipe.encoder})
     assert grid.shape == (3 * 128, len(recipe.test_rows[:8]) * 128, 3)

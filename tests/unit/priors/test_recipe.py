@@ -8,13 +8,15 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import save_file
 from tiny_device import other_device
 from tiny_priors import SMALL
+from tiny_views import with_views
 
 from data_prep.priors.recipe import WEIGHT_FILE, Folders, frozen, placed, start_from
 from data_prep.priors.trainer import NETWORKS
+from dmgi_lib.generators.eg3d import generator
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
 
-PICTURED = ("stylegan2", "autoencoder", "unet", "controlnet", "mask_encoder")
+PICTURED = ("stylegan2", "eg3d", "autoencoder", "unet", "controlnet", "mask_encoder")
 STEPS = {"stylegan2": (0, 2)}  # one of each phase
 
 
@@ -75,8 +77,10 @@ def test_tricks_for_cpus_stay_on_cpus(device):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_path):
-    folders = Folders(tiny_faces, trained, out=tmp_path)
+def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(generator, "validate_camera", lambda c: None)  # that device holds no values
+    faces = with_views(tiny_faces, tmp_path / "faces") if name == "eg3d" else tiny_faces
+    folders = Folders(faces, trained, out=tmp_path)
     with other_device() as device:
         recipe = NETWORKS[name][0](SMALL[name], folders, device, accelerator=Accelerator(cpu=True))
         assert {p.device for m in recipe.modules.values() for p in m.parameters()} == {device}

@@ -24,9 +24,9 @@ def test_the_code_prior_pulls_only_where_it_is_asked_to(cache, dataset, loss_net
     batch = cache.batch(torch.arange(4), torch.zeros(4, dtype=torch.long))
     plain = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.0))
     w = plain.generator.mean_latent.expand(4, 12, -1).clone() + 0.3
-    assert "code_prior" not in plain.terms(batch, w, plain.draw(w))
+    assert "code_prior" not in plain.terms(batch, w, plain.draw(w, batch))
     t = trainer(1, cache, dataset, loss_net, weights=LossWeights(code_prior=0.1, row_growth=4.0))
-    terms = t.terms(batch, w, t.draw(w))
+    terms = t.terms(batch, w, t.draw(w, batch))
     expected = CodePrior.of(t.generator, row_growth=4.0)(w)
     assert torch.equal(terms["code_prior"], expected)
     without = {name: value for name, value in terms.items() if name != "code_prior"}
@@ -42,7 +42,7 @@ def test_the_caption_of_each_entry_says_which_attributes_it_asks_for(cache, data
     batch = cache.batch(entries, torch.zeros(8, dtype=torch.long))
     assert set(batch.caption.tolist()) == {0, 1}  # both captions were drawn
     w = t.codes(batch, t.networks)
-    image = t.draw(w)
+    image = t.draw(w, batch)
     says = [dataset.captions[i][k] for i, k in zip(batch.sample, batch.caption, strict=True)]
     with autocast(image.device.type):  # as the terms are computed
         expected = AttributeLoss(loss_net.eval())(image, claimed(says))
@@ -55,7 +55,7 @@ def test_parts_are_those_of_the_mask_and_can_be_left_out(cache, dataset, loss_ne
     t = trainer(1, cache, dataset, loss_net)
     batch = cache.batch(torch.arange(8), torch.zeros(8, dtype=torch.long))
     w = t.codes(batch, t.networks)
-    image = t.draw(w)
+    image = t.draw(w, batch)
     target = to_float(mirrored(dataset.images, batch))
     expected = parts_loss(image, target, mirrored(dataset.masks, batch, flip_mask))
     assert expected.max() > 0
@@ -79,7 +79,7 @@ def last_stage(cache, dataset, loss_net):
         t = trainer(3, cache, dataset, loss_net, mapping_network(), style_modulation(), **options)
         batch = cache.batch(torch.arange(8, 12), torch.tensor([0, 1, 0, 1]))  # some are mirrored
         w = t.codes(batch, t.networks)
-        return t, batch, w, t.draw(w)
+        return t, batch, w, t.draw(w, batch)
 
     return made
 

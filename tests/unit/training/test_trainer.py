@@ -75,7 +75,7 @@ def test_stage_2_starts_at_m_and_keeps_m_frozen(cache, dataset, loss_net, tmp_pa
     assert not torch.equal(t.codes(batch, t.networks), m(batch.h))
     assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
     assert {"l2 (I_0^d)", "perceptual (I_0^d)", "perceptual (I)", "identity (I)"} <= set(
-        t.terms(batch, m(batch.h), t.draw(m(batch.h)))
+        t.terms(batch, m(batch.h), t.draw(m(batch.h), batch))
     )
 
 
@@ -85,7 +85,7 @@ def test_stage_3_trains_both_with_shares_by_step(cache, dataset, loss_net, tmp_p
     t = trainer(3, cache, dataset, loss_net, first, second)
     early, late = (cache.batch(torch.arange(4), torch.full((4,), slot)) for slot in (0, 1))
     w = t.codes(early, t.networks)
-    image = t.draw(w)
+    image = t.draw(w, early)
     e, late_terms = t.terms(early, w, image), t.terms(late, w, image)
     ratio = e["l2 (I)"] / late_terms["l2 (I)"]
     assert torch.allclose(ratio, torch.full((4,), 0.25 / 0.75), atol=1e-3)
@@ -132,7 +132,7 @@ def test_options_of_the_stages(cache, dataset, loss_net):
     for targets in ("both", "diffusion", "image"):
         t = trainer(2, cache, dataset, loss_net, m, targets=targets)
         w = t.codes(batch, t.networks)
-        found[targets] = {name.split("(")[-1] for name in t.terms(batch, w, t.draw(w))}
+        found[targets] = {name.split("(")[-1] for name in t.terms(batch, w, t.draw(w, batch))}
     assert "I)" in found["both"] and "I_0^d)" in found["both"]
     assert "I)" not in found["diffusion"] and "I_0^d)" not in found["image"]
     sizes = MINI.mapping, MINI.modulation
@@ -175,7 +175,7 @@ def test_a_step_stays_on_the_device(
             on_cuda(network)
         terms = StageTerms(t.config, dataset, t.generator, loss_net, cache.num_inference_steps)
         w = t.codes(batch, t.networks)
-        image = t.draw(w)
+        image = t.draw(w, batch)
         found = terms(batch, w, image)
         total = terms.total(found)
     assert {x.device.type for x in (w, image, total, *found.values())} == {"cuda"}
@@ -202,7 +202,8 @@ def test_pictures_of_a_larger_g_are_compared_at_the_size_of_i(cache, dataset, lo
     )
     made = StageTrainer(StageConfig(1, held_out=2), cache, dataset, G.eval(), loss_net)
     w = torch.randn(2, G.num_ws, 16, generator=torch.Generator().manual_seed(0))
-    image, whole = made.draw(w), G.synthesis(w, noise_mode="const")
+    batch = cache.batch(torch.arange(2), torch.zeros(2, dtype=torch.long))
+    image, whole = made.draw(w, batch), G.synthesis(w, noise_mode="const")
     assert image.shape == (2, 3, 128, 128) and whole.shape == (2, 3, 256, 256)
     assert torch.allclose(image.mean((2, 3)), whole.mean((2, 3)), atol=0.02)
 
