@@ -13,8 +13,8 @@ def visit(show):
     """Faces of seeds 4 (one) and 100, 101 (shown); the stand-in's green is a code's mean."""
     visit = Visit(show)
     for seed, faces in ((4, 1), (100, 2)):
-        visit.page.get_by_label("Seed").fill(str(seed))
-        visit.page.get_by_label("Faces").fill(str(faces))
+        visit.page.get_by_label("Seed", exact=True).fill(str(seed))
+        visit.page.get_by_label("Faces", exact=True).fill(str(faces))
         visit.press("Draw")
         visit.caption(f"Drawn: “a young woman”, seed {seed},")
     visit.page.get_by_text("Edit the face").click()
