@@ -144,7 +144,7 @@ def main(
     exit_step: int = 0,
     data: Path | None = None,
     out: Path = Path("docs/edits.csv"),
-    picture: Path | None = Path("docs/edits.png"),
+    picture: Path | None = Path("docs/edits.jpg"),
 ) -> None:
     """Measures the directions of a model on test people and writes a table and a sheet of faces.
 
@@ -154,7 +154,7 @@ def main(
         exit_step: of those drawings.
         data: face dataset; None means `dmgi_lib.dataset.default_root()`.
         out: CSV file.
-        picture: PNG file; needs matplotlib and IPython.
+        picture: picture file; needs matplotlib and IPython.
     """
     pipe = DMGIPipeline.from_pretrained(weights)
     judges = load_judges(weights_folder(weights))
@@ -166,7 +166,7 @@ def main(
     print(table.round(3).to_string(index=False))
     if picture is not None:
         figure = sheet(pipe, codes[:SHOWN])
-        write_whole(picture, lambda path: figure.savefig(path, dpi=110, format="png"))
+        write_whole(picture, lambda path: figure.savefig(path, dpi=110, format=picture.suffix[1:]))
 
 
 if __name__ == "__main__":

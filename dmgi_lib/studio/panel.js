@@ -96,15 +96,58 @@ function render({ model, el }) {
   const pictures = element("div", { className: "dmgi-pictures" });
   const caption = element("figcaption");
   const savePicture = button("Save picture", "PNG of the face that is chosen", () =>
-    download(shown.pictures[face], `face_${shown.seed + face}.png`),
+    download(shown.edited.get(face)?.picture ?? shown.pictures[face], `face_${shown.seed + face}.png`),
   );
   const saveCode = button("Save W+ code", "safetensors, for G.synthesis", () => {
-    model.send({ type: "code", number: shown.number, face });
+    model.send({ type: "code", number: shown.number, face, ...shown.edited.get(face)?.asked });
     expectAnswer();
   });
   const said = element("div", { className: "dmgi-said", role: "status" });
   const history = element("ol", { className: "dmgi-history" });
   const historyBox = element("details", { open: true, hidden: true }, element("summary", {}, "Drawn before"), history);
+
+  // --- edits of the face that is chosen --------------------------------------------------------
+  let stamps = 0; // of edits that were asked
+  const editing = editor(model.get("edits"), (asked) => {
+    const edit = shown.edited.get(face);
+    if (!asked) {
+      if (edit?.url) URL.revokeObjectURL(edit.url);
+      shown.edited.delete(face);
+      showFace(face);
+      return;
+    }
+    stamps += 1;
+    shown.edited.set(face, { first: stamps, drawn: 0, ...edit, asked });
+    model.send({ type: "edit", number: shown.number, face, stamp: stamps, ...asked });
+    expectAnswer();
+  });
+
+  function receiveEdit({ number, face: which, stamp }, [view]) {
+    const result = results.get(number) ?? (preview?.number === number ? preview : null);
+    const edit = result?.edited.get(which);
+    if (!edit || stamp < edit.first || stamp < edit.drawn) return; // reset meanwhile
+    if (edit.url) URL.revokeObjectURL(edit.url);
+    edit.picture = new Blob([view], { type: "image/png" });
+    edit.url = URL.createObjectURL(edit.picture);
+    edit.drawn = stamp;
+    if (result === shown) showFace(which);
+  }
+
+  function showFace(i) {
+    const img = pictures.querySelectorAll("img")[i];
+    const url = shown.edited.get(i)?.url;
+    img.src = url ?? shown.urls[i];
+    img.alt = `Face ${i + 1}: ${named(shown)}${url ? ", edited" : ""}`;
+  }
+
+  function showEdits() {
+    const others = [...results.values()].flatMap((result) =>
+      result.urls.map((_, i) => [`${result.number}:${i}`, `“${result.prompt}”, seed ${result.seed + i}`]),
+    );
+    const own = `${shown.number}:${face}`;
+    editing.show(shown.edited.get(face)?.asked ?? null, others.filter(([value]) => value !== own));
+    editing.box.hidden = false;
+  }
 
   const named = (result) => `“${result.prompt}”, seed ${result.seed}, step ${result.exit_step}`;
 
@@ -115,11 +158,16 @@ function render({ model, el }) {
     pictures.replaceChildren(
       ...result.urls.map((src, i) => {
         const input = element("input", { type: "radio", name: group, checked: i === face });
-        input.onchange = () => (face = i);
-        const img = element("img", { src, alt: `Face ${i + 1}: ${named(result)}`, draggable: false });
+        input.onchange = () => {
+          face = i;
+          showEdits();
+        };
+        const img = element("img", { src, draggable: false });
         return element("label", {}, input, img);
       }),
     );
+    result.urls.forEach((_, i) => showFace(i));
+    showEdits();
     pictures.classList.toggle("dmgi-many", result.urls.length > 1);
     const kind = result.live ? "Preview" : "Drawn";
     caption.textContent = `${kind}: ${named(result)}, ${result.seconds.toFixed(1)} s`;
@@ -130,12 +178,15 @@ function render({ model, el }) {
   }
 
   // Later, since a picture that was replaced at once may still be loading.
-  const release = (result) =>
-    setTimeout(() => result?.urls.forEach((url) => URL.revokeObjectURL(url)), 2000);
+  const release = (result) => {
+    const edited = [...(result?.edited.values() ?? [])].flatMap(({ url }) => url ?? []);
+    const urls = [...(result?.urls ?? []), ...edited];
+    setTimeout(() => urls.forEach((url) => URL.revokeObjectURL(url)), 2000);
+  };
 
   function receive(message, buffers) {
     const blobs = buffers.map((view) => new Blob([view], { type: "image/png" }));
-    const result = { ...message, pictures: blobs, urls: blobs.map((b) => URL.createObjectURL(b)) };
+    const result = { ...message, pictures: blobs, urls: blobs.map((b) => URL.createObjectURL(b)), edited: new Map() };
     if (result.live) {
       const old = preview;
       preview = result;
@@ -178,6 +229,7 @@ function render({ model, el }) {
     clearTimeout(waiting);
     if (message.type === "asked") asked = Math.max(asked, message.number);
     if (message.type === "result") receive(message, buffers);
+    if (message.type === "edited") receiveEdit(message, buffers);
     if (message.type === "code") download(new Blob([buffers[0]]), message.name);
     if (message.type === "problem") say([message.text], true);
     else if (message.type !== "asked") say(message.notes ?? []);
@@ -216,6 +268,7 @@ function render({ model, el }) {
     figure,
     said,
     element("div", { className: "dmgi-bar" }, savePicture, saveCode),
+    editing.box,
     historyBox,
   );
   root.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are not meant here

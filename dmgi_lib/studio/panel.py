@@ -20,9 +20,10 @@ class Panel(anywidget.AnyWidget):
         asked: counts presses of "Draw"
         steps: S, one more than the largest exit step
         words: suggestions while typing
+        edits: names of directions that a face can be moved along
     """
 
-    _esm = script("page.js", "panel.js")
+    _esm = script("page.js", "edits.js", "panel.js")
     _css = STYLE
 
     prompt = traitlets.Unicode("").tag(**FROM_PAGE)
@@ -33,6 +34,7 @@ class Panel(anywidget.AnyWidget):
     asked = traitlets.Int(0).tag(**FROM_PAGE)
     steps = traitlets.Int(1, min=1).tag(sync=True)
     words = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    edits = traitlets.List(traitlets.Unicode()).tag(sync=True)
     most_faces = traitlets.Int(MOST_FACES).tag(sync=True)
     most_results = traitlets.Int(MOST_RESULTS).tag(sync=True)
 

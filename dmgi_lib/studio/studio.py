@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets
@@ -12,12 +13,13 @@ import ipywidgets
 from dmgi_lib.captions import phrase_claims
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.studio.drawing import Request, Result, drawn
+from dmgi_lib.studio.edits import edit_names, revised
 from dmgi_lib.studio.newest import Newest
 from dmgi_lib.studio.painter import Painter
 from dmgi_lib.studio.panel import MOST_RESULTS, Panel
 
 PREVIEW_EXIT = 0  # one pass of the U-Net
-LANES = ("draw", "preview")
+LANES = ("edit", "draw", "preview")
 
 
 class Studio(ipywidgets.Box):
@@ -51,6 +53,7 @@ class Studio(ipywidgets.Box):
         self.panel = Panel(
             prompt=prompt, steps=steps, exit_step=steps - 1, words=known_phrases(pipe.tokenizer)
         )
+        self.panel.edits = edit_names(pipe)
         super().__init__([self.painter, self.panel])
         self.add_class("dmgi-studio")
         self.results: deque[Result] = deque(maxlen=MOST_RESULTS)
@@ -129,6 +132,30 @@ class Studio(ipywidgets.Box):
             self.results.append(result)
         self._show(result)
 
+    def _revise(self, result: Result, asked: dict[str, Any], kept: list[Result]) -> None:
+        """Draws an edited face; G alone, so it takes no time worth showing."""
+        told = {"number": result.request.number, "stamp": asked.get("stamp")}
+        try:
+            face = _face(result, asked)
+            code = revised(self._pipe, result, face, asked, kept).latents[face : face + 1]
+            images = self._pipe.edit(code).images
+        except Exception as error:  # the page says it, the thread lives on
+            self.panel.send({"type": "problem", "text": f"Not edited: {error}"})
+            return
+        (picture,) = replace(result, images=images).pngs()
+        told |= {"face": face, "notes": result.notes}
+        self.panel.send({"type": "edited", **told}, buffers=[picture])
+
+    def _send_code(self, result: Result, asked: dict[str, Any], kept: list[Result]) -> None:
+        try:
+            face = _face(result, asked)
+            edited = revised(self._pipe, result, face, asked, kept)
+        except Exception as error:
+            self.panel.send({"type": "problem", "text": f"Not saved: {error}"})
+            return
+        name = f"face_{result.request.seed + face}.safetensors"
+        self.panel.send({"type": "code", "name": name}, buffers=[edited.code(face)])
+
     def _show(self, result: Result) -> None:
         asked = result.request
         told = {name: getattr(asked, name) for name in ("number", "live", "prompt", "seed")}
@@ -150,10 +177,16 @@ class Studio(ipywidgets.Box):
         elif content.get("type") == "restore":
             self.restore(found[0])
             self.panel.send({"type": "restored", "notes": found[0].notes})
+        elif content.get("type") == "edit":
+            self.panel.send({"type": "asked", "number": 0})  # heard; the answer may take a drawing
+            self._jobs.put("edit", lambda: self._revise(found[0], content, kept))
         elif content.get("type") == "code":
-            face = min(max(int(content.get("face", 0)), 0), len(found[0].images) - 1)
-            name = f"face_{found[0].request.seed + face}.safetensors"
-            self.panel.send({"type": "code", "name": name}, buffers=[found[0].code(face)])
+            self._send_code(found[0], content, kept)
+
+
+def _face(result: Result, content: dict[str, Any]) -> int:
+    """Which face of a result a message means."""
+    return min(max(int(content.get("face", 0)), 0), len(result.images) - 1)
 
 
 def known_phrases(tokenizer: Any) -> list[str]:

@@ -65,8 +65,8 @@ def test_a_stroke_changes_the_face(visit):
 def test_draw_history_and_downloads(visit, tmp_path):
     page = visit.page
     visit.prompt.fill("blond hair")
-    page.get_by_label("Seed").fill("4")
-    page.get_by_label("Faces").fill("2")
+    page.get_by_label("Seed", exact=True).fill("4")
+    page.get_by_label("Faces", exact=True).fill("2")
     visit.press("Draw")
     visit.caption("Drawn: “blond hair”, seed 4, step 9")
     assert page.locator(".dmgi-pictures img").count() == 2
@@ -81,20 +81,22 @@ def test_draw_history_and_downloads(visit, tmp_path):
     download.value.save_as(tmp_path / "face.safetensors")
     assert (safetensors.torch.load_file(tmp_path / "face.safetensors")["latents"] == 5).all()
     visit.prompt.fill("black hair")
-    page.get_by_label("Faces").fill("1")
+    page.get_by_label("Faces", exact=True).fill("1")
     visit.prompt.press("Enter")
     visit.caption("Drawn: “black hair”")
     calls = len(visit.pipe.calls)
     page.get_by_role("button", name="Go back to “blond hair”").click()
     visit.caption("Drawn: “blond hair”, seed 4")
     page.wait_for_function("document.querySelector('.dmgi-prompt').value === 'blond hair'")
-    assert page.get_by_label("Faces").input_value() == "2"
+    assert page.get_by_label("Faces", exact=True).input_value() == "2"
     assert len(visit.pipe.calls) == calls
 
 
 def test_known_words_are_suggested_after_what_stands_there(visit):
     visit.prompt.fill("a hat, blo")
-    options = visit.page.evaluate("[...document.querySelectorAll('option')].map((o) => o.value)")
+    options = visit.page.evaluate(
+        "[...document.querySelectorAll('datalist option')].map((o) => o.value)"
+    )
     assert options == ["a hat, blond", "a hat, blond hair"]
 
 
@@ -140,10 +142,12 @@ def test_it_fits_400_pixels(show):
 def test_settings_that_are_none_change_nothing(visit):
     page, panel = visit.page, visit.studio.panel
     for label, typed in (("Seed", "-3"), ("Seed", "1e99"), ("Seed", "1.5"), ("Faces", "999")):
-        page.get_by_label(label).fill(typed)
+        page.get_by_label(label, exact=True).fill(typed)
         visit.press("Draw")
         visit.caption("Drawn: “a young woman”, seed 0, step 9")
-        assert page.get_by_label(label).input_value() == ("1" if label == "Faces" else "0")
+        assert page.get_by_label(label, exact=True).input_value() == (
+            "1" if label == "Faces" else "0"
+        )
     assert (panel.seed, panel.faces) == (0, 1)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from dmgi_lib import DMGIPipeline
 from dmgi_lib.dataset import FaceDataset, shipped_root, to_float
+from dmgi_lib.files import state_hash
 from dmgi_lib.presets import MINI
 from dmgi_lib.recognizers import load_judges
 
@@ -147,3 +148,10 @@ def test_loading_and_memory():
         runs.append([float(line) for line in done.stdout.split()])
     assert min(share for share, _ in runs) < 0.5
     assert 0.1 < max(gigabytes for _, gigabytes in runs) < 2
+
+
+def test_directions_fit_the_generator_that_ships(pipe):
+    assert pipe.edit_directions.config.generator == state_hash(pipe.generator)
+    codes = pipe.generator.mean_latent.expand(1, pipe.generator.num_ws, -1)
+    plain, edited = (pipe.edit(codes, **asked, output_type="pt") for asked in ({}, {"smile": 1}))
+    assert (edited.images - plain.images).abs().mean() > 0.01

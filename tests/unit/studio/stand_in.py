@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from dmgi_lib.editing import EditDirections
+
 WORDS = {"<unk>": 0, "blond": 1, "black": 2, "hair": 3, "young": 4, "woman": 5, "a": 6, "hat": 7}
 
 
@@ -18,6 +20,13 @@ class Tokenizer:
 
     def __call__(self, text: str) -> dict[str, list[int]]:
         return {"input_ids": [WORDS.get(word, 0) for word in text.split()]}
+
+
+def directions() -> EditDirections:
+    """Strength 1 adds 10 to all numbers of a code, or 20."""
+    found = EditDirections(("age", "hair_length"), 12, 16)
+    found.directions.data[0], found.directions.data[1] = 10.0, 20.0
+    return found
 
 
 class StandIn:
@@ -29,6 +38,7 @@ class StandIn:
     def __init__(self, scribbles: bool = True) -> None:
         self.config = SimpleNamespace(num_inference_steps=10)
         self.controlnet_scribble = object() if scribbles else None
+        self.edit_directions: EditDirections | None = directions()
         self.calls: list[dict[str, Any]] = []
         self.go = threading.Event()
         self.go.set()
@@ -46,4 +56,9 @@ class StandIn:
         shade = 250 if asked["exit_step"] == 0 else 90
         images = [Image.new("RGB", (64, 64), (shade, seed % 256, 40)) for seed in seeds]
         latents = torch.tensor(seeds).view(-1, 1, 1).expand(-1, 12, 16).float()
+        return SimpleNamespace(images=images, latents=latents)
+
+    def edit(self, latents: torch.Tensor) -> Any:
+        """Green tells the mean of a code."""
+        images = [Image.new("RGB", (64, 64), (9, int(code.mean()) % 256, 9)) for code in latents]
         return SimpleNamespace(images=images, latents=latents)

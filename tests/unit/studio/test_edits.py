@@ -1,0 +1,94 @@
+import io
+
+import pytest
+import safetensors.torch
+from PIL import Image
+from stand_in import StandIn
+from tiny_models import face_mask
+
+pytest.importorskip("anywidget")
+
+from dmgi_lib.studio import Studio
+
+
+@pytest.fixture
+def studio(monkeypatch):
+    """Two results: of one face of seed 4, and of two faces of seeds 100 and 101."""
+    studio = Studio(StandIn(), mask=face_mask(64), prompt="a young woman")
+    for seed, faces in ((4, 1), (100, 2)):
+        studio.panel.set_state({"live": False, "seed": seed, "faces": faces})
+        studio.draw()
+        assert studio.wait(20)
+    studio.said = []
+    keep = lambda content, buffers=None: studio.said.append((content, buffers))  # noqa: E731
+    monkeypatch.setattr(studio.panel, "send", keep)
+    return studio
+
+
+def numbers(studio):
+    return [result.request.number for result in studio.results]
+
+
+def ask(studio, kind, **content):
+    studio.panel._handle_custom_msg({"type": kind, **content}, [])
+    assert studio.wait(20)
+    return studio.said[-1]
+
+
+def shade(file):
+    return Image.open(io.BytesIO(file)).getpixel((0, 0))[1]
+
+
+def test_a_slider_draws_the_moved_code_without_the_diffusion_model(studio):
+    _, second = numbers(studio)
+    calls = len(studio._pipe.calls)
+    strengths = {"age": 1, "hair_length": -0.5}
+    content, (picture,) = ask(
+        studio, "edit", number=second, face=1, stamp=7, strengths=strengths, mix=None
+    )
+    told = {name: content[name] for name in ("type", "number", "face", "stamp")}
+    assert told == {"type": "edited", "number": second, "face": 1, "stamp": 7}
+    assert shade(picture) == 101 and len(studio._pipe.calls) == calls
+    picture = ask(studio, "edit", number=second, face=1, strengths={"age": 2})[1][0]
+    assert shade(picture) == 121  # from the code as it was drawn, not from the last edit
+    assert (studio.results[1].latents[1] == 101).all()
+
+
+@pytest.mark.parametrize(("rows", "mean"), [("coarse", (4 * 4 + 8 * 101) / 12), ("fine", 68)])
+def test_rows_of_another_face_come_before_the_sliders(studio, rows, mean):
+    first, second = numbers(studio)
+    mix = {"number": first, "face": 0, "rows": rows}
+    asked = {"number": second, "face": 1, "strengths": {"age": 1}, "mix": mix}
+    _, (picture,) = ask(studio, "edit", **asked)
+    assert shade(picture) == int(mean + 10)
+    content, (file,) = ask(studio, "code", **asked)
+    latents = safetensors.torch.load(file)["latents"]
+    assert content["name"] == "face_101.safetensors" and latents.shape == (1, 12, 16)
+    assert {*latents[0, :, 0].tolist()} == {14.0, 111.0}
+
+
+@pytest.mark.parametrize("kind", ["edit", "code"])
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"strengths": {"nose": 1}}, "unknown edits"),
+        ({"strengths": {"age": "x"}}, "age came as 'x'"),
+        ({"strengths": [1]}, "unknown edits [1]"),
+        ({"mix": {"number": 99, "face": 0, "rows": "fine"}}, "no longer kept"),
+        ({"mix": {"number": 1, "face": 5, "rows": "fine"}}, "no longer kept"),
+        ({"mix": {"number": 1, "face": 0, "rows": "__all__"}}, "rows came as"),
+        ({"mix": "all"}, "str"),
+    ],
+)
+def test_what_cannot_be_edited_gets_a_word_and_the_studio_lives_on(studio, kind, asked, word):
+    content, _ = ask(studio, kind, number=numbers(studio)[0], face=0, **asked)
+    assert content["type"] == "problem" and word in content["text"]
+    content, _ = ask(studio, "edit", number=numbers(studio)[0], face=0, strengths={"age": 1})
+    assert content["type"] == "edited"
+
+
+def test_the_page_knows_the_names_and_models_without_directions_have_none(studio):
+    assert studio.panel.edits == ["age", "hair_length"]
+    pipe = StandIn()
+    pipe.edit_directions = None
+    assert Studio(pipe).panel.edits == []
