@@ -132,7 +132,8 @@ def sheet(pipe: DMGIPipeline, codes: Tensor) -> Any:
     rows, titles = [pipe.edit(codes).images], ["as drawn"]
     for name in pipe.edit_directions.names:
         for strength in (-1, 1):
-            rows.append(pipe.edit(codes, **{name: strength}).images)
+            moved = pipe.edit_directions(codes, {name: strength})
+            rows.append(pipe.edit(moved).images)
             titles.append(f"{name.replace('_', ' ')} {strength:+d}")
     people = [list(column) for column in zip(*rows, strict=True)]  # a person a row
     return show_grid(people, column_titles=titles, cell=1.2)
