@@ -84,4 +84,4 @@ train: $(VENV)/.notebooks
 	$(BIN)/python -m data_prep.priors.world
 
 clean:
-	rm -rf $(VENV) $(RUNS) site
+	rm -rf $(VENV) $(RUNS) site jupyter_execute

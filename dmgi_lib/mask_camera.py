@@ -137,10 +137,7 @@ def main(data: Path | None = None, out: Path = FOLDER) -> None:
     """
     sets = {split: FaceDataset(data, split) for split in ("train", "test")}
     x = {name: features(torch.as_tensor(faces.masks[:])) for name, faces in sets.items()}
-    y = {
-        name: camera_angles(torch.tensor([record["camera"] for record in faces.records]))
-        for name, faces in sets.items()
-    }
+    y = {name: camera_angles(faces.cameras) for name, faces in sets.items()}
     weight = fit(x["train"], y["train"])
     bounds = torch.stack([y["train"].amin(0), y["train"].amax(0)])
     stored = {"weight": weight, "bounds": bounds}

@@ -34,6 +34,7 @@ from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
 from dmgi_lib.devices import autocast
 from dmgi_lib.editing import EDITS, EditDirections
 from dmgi_lib.files import state_hash
+from dmgi_lib.generators.eg3d.cameras import camera_angles
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, weights_folder
 from dmgi_lib.recognizers import Recognizer
@@ -106,14 +107,9 @@ class YawProbe:
         return scaled @ self.weight.to(x) + self.bias.to(x)
 
 
-def yaw_of(cameras: Tensor) -> Tensor:
-    """(N, 25) → (N,) degrees, positive where the camera is to the person's left (`look_at`)."""
-    return torch.rad2deg(torch.atan2(cameras[:, 3], cameras[:, 11]))
-
-
 def sample_yaws(dataset: FaceDataset, rows: list[int]) -> Tensor:
-    """Yaw of the cameras of some samples, (len(rows),) degrees."""
-    return yaw_of(torch.tensor([dataset.records[row]["camera"] for row in rows]))
+    """Yaw of the cameras of some samples, (len(rows),) degrees, see `camera_angles`."""
+    return camera_angles(dataset.cameras[rows])[:, 0]
 
 
 def axis_reading(name: str, logits: Tensor, yaw: Tensor) -> Tensor:

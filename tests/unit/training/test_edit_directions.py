@@ -17,7 +17,7 @@ from dmgi_lib.training.edit_directions import (
     asked_logit,
     axis_reading,
     other_attributes,
-    yaw_of,
+    sample_yaws,
 )
 
 SMILE, HAT = (ATTRIBUTES.index(name) for name in ("Smiling", "Wearing_Hat"))
@@ -69,7 +69,8 @@ def test_the_start_holds_what_goes_with_its_own_attribute_alone(search):
 
 def test_yaw_is_that_of_the_camera_and_is_read_from_features():
     yaws = torch.linspace(-40, 40, 60)
-    assert torch.allclose(yaw_of(look_at(yaws, 10.0)), yaws, atol=1e-3)
+    faces = SimpleNamespace(cameras=look_at(yaws, 10.0))
+    assert torch.allclose(sample_yaws(faces, list(range(60))), yaws, atol=1e-3)
     features = torch.randn(60, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     features[:, 2, :, :4] += yaws[:, None, None] / 10
     read = YawProbe(features[::2], yaws[::2])(features[1::2])
