@@ -125,6 +125,7 @@ def test_e_runs_on_its_device_and_its_features_come_back(dataset, monkeypatch, s
     steps = {"reverse": KnownSteps, "noised": KnownNoise}[source]
     pipe = pipeline(scheduler=steps.from_config(scheduler().config))
     config = CacheConfig(steps=(0, 2), num_inference_steps=3, source=source)
+    assert len(dataset.masks) == len(dataset.images)  # decoded before tensors hold no numbers
     with fake_cuda():
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
