@@ -204,6 +204,40 @@ def show_scores(
     return figure
 
 
+def show_sweep(table: Any, along: str, columns: Sequence[str], height: float = 2.6) -> Any:
+    """Recorded numbers against one parameter: a dot a run, a line through the means.
+
+    Args:
+        table: DataFrame as `notebook_runner.sweep` returns it, or several of them concatenated.
+        along: the parameter on the x axis; runs that differ in others, such as seed, are its dots.
+        columns: recorded numbers, a panel each.
+        height: inches.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        ValueError: the table lacks one of these columns.
+    """
+    missing = [name for name in (along, *columns) if name not in table]
+    if missing:
+        raise ValueError(f"the table has no {missing}; its columns are {list(table)}.")
+    # a value that the table came by as text keeps its place in the order of runs
+    labels = list(dict.fromkeys(table[along]))
+    place = table[along].map({label: i for i, label in enumerate(labels)})
+    figure, axes = _panels(1, len(columns), (1.45 * height * len(columns), height))
+    for axis, column in zip(axes[0], columns, strict=True):
+        means = table.groupby(place)[column].mean()
+        axis.plot(means.index, means, color="C0")
+        axis.plot(place, table[column], "o", color="C1", markersize=4, alpha=0.7)
+        axis.set_xticks(range(len(labels)), [str(label) for label in labels], fontsize=8)
+        axis.set_xlabel(along, fontsize=9)
+        axis.set_title(column, fontsize=9)
+        axis.tick_params(axis="y", labelsize=8)
+        axis.grid(alpha=0.3)
+    return figure
+
+
 def _panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
     """A figure of `size` inches and its axes (rows, columns).
 

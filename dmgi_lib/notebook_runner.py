@@ -1,12 +1,14 @@
-"""Runs a notebook with parameters.
+"""Runs a notebook with parameters: once, for each file of them, or over a grid.
 
     python -m dmgi_lib.notebook_runner notebooks/00_quickstart.ipynb -p seed 3
     python -m dmgi_lib.notebook_runner notebooks/06_style_modulation.ipynb \\
         -f notebooks/params/06_*.yaml
+    python -m dmgi_lib.notebook_runner notebooks/05_mapping_network.ipynb --out runs/latent \\
+        --vary latent w_plus w --vary seed 0 1 2 --show unseen_perceptual_after
 
 papermill executes; this adds what it lacks: parameters that the notebook does not list are refused,
-pictures and recorded numbers are written beside the executed notebook, files of parameters make a
-run and a folder each, and all runs of a notebook share one table.
+pictures and recorded numbers are written beside the executed notebook, each run has a folder, and
+all runs of a notebook share one table. A grid that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ import difflib
 import itertools
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from dmgi_lib.display import recorded
+from dmgi_lib.display import recorded, show_sweep
 from dmgi_lib.files import write_whole
 
 
@@ -146,6 +149,55 @@ def run(
     return numbers
 
 
+def sweep(
+    notebook: Path,
+    out: Path,
+    vary: Mapping[str, Sequence[Any]],
+    fixed: Mapping[str, Any] | None = None,
+) -> Any:
+    """Runs the notebook with every combination of values; combinations that ran already are kept.
+
+    Args:
+        notebook: path of the .ipynb.
+        out: folder for a folder a run, and for the table `<notebook>.csv`.
+        vary: parameter → its values; the last one changes fastest.
+        fixed: parameters that all runs share.
+
+    Returns:
+        A DataFrame, a row a run: its name, the parameters, the recorded numbers.
+
+    Raises:
+        ValueError: no values, or see `check_parameters`; then nothing has run.
+    """
+    import pandas
+
+    fixed = dict(fixed or {})
+    empty = [name for name, values in vary.items() if not values]
+    if not vary or empty:
+        raise ValueError(f"no values came for {empty or 'any parameter'}; expected one or more.")
+    twice = sorted(set(vary) & set(fixed))
+    if twice:
+        raise ValueError(f"{twice} came both varied and fixed; expected one of the two.")
+    runs = {}
+    for values in itertools.product(*vary.values()):
+        chosen = dict(zip(vary, values, strict=True))
+        runs[name_of(chosen)] = check_parameters(notebook, fixed | chosen)
+    table = out / f"{notebook.stem}.csv"
+    done = set(pandas.read_csv(table)["run"]) if table.is_file() else set()
+    for name, parameters in runs.items():
+        if name not in done:
+            (out / name / notebook.name).unlink(missing_ok=True)  # of a run that was stopped
+            run(notebook, out, parameters, progress=False, name=name)
+    rows = pandas.read_csv(table)
+    return rows[rows["run"].isin(runs)].reset_index(drop=True)
+
+
+def name_of(chosen: Mapping[str, Any]) -> str:
+    """Folder of a run: "exit_step=3,seed=0", without what folders cannot be called."""
+    name = ",".join(f"{key}={value}" for key, value in chosen.items())
+    return "".join(c if c.isalnum() or c in "=,.-_" else "_" for c in name)
+
+
 def free_folder(notebook: Path, out: Path, name: str = "") -> Path:
     """out/name, or out/name-2, …: the first where no run of the notebook is; claimed at once."""
     for number in itertools.count(1):
@@ -188,7 +240,14 @@ def main(arguments: list[str] | None = None) -> None:
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="one parameter, its value in YAML; overrides --file",
     )  # fmt: skip
+    parser.add_argument(
+        "--vary", nargs="+", action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a parameter and its values: runs all combinations; the first is the figure's x axis",
+    )  # fmt: skip
+    parser.add_argument("--show", nargs="+", default=[], help="recorded numbers to draw of --vary")
     given = parser.parse_args(arguments)
+    if (given.vary and given.file) or (given.show and not given.vary):
+        parser.error("--vary goes without --file, and --show with --vary")
     try:
         import papermill
         import yaml  # comes with papermill
@@ -196,6 +255,14 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error('running notebooks needs papermill: pip install -e ".[notebooks]"')
     try:
         given_here = {name: yaml.safe_load(value) for name, value in given.parameter}
+        if given.vary:
+            vary = {name: [yaml.safe_load(v) for v in values] for name, *values in given.vary}
+            table = sweep(given.notebook, given.out, vary, given_here)
+            if given.show:
+                picture = given.out / f"{given.notebook.stem}.png"
+                show_sweep(table, next(iter(vary)), given.show).savefig(picture, dpi=110)
+                print(f"figure    {picture}")
+            return
         runs = {}
         for file in given.file or [None]:
             parameters = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}

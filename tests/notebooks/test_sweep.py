@@ -8,8 +8,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from dmgi_lib.display import RECORD_MIME
-from dmgi_lib.sweep import main, name_of, show_sweep, sweep
+from dmgi_lib.display import RECORD_MIME, show_sweep
+from dmgi_lib.notebook_runner import main, name_of, sweep
 
 
 @pytest.fixture
