@@ -10,6 +10,7 @@ from dmgi_lib.editing import EDITS
 from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.edit_directions import (
+    YAW_STEP,
     Reader,
     Search,
     SearchConfig,
@@ -65,6 +66,18 @@ def test_the_start_holds_what_goes_with_its_own_attribute_alone(search):
     assert start[1].abs() < 0.3 * start[0] and start[3].abs() < 0.3 * start[0]
     turned = search.root @ search.start()["yaw"]
     assert turned[2] > 0.5 and turned[:2].abs().max() < 0.3 * turned[2]
+
+
+def test_the_fit_reaches_what_is_asked_both_ways_and_leaves_the_rest(search):
+    smile, loss = search.fit("smile", torch.zeros(4))
+    step, codes = smile.mean(0), search.codes.mean(1)
+    for sign in (1, -1):
+        assert (sign * (codes + sign * step)[:, :2].sum(1) > 0).float().mean() > 0.95
+    assert step[0] > 1 and step[1:].abs().max() < 0.3 * step[0]
+    untouched = search.loss("smile", torch.zeros(3, 4), search.codes, torch.ones(50)).mean()
+    assert loss < 0.5 * untouched
+    yaw, _ = search.fit("yaw", torch.zeros(4))
+    assert 9 * yaw.mean(0)[2] == pytest.approx(YAW_STEP, rel=0.1)
 
 
 def test_yaw_is_that_of_the_camera_and_is_read_from_features():
