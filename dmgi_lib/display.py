@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -239,27 +238,11 @@ def show_sweep(table: Any, along: str, columns: Sequence[str], height: float = 2
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
-    """A figure of `size` inches and its axes (rows, columns).
-
-    From here on, the notebook stores figures as PNGs of 128 colours, a third of the size.
-    """
+    """A figure of `size` inches and its axes (rows, columns)."""
     import matplotlib.pyplot as plt
-    from IPython import get_ipython
-    from matplotlib.figure import Figure
 
     options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(rows, columns, **options)
-    shell = get_ipython()  # matplotlib sets its own format with the first figure
-    if shell is not None:
-        shell.display_formatter.formatters["image/png"].for_type(Figure, _palette_png)
-    return figure, axes
-
-
-def _palette_png(figure: Any) -> bytes:
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", bbox_inches="tight")
-    Image.open(drawn).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
-    return small.getvalue()
+    return plt.subplots(rows, columns, **options)
 
 
 def record(name: str, value: float) -> None:

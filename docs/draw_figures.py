@@ -17,7 +17,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from PIL import Image
 
 from dmgi_lib import DMGIPipeline
 from dmgi_lib.dataset import FaceDataset, shipped_root
@@ -48,10 +47,8 @@ def noise(count: int) -> list[torch.Generator]:
 
 
 def save(figure: Any, name: str) -> None:
-    """PNG of 256 colours, a third of the size."""
     path = HERE / name
     figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
-    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
