@@ -175,7 +175,7 @@ class DMGIPipeline(DiffusionPipeline):
 
         if not shares_prior(folder):
             return checked(folder, components)
-        prior = checked(MINI.folder, own).components
+        prior = checked(folder.parent, own).components
         return checked(folder, {n: c for n, c in prior.items() if n not in own} | components)
 
     @property

@@ -56,14 +56,14 @@ MINI = Preset(
     modulation=ModulationConfig(),
 )
 
-# M, T and an EG3D generator of its own; the diffusion prior and the loss net are those of "mini".
+# M, T and an EG3D generator of its own; the rest is that of "mini", whose folder it lies in.
 MINI_3D = replace(
     MINI,
     name="mini-3d",
-    folder=WEIGHTS / "faces128-3d",
-    training="python -m data_prep.priors.trainer eg3d --out dmgi_lib/weights/faces128-3d/generator,"
-    " then python -m dmgi_lib.weight_folder --folder dmgi_lib/weights/faces128-3d --shared-prior,"
-    " then python -m dmgi_lib.training.stages --preset mini-3d --stage 1, 2 and 3",
+    folder=MINI.folder / "3d",
+    training="python -m data_prep.priors.trainer eg3d, then python -m dmgi_lib.weight_folder"
+    " --folder dmgi_lib/weights/faces128/3d, then python -m dmgi_lib.training.stages"
+    " --preset mini-3d --stage 1, 2 and 3",
 )
 
 PAPER = Preset(

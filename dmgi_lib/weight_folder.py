@@ -2,8 +2,8 @@
 
     python -m dmgi_lib.weight_folder --folder dmgi_lib/weights/faces128  # (re)writes the index
 
-model_index.json lists the components that a folder holds, with library and class. A folder that
-lists nothing of the diffusion prior shares that of the mini preset, see `shares_prior`.
+model_index.json lists the components that a folder holds, with library and class. A folder inside
+of another one shares its diffusion prior, see `shares_prior`.
 """
 
 from __future__ import annotations
@@ -226,23 +226,17 @@ def save_component(module: ModelMixin, folder: Path, card: str) -> None:
 
 
 def shares_prior(folder: Path) -> bool:
-    """Whether a folder's model_index.json lists nothing that every pipeline needs.
+    """Whether a folder holds M, T and G alone (see OF_G), inside of the folder that has the rest.
 
-    Such a folder holds M, T and G (see OF_G), and all else is taken from the mini preset's folder.
+    So does `3d` in the folder of a model, with a generator of heads and its M and T.
     """
-    path = folder / "model_index.json"
-    if not path.is_file():
-        return False
-    index = read_json(path)
-    return all(index.get(name, [None, None]) == [None, None] for name in REQUIRED)
+    return (folder.parent / "model_index.json").is_file() and not (folder / "unet").is_dir()
 
 
-def write_model_index(folder: Path, shared_prior: bool = False, **defaults: float) -> dict:
+def write_model_index(folder: Path, **defaults: float) -> dict:
     """Writes model_index.json for the component folders that are present; returns its content.
 
     Args:
-        shared_prior: the folder takes what it lacks from the mini preset; a folder whose index says
-            so already keeps to it.
         defaults: of a call, by the names of CALL_DEFAULTS; those not given stay as they are in an
             existing index, else are those of the mini preset.
 
@@ -250,7 +244,6 @@ def write_model_index(folder: Path, shared_prior: bool = False, **defaults: floa
     """
     path = folder / "model_index.json"
     old = read_json(path) if path.is_file() else {}
-    shared_prior = shared_prior or shares_prior(folder)
     index: dict = {"_class_name": "DMGIPipeline", "_diffusers_version": diffusers.__version__}
     for name in CALL_DEFAULTS:
         index[name] = defaults.get(name, old.get(name, getattr(MINI, name)))
@@ -258,7 +251,7 @@ def write_model_index(folder: Path, shared_prior: bool = False, **defaults: floa
         (usual, package), *others = component.classes.items()
         row: list[str | None] = [package, usual]
         if not (folder / name).is_dir():
-            if name in REQUIRED and not shared_prior:
+            if name in REQUIRED and not shares_prior(folder):
                 raise FileNotFoundError(
                     f"component folder {folder / name} is missing; train it first"
                     " (python -m data_prep.priors.trainer), every pipeline needs it."
@@ -317,7 +310,7 @@ def load_part(folder: Path, name: str) -> Any:
     """
     home = folder / name
     if not home.is_dir() and name not in OF_G and shares_prior(folder):
-        home = MINI.folder / name
+        home = folder.parent / name
 
     def read() -> ModelMixin | None:
         if not (home / "config.json").is_file():
@@ -341,14 +334,13 @@ def required_part(folder: Path, name: str, script: str) -> Any:
     return part
 
 
-def main(folder: Path = MINI.folder, shared_prior: bool = False) -> None:
+def main(folder: Path = MINI.folder) -> None:
     """Writes model_index.json for a folder of trained components.
 
     Args:
         folder: the pipeline folder.
-        shared_prior: it holds M, T and G alone; the rest is the mini preset's.
     """
-    index = write_model_index(folder, shared_prior)
+    index = write_model_index(folder)
     present = [k for k, v in index.items() if isinstance(v, list) and v[0]]
     print(f"{folder / 'model_index.json'}: {', '.join(present)}")
 

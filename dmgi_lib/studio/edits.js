@@ -1,4 +1,5 @@
-// Sliders that move the code of the face that is shown, and style mixing with a face drawn before.
+// Sliders that move the code of the face that is shown, turn it where it is a head, and style mixing
+// with a face drawn before.
 
 const FARTHEST = 2; // strength at the ends of a slider
 const MIXED_ROWS = [
@@ -7,12 +8,16 @@ const MIXED_ROWS = [
   ["fine", "Colours and texture"],
 ];
 
+const TURNS = [["yaw", "Turn"], ["pitch", "Tilt"]];
+
 const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(1);
 
-// changed({ strengths, mix }) is called at each move, changed(null) when nothing is asked any more.
-function editor(names, changed) {
-  const sliders = new Map();
+// changed({ strengths, mix, view }) is called at each move, changed(null) when nothing is asked any
+// more. views: name of TURNS → least and largest degrees, nothing for a model of pictures.
+function editor(names, views, changed) {
+  const sliders = new Map(), turns = new Map();
   let rows = "coarse";
+  let drawn = []; // degrees from which the head was drawn
 
   function told() {
     const strengths = {};
@@ -21,19 +26,15 @@ function editor(names, changed) {
     }
     const [number, face] = other.value.split(":").map(Number);
     const mix = other.value ? { number, face, rows } : null;
-    return mix || Object.keys(strengths).length ? { strengths, mix } : null;
+    const now = [...turns.values()].map(({ input }) => input.valueAsNumber);
+    const view = now.some((value, i) => value !== Math.round(drawn[i] ?? 0)) ? now : null;
+    return mix || view || Object.keys(strengths).length ? { strengths, mix, view } : null;
   }
 
-  function put(name, value) {
-    const { input, said } = sliders.get(name);
+  function put({ input, said, written }, value) {
     input.value = value;
-    said.textContent = signed(input.valueAsNumber);
+    said.textContent = written(input.valueAsNumber);
     input.setAttribute("aria-valuetext", said.textContent);
-  }
-
-  function move(name) {
-    put(name, sliders.get(name).input.value);
-    tell();
   }
 
   function tell() {
@@ -42,16 +43,30 @@ function editor(names, changed) {
     changed(asked);
   }
 
-  const fields = names.map((name) => {
-    const input = element("input", { type: "range", min: -FARTHEST, max: FARTHEST, step: 0.1 });
+  function slider(plain, [min, max], step, written) {
+    const input = element("input", { type: "range", min, max, step });
     const said = element("output", { ariaHidden: "true" }); // the slider says it itself
-    sliders.set(name, { input, said });
-    put(name, 0);
-    input.oninput = () => move(name);
-    const plain = name.replaceAll("_", " ");
+    const one = { input, said, written };
+    input.oninput = () => {
+      put(one, input.value);
+      tell();
+    };
+    put(one, 0);
     const label = element("label", {}, element("span", {}, plain[0].toUpperCase() + plain.slice(1)), input);
-    return element("div", { className: "dmgi-edit" }, label, said);
-  });
+    return [one, element("div", { className: "dmgi-edit" }, label, said)];
+  }
+
+  const fields = [];
+  for (const [name, plain] of TURNS.filter(([name]) => name in views)) {
+    const [one, box] = slider(plain, views[name], 1, (value) => `${value}°`);
+    turns.set(name, one);
+    fields.push(box);
+  }
+  for (const name of names) {
+    const [one, box] = slider(name.replaceAll("_", " "), [-FARTHEST, FARTHEST], 0.1, signed);
+    sliders.set(name, one);
+    fields.push(box);
+  }
   const other = element("select", { onchange: tell });
   const choice = choices(
     "Rows of the other face",
@@ -67,9 +82,11 @@ function editor(names, changed) {
     changed(null);
   });
 
-  // asked: as `changed` gets it. others: [value, text] of the faces to mix with.
-  function show(asked, others = null) {
-    for (const name of sliders.keys()) put(name, asked?.strengths[name] ?? 0);
+  // asked: as `changed` gets it. others: [value, text] of the faces to mix with. angles: as drawn.
+  function show(asked, others = null, angles = drawn) {
+    drawn = angles;
+    [...turns.values()].forEach((one, i) => put(one, Math.round((asked?.view ?? drawn)[i] ?? 0)));
+    for (const [name, one] of sliders) put(one, asked?.strengths[name] ?? 0);
     if (others) {
       const entries = [["", "nobody"], ...others];
       other.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));
@@ -78,6 +95,14 @@ function editor(names, changed) {
     if (asked?.mix) choice.set((rows = asked.mix.rows));
     reset.disabled = !asked;
   }
+
+  // Degrees by name → the head as if the sliders had been moved to them.
+  function turn(degrees) {
+    for (const [name, one] of turns) put(one, Math.round(degrees[name]));
+    tell();
+  }
+
+  const seen = () => Object.fromEntries([...turns].map(([name, { input }]) => [name, input.valueAsNumber]));
 
   const box = element(
     "details",
@@ -92,5 +117,5 @@ function editor(names, changed) {
       reset,
     ),
   );
-  return { box, show };
+  return { box, show, turn, seen };
 }

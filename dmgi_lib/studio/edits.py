@@ -1,4 +1,4 @@
-"""Edits of faces that the studio drew: sliders along directions, and style mixing."""
+"""Edits of faces that the studio drew: directions, style mixing, and heads turned."""
 
 from __future__ import annotations
 
@@ -6,14 +6,55 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from PIL import Image
+
 from dmgi_lib.editing import mixed
+from dmgi_lib.generators.eg3d import TriPlaneGenerator
+from dmgi_lib.generators.eg3d.cameras import camera_angles
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.studio.drawing import Result
+
+WIDEST = {"yaw": (-45.0, 45.0), "pitch": (-20.0, 20.0)}  # where a model does not say
 
 
 def edit_names(pipe: DMGIPipeline) -> list[str]:
     """Of the directions of a model, none if it has none."""
     return [] if pipe.edit_directions is None else list(pipe.edit_directions.names)
+
+
+def view_ranges(pipe: DMGIPipeline) -> dict[str, list[float]]:
+    """Degrees that a model's heads can be turned by, none if it draws pictures."""
+    if not isinstance(pipe.generator, TriPlaneGenerator):
+        return {}
+    known = pipe.generator.config.pose_range or {}
+    return {name: list(known.get(name, widest)) for name, widest in WIDEST.items()}
+
+
+def angles(result: Result) -> list[list[float]]:
+    """(yaw, pitch) in degrees of each face that has a camera."""
+    if result.cameras is None:
+        return []
+    found: list[list[float]] = camera_angles(result.cameras.float().cpu())[:, :2].tolist()
+    return found
+
+
+def redrawn(pipe: DMGIPipeline, result: Result, face: int, asked: Mapping[str, Any]) -> Image.Image:
+    """The picture of one face's code: of a head, from its own camera or as it was turned.
+
+    Args:
+        asked: "view", None or (yaw, pitch) in degrees.
+
+    Raises:
+        ValueError: "view" is no camera, or turns a picture.
+    """
+    code, own = result.latents[face : face + 1], result.cameras
+    camera = asked.get("view") or (None if own is None else own[face])
+    image: Image.Image
+    if camera is None:
+        (image,) = pipe.edit(code).images
+    else:
+        (image,) = pipe.render(code, camera=camera)
+    return image
 
 
 def revised(

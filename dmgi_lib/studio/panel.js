@@ -2,6 +2,7 @@
 
 const TYPING = 400; // ms without a key after which the prompt goes to the kernel
 const ANSWER = 10000; // ms to wait for any word of the kernel
+const PIXELS_A_DEGREE = 4; // of a drag
 const LARGEST_SEED = 2 ** 31 - 1;
 
 function render({ model, el }) {
@@ -98,9 +99,14 @@ function render({ model, el }) {
   const savePicture = button("Save picture", "PNG of the face that is chosen", () =>
     download(shown.edited.get(face)?.picture ?? shown.pictures[face], `face_${shown.seed + face}.png`),
   );
-  const saveCode = button("Save W+ code", "safetensors, for G.synthesis", () => {
-    model.send({ type: "code", number: shown.number, face, ...shown.edited.get(face)?.asked });
+  function fetchFile(type) {
+    model.send({ type, number: shown.number, face, ...shown.edited.get(face)?.asked });
     expectAnswer();
+  }
+  const saveCode = button("Save W+ code", "safetensors, for G.synthesis", () => fetchFile("code"));
+  const saveMesh = button("Save head", "GLB: a mesh with colours, takes some seconds", () => {
+    fetchFile("mesh");
+    say(["The mesh is being made."]);
   });
   const said = element("div", { className: "dmgi-said", role: "status" });
   const history = element("ol", { className: "dmgi-history" });
@@ -108,7 +114,9 @@ function render({ model, el }) {
 
   // --- edits of the face that is chosen --------------------------------------------------------
   let stamps = 0; // of edits that were asked
-  const editing = editor(model.get("edits"), (asked) => {
+  const views = model.get("views");
+  const turnable = Object.keys(views).length > 0;
+  const editing = editor(model.get("edits"), views, (asked) => {
     const edit = shown.edited.get(face);
     if (!asked) {
       if (edit?.url) URL.revokeObjectURL(edit.url);
@@ -145,8 +153,24 @@ function render({ model, el }) {
       result.urls.map((_, i) => [`${result.number}:${i}`, `“${result.prompt}”, seed ${result.seed + i}`]),
     );
     const own = `${shown.number}:${face}`;
-    editing.show(shown.edited.get(face)?.asked ?? null, others.filter(([value]) => value !== own));
+    const asked = shown.edited.get(face)?.asked ?? null;
+    editing.show(asked, others.filter(([value]) => value !== own), shown.angles[face]);
     editing.box.hidden = false;
+  }
+
+  // A head follows the pointer that drags it.
+  function drag(event, i) {
+    if (event.button) return;
+    const img = event.currentTarget;
+    pictures.querySelectorAll("input")[i].click();
+    img.setPointerCapture(event.pointerId);
+    const { clientX, clientY } = event;
+    const from = editing.seen();
+    img.onpointermove = (now) => {
+      const [right, down] = [now.clientX - clientX, now.clientY - clientY];
+      editing.turn({ yaw: from.yaw - right / PIXELS_A_DEGREE, pitch: from.pitch + down / PIXELS_A_DEGREE });
+    };
+    img.onpointerup = img.onpointercancel = () => (img.onpointermove = null);
   }
 
   const named = (result) => `“${result.prompt}”, seed ${result.seed}, step ${result.exit_step}`;
@@ -163,6 +187,7 @@ function render({ model, el }) {
           showEdits();
         };
         const img = element("img", { src, draggable: false });
+        if (turnable) img.onpointerdown = (event) => drag(event, i);
         return element("label", {}, input, img);
       }),
     );
@@ -171,7 +196,7 @@ function render({ model, el }) {
     pictures.classList.toggle("dmgi-many", result.urls.length > 1);
     const kind = result.live ? "Preview" : "Drawn";
     caption.textContent = `${kind}: ${named(result)}, ${result.seconds.toFixed(1)} s`;
-    savePicture.disabled = saveCode.disabled = false;
+    savePicture.disabled = saveCode.disabled = saveMesh.disabled = false;
     for (const item of history.children) {
       item.firstChild.setAttribute("aria-current", item.dataset.number === String(result.number));
     }
@@ -230,7 +255,7 @@ function render({ model, el }) {
     if (message.type === "asked") asked = Math.max(asked, message.number);
     if (message.type === "result") receive(message, buffers);
     if (message.type === "edited") receiveEdit(message, buffers);
-    if (message.type === "code") download(new Blob([buffers[0]]), message.name);
+    if (message.type === "file") download(new Blob([buffers[0]]), message.name);
     if (message.type === "problem") say([message.text], true);
     else if (message.type !== "asked") say(message.notes ?? []);
     if (message.number && message.type !== "asked") answered = Math.max(answered, message.number);
@@ -259,7 +284,9 @@ function render({ model, el }) {
       element("label", { className: "dmgi-choice dmgi-toggle" }, live, element("span", {}, "Live preview")),
     ),
   );
-  savePicture.disabled = saveCode.disabled = true;
+  savePicture.disabled = saveCode.disabled = saveMesh.disabled = true;
+  saveMesh.hidden = !turnable;
+  pictures.classList.toggle("dmgi-turnable", turnable);
   caption.textContent = "Paint, or press Draw: the face comes here.";
   const root = element(
     "section",
@@ -267,7 +294,7 @@ function render({ model, el }) {
     form,
     figure,
     said,
-    element("div", { className: "dmgi-bar" }, savePicture, saveCode),
+    element("div", { className: "dmgi-bar" }, savePicture, saveCode, saveMesh),
     editing.box,
     historyBox,
   );

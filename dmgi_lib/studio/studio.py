@@ -13,13 +13,13 @@ import ipywidgets
 from dmgi_lib.captions import phrase_claims
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.studio.drawing import Request, Result, drawn
-from dmgi_lib.studio.edits import edit_names, revised
+from dmgi_lib.studio.edits import angles, edit_names, redrawn, revised, view_ranges
 from dmgi_lib.studio.newest import Newest
 from dmgi_lib.studio.painter import Painter
 from dmgi_lib.studio.panel import MOST_RESULTS, Panel
 
 PREVIEW_EXIT = 0  # one pass of the U-Net
-LANES = ("edit", "draw", "preview")
+LANES = ("edit", "draw", "preview", "mesh")
 
 
 class Studio(ipywidgets.Box):
@@ -53,7 +53,7 @@ class Studio(ipywidgets.Box):
         self.panel = Panel(
             prompt=prompt, steps=steps, exit_step=steps - 1, words=known_phrases(pipe.tokenizer)
         )
-        self.panel.edits = edit_names(pipe)
+        self.panel.edits, self.panel.views = edit_names(pipe), view_ranges(pipe)
         super().__init__([self.painter, self.panel])
         self.add_class("dmgi-studio")
         self.results: deque[Result] = deque(maxlen=MOST_RESULTS)
@@ -133,33 +133,44 @@ class Studio(ipywidgets.Box):
         self._show(result)
 
     def _revise(self, result: Result, asked: dict[str, Any], kept: list[Result]) -> None:
-        """Draws an edited face; G alone, so it takes no time worth showing."""
+        """Draws an edited face, or a head from another side; G alone."""
         told = {"number": result.request.number, "stamp": asked.get("stamp")}
-        try:
+        with self._said("Not edited"):
             face = _face(result, asked)
-            code = revised(self._pipe, result, face, asked, kept).latents[face : face + 1]
-            images = self._pipe.edit(code).images
-        except Exception as error:  # the page says it, the thread lives on
-            self.panel.send({"type": "problem", "text": f"Not edited: {error}"})
-            return
-        (picture,) = replace(result, images=images).pngs()
-        told |= {"face": face, "notes": result.notes}
-        self.panel.send({"type": "edited", **told}, buffers=[picture])
+            image = redrawn(self._pipe, revised(self._pipe, result, face, asked, kept), face, asked)
+            (picture,) = replace(result, images=[image]).pngs()
+            told |= {"face": face, "notes": result.notes}
+            self.panel.send({"type": "edited", **told}, buffers=[picture])
 
     def _send_code(self, result: Result, asked: dict[str, Any], kept: list[Result]) -> None:
-        try:
+        with self._said("Not saved"):
             face = _face(result, asked)
-            edited = revised(self._pipe, result, face, asked, kept)
+            code = revised(self._pipe, result, face, asked, kept).code(face)
+            self._send_file(f"face_{result.request.seed + face}.safetensors", code)
+
+    def _send_mesh(self, result: Result, asked: dict[str, Any], kept: list[Result]) -> None:
+        with self._said("Not saved"):
+            face = _face(result, asked)
+            codes = revised(self._pipe, result, face, asked, kept).latents
+            head = self._pipe.mesh(codes[face]).export(file_type="glb")
+            self._send_file(f"head_{result.request.seed + face}.glb", head)
+
+    def _send_file(self, name: str, content: bytes) -> None:
+        self.panel.send({"type": "file", "name": name}, buffers=[content])
+
+    @contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        """Errors are said on the page; the thread lives on."""
+        try:
+            yield
         except Exception as error:
-            self.panel.send({"type": "problem", "text": f"Not saved: {error}"})
-            return
-        name = f"face_{result.request.seed + face}.safetensors"
-        self.panel.send({"type": "code", "name": name}, buffers=[edited.code(face)])
+            self.panel.send({"type": "problem", "text": f"{what}: {error}"})
 
     def _show(self, result: Result) -> None:
         asked = result.request
         told = {name: getattr(asked, name) for name in ("number", "live", "prompt", "seed")}
         told |= {"exit_step": asked.exit_step, "seconds": result.seconds, "notes": result.notes}
+        told["angles"] = angles(result)
         self.panel.send({"type": "result", **told}, buffers=result.pngs())
 
     def _receive(self, _: Any, content: dict[str, Any], __: list[Any]) -> None:
@@ -180,6 +191,9 @@ class Studio(ipywidgets.Box):
         elif content.get("type") == "edit":
             self.panel.send({"type": "asked", "number": 0})  # heard; the answer may take a drawing
             self._jobs.put("edit", lambda: self._revise(found[0], content, kept))
+        elif content.get("type") == "mesh":
+            self.panel.send({"type": "asked", "number": 0})
+            self._jobs.put("mesh", lambda: self._send_mesh(found[0], content, kept))
         elif content.get("type") == "code":
             self._send_code(found[0], content, kept)
 

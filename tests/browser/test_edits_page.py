@@ -3,6 +3,7 @@
 import pytest
 import safetensors.torch
 from PIL import Image
+from stand_in import StandIn3D
 from test_studio_page import Visit
 
 pytestmark = pytest.mark.browser
@@ -21,26 +22,26 @@ def visit(show):
     return visit
 
 
-def green(visit, face=0):
+def green(visit, face=0, channel=1):
     """Of the picture that the page shows."""
     return visit.page.evaluate(
-        """async (face) => {
+        """async ([face, channel]) => {
           const image = document.querySelectorAll(".dmgi-pictures img")[face];
           await image.decode().catch(() => {});
           const canvas = new OffscreenCanvas(1, 1).getContext("2d");
           canvas.drawImage(image, 0, 0, 1, 1);
-          return canvas.getImageData(0, 0, 1, 1).data[1];
+          return canvas.getImageData(0, 0, 1, 1).data[channel];
         }""",
-        face,
+        [face, channel],
     )
 
 
-def until(visit, value, face=0):
+def until(visit, value, face=0, channel=1):
     for _ in range(200):
-        if green(visit, face) == value:
+        if green(visit, face, channel) == value:
             return
         visit.page.wait_for_timeout(20)
-    assert green(visit, face) == value
+    assert green(visit, face, channel) == value
 
 
 def saved(visit, name, path):
@@ -116,3 +117,38 @@ def test_a_model_without_directions_still_mixes(show, monkeypatch):
     visit.page.get_by_text("Edit the face").click()
     assert visit.page.locator(".dmgi-edits input[type=range]").count() == 0
     assert visit.page.get_by_label("Mix with").is_visible()
+
+
+def test_a_head_turns_by_pointer_and_keyboard_and_is_saved_as_a_mesh(show, tmp_path):
+    visit = Visit(show, pipe=StandIn3D)  # blue tells the yaw, red the pitch above 100
+    page, image = visit.page, visit.page.locator(".dmgi-pictures img")
+    visit.page.get_by_label("Seed", exact=True).fill("4")
+    visit.press("Draw")
+    visit.caption("Drawn: “a young woman”, seed 4,")
+    box = image.bounding_box()
+    x, y = box["x"] + 100, box["y"] + 100
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 20, y + 40, steps=4)
+    page.mouse.up()
+    until(visit, 12 + 5, channel=2)
+    until(visit, 100 + 10, channel=0)
+    page.mouse.move(x + 300, y)  # the button is up
+    page.get_by_text("Edit the face").click()
+    turn = page.get_by_role("slider", name="Turn")
+    assert turn.input_value() == "17" and turn.get_attribute("max") == "30"
+    turn.press("ArrowRight")
+    until(visit, 18, channel=2)
+    page.get_by_role("slider", name="Age", exact=True).fill("1")
+    until(visit, 14)
+    until(visit, 18, channel=2)
+    head = saved(visit, "Save head", tmp_path / "head.glb")
+    assert head.read_bytes() == b"glb 14"
+    visit.press("Reset edits")
+    until(visit, 90, channel=0)  # as it was drawn
+    assert turn.input_value() == "12"
+
+
+def test_pictures_have_no_turn(visit):
+    assert visit.page.get_by_role("slider", name="Turn").count() == 0
+    assert visit.page.get_by_role("button", name="Save head").is_hidden()

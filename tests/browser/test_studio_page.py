@@ -17,8 +17,8 @@ pytestmark = pytest.mark.browser
 class Visit:
     """A studio on a page, with a pipeline that stands in for the model."""
 
-    def __init__(self, show, examples=None, **options):
-        self.pipe = StandIn()
+    def __init__(self, show, examples=None, pipe=StandIn, **options):
+        self.pipe = pipe()
         made = []
 
         def make():

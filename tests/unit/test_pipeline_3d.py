@@ -17,10 +17,9 @@ from tiny_models import (
 )
 
 from dmgi_lib import DMGIPipeline, presets, weight_folder
-from dmgi_lib import pipeline as pipeline_module
 from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.mask_camera import estimate_camera
-from dmgi_lib.presets import MINI, MINI_3D
+from dmgi_lib.presets import MINI_3D
 from dmgi_lib.weight_folder import load_part, shares_prior, write_model_index
 
 PROMPT = "a smiling young woman with blond hair"
@@ -118,22 +117,21 @@ def test_codes_of_the_other_generator_are_refused(pipe, flat):
 
 
 @pytest.fixture
-def shared(pipe, flat, tmp_path, monkeypatch):
-    """A folder with M, T and G alone, beside a "mini" that is tiny."""
+def shared(pipe, flat, tmp_path):
+    """A folder with M, T and G alone, inside of a model that draws pictures."""
     flat.save_pretrained(tmp_path / "flat")
     pipe.save_pretrained(tmp_path / "whole")
-    folder = tmp_path / "heads"
+    folder = tmp_path / "flat" / "3d"
     for name in OWN:
         shutil.copytree(tmp_path / "whole" / name, folder / name)
-    for module in (pipeline_module, weight_folder):
-        monkeypatch.setattr(module, "MINI", replace(MINI, folder=tmp_path / "flat"))
     return folder
 
 
-def test_a_folder_shares_the_prior_of_mini(shared, pipe, tmp_path):
+def test_a_folder_shares_the_prior_of_the_one_it_lies_in(shared, pipe, tmp_path):
+    alone = shutil.copytree(shared, tmp_path / "alone")
     with pytest.raises(FileNotFoundError, match="tokenizer is missing"):
-        write_model_index(shared)
-    weight_folder.main(shared, shared_prior=True)
+        write_model_index(alone)
+    weight_folder.main(shared)
     assert json.loads((shared / "model_index.json").read_text())["unet"] == [None, None]
     assert write_model_index(shared)["generator"] == ["dmgi_lib", "TriPlaneGenerator"]
     again = DMGIPipeline.from_pretrained(shared)
@@ -148,7 +146,7 @@ def test_a_folder_shares_the_prior_of_mini(shared, pipe, tmp_path):
 
 
 def test_parts_of_the_world_are_shared_and_those_of_g_are_not(shared, tmp_path):
-    write_model_index(shared, shared_prior=True)
+    write_model_index(shared)
     shutil.copytree(shared / "generator", tmp_path / "flat" / "loss_net")
     assert load_part(shared, "loss_net") is not None
     assert load_part(tmp_path / "whole", "loss_net") is None

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tiny_models import tiny_eg3d
 
 from dmgi_lib.editing import EditDirections
+from dmgi_lib.generators.eg3d.cameras import camera_angles, look_at
+from dmgi_lib.generators.eg3d.views import as_cameras
 
 WORDS = {"<unk>": 0, "blond": 1, "black": 2, "hair": 3, "young": 4, "woman": 5, "a": 6, "hat": 7}
 
@@ -34,6 +37,8 @@ class StandIn:
 
     image_size = 64
     tokenizer = Tokenizer()
+    generator: Any = None
+    camera: torch.Tensor | None = None  # of its heads
 
     def __init__(self, scribbles: bool = True) -> None:
         self.config = SimpleNamespace(num_inference_steps=10)
@@ -56,9 +61,30 @@ class StandIn:
         shade = 250 if asked["exit_step"] == 0 else 90
         images = [Image.new("RGB", (64, 64), (shade, seed % 256, 40)) for seed in seeds]
         latents = torch.tensor(seeds).view(-1, 1, 1).expand(-1, 12, 16).float()
-        return SimpleNamespace(images=images, latents=latents)
+        return SimpleNamespace(images=images, latents=latents, camera=self.camera)
 
     def edit(self, latents: torch.Tensor) -> Any:
         """Green tells the mean of a code."""
         images = [Image.new("RGB", (64, 64), (9, int(code.mean()) % 256, 9)) for code in latents]
         return SimpleNamespace(images=images, latents=latents)
+
+
+class StandIn3D(StandIn):
+    """Draws heads from 12 degrees; blue tells the yaw, and red the pitch above 100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = tiny_eg3d(pose_range={"yaw": (-30, 30)})
+
+    def __call__(self, prompt: str, **asked: Any) -> Any:
+        self.camera = look_at(torch.full((len(asked["generator"]),), 12.0), 0.0)
+        return super().__call__(prompt, **asked)
+
+    def render(self, latents: torch.Tensor, camera: Any) -> list[Image.Image]:
+        (angles,) = camera_angles(as_cameras(camera, self.generator)).round().int().tolist()
+        return [Image.new("RGB", (64, 64), (100 + angles[1], int(latents.mean()), angles[0]))]
+
+    def mesh(self, latents: torch.Tensor) -> Any:
+        return SimpleNamespace(
+            export=lambda file_type: f"{file_type} {latents.mean():.0f}".encode()
+        )

@@ -133,7 +133,7 @@ def test_a_face_beyond_the_last_is_the_nearest(monkeypatch, face):
     monkeypatch.setattr(studio.panel, "send", lambda content, **_: said.append(content))
     number = studio.results[-1].request.number
     studio.panel._handle_custom_msg({"type": "code", "number": number, "face": face}, [])
-    assert said[-1]["type"] == "code"
+    assert said[-1]["type"] == "file"
 
 
 def test_two_studios_share_no_drawing():

@@ -119,7 +119,7 @@ def test_the_code_of_a_face_is_a_safetensors_file(studio):
     asked = {"type": "code", "number": studio.results[0].request.number, "face": 1}
     studio.panel._handle_custom_msg(asked, [])
     content, (file,) = studio.said[-1]
-    assert content == {"type": "code", "name": "face_8.safetensors"}
+    assert content == {"type": "file", "name": "face_8.safetensors"}
     latents = safetensors.torch.load(file)["latents"]
     assert latents.shape == (1, 12, 16) and (latents == 8).all()
     studio.panel._handle_custom_msg(asked | {"number": 999}, [])

@@ -3,7 +3,7 @@ import io
 import pytest
 import safetensors.torch
 from PIL import Image
-from stand_in import StandIn
+from stand_in import StandIn, StandIn3D
 from tiny_models import face_mask
 
 pytest.importorskip("anywidget")
@@ -22,6 +22,19 @@ def studio(monkeypatch):
     studio.said = []
     keep = lambda content, buffers=None: studio.said.append((content, buffers))  # noqa: E731
     monkeypatch.setattr(studio.panel, "send", keep)
+    return studio
+
+
+@pytest.fixture
+def heads(monkeypatch):
+    """One result of seed 4, a head seen from 12 degrees."""
+    studio = Studio(StandIn3D(), mask=face_mask(64), prompt="a young woman")
+    studio.said = []
+    keep = lambda content, buffers=None: studio.said.append((content, buffers))  # noqa: E731
+    monkeypatch.setattr(studio.panel, "send", keep)
+    studio.panel.set_state({"live": False, "seed": 4})
+    studio.draw()
+    assert studio.wait(20)
     return studio
 
 
@@ -92,3 +105,36 @@ def test_the_page_knows_the_names_and_models_without_directions_have_none(studio
     pipe = StandIn()
     pipe.edit_directions = None
     assert Studio(pipe).panel.edits == []
+
+
+def test_a_head_turns_and_keeps_its_own_camera_while_it_is_edited(heads):
+    assert heads.panel.views == {"yaw": [-30, 30], "pitch": [-20.0, 20.0]}
+    (angles,) = heads.said[-1][0]["angles"]
+    assert angles == pytest.approx([12, 0], abs=1e-3)
+    (number,) = numbers(heads)
+    for asked, color in (
+        ({"strengths": {"age": 1}}, (100, 14, 12)),
+        ({"strengths": {"age": 1}, "view": [25, -10]}, (90, 14, 25)),
+    ):
+        content, (picture,) = ask(heads, "edit", number=number, face=0, **asked)
+        assert content["type"] == "edited"
+        assert Image.open(io.BytesIO(picture)).getpixel((0, 0)) == color
+
+
+def test_an_edited_head_is_saved_as_a_mesh(heads):
+    content, (file,) = ask(heads, "mesh", number=1, face=0, strengths={"age": 1}, view=[9, 9])
+    assert content == {"type": "file", "name": "head_4.glb"} and file == b"glb 14"
+    content, _ = ask(heads, "mesh", number=1, face=0, strengths={"nose": 1})
+    assert content["type"] == "problem" and "Not saved: unknown edits" in content["text"]
+
+
+@pytest.mark.parametrize("view", ["left", [1], [float("nan"), 0], {"yaw": 1}])
+def test_views_that_are_none_get_a_word(heads, view):
+    content, _ = ask(heads, "edit", number=1, face=0, view=view)
+    assert content["type"] == "problem" and "came as" in content["text"]
+
+
+def test_pictures_do_not_turn(studio):
+    assert studio.panel.views == {}
+    content, _ = ask(studio, "edit", number=numbers(studio)[0], face=0, view=[9, 9])
+    assert content["type"] == "problem"
