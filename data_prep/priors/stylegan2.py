@@ -27,7 +27,7 @@ from data_prep.priors.stylegan2_measurements import measure, sample_grid, set_ty
 from data_prep.priors.stylegan2_step import StyleGAN2Phases
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.recognizers import Recognizer
-from dmgi_lib.training.feature_discriminator import FeatureDiscriminator
+from dmgi_lib.training.critics import FeatureDiscriminator
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss
 

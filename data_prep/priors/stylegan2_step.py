@@ -19,7 +19,7 @@ from data_prep.priors.recipe import Recipe, Settings
 from data_prep.priors.stylegan2_measurements import set_mean_latent
 from dmgi_lib.devices import moved
 from dmgi_lib.recognizers import Recognizer
-from dmgi_lib.training.feature_discriminator import FeatureDiscriminator, adversarial_losses
+from dmgi_lib.training.critics import FeatureDiscriminator, adversarial_losses
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
 from dmgi_lib.training.run_files import Logged
 
