@@ -226,9 +226,9 @@ def run(
     train, test = (FaceDataset(root, split) for split in ("train", "test"))
     for one in caches.values():
         one.check(train, DMGIPipeline.from_pretrained(weights))
-    run_dir, options = run_dir.expanduser(), TableConfig(batch_size=n, seed=budget.seed)
+    run_dir, config = run_dir.expanduser(), TableConfig(batch_size=n, seed=budget.seed)
     drawing = {"device": pick_device(device), "dtype": getattr(torch, dtype)}
-    table, _ = open_table(weights, test, n, rows, options, run_dir, **drawing)
+    table, _ = open_table(weights, test, n, rows, config, run_dir, **drawing)
     ablation = Ablation(weights, table, caches, train, run_dir, budget)
     header = [
         *report.header_lines(table.truth, "mask", root.name, table.pipe.device),

@@ -115,8 +115,8 @@ def sheet(pipe: DMGIPipeline, codes: Tensor) -> Any:
     columns = {"as drawn": pipe.edit(codes).images}
     for name in pipe.edit_directions.names:
         for strength in (-1, 1):
-            drawn = pipe.edit(codes, **{name: strength}).images
-            columns[f"{name.replace('_', ' ')} {strength:+d}"] = drawn
+            asked: dict[str, Any] = {name: strength}
+            columns[f"{name.replace('_', ' ')} {strength:+d}"] = pipe.edit(codes, **asked).images
     people = [list(row) for row in zip(*columns.values(), strict=True)]
     return show_grid(people, column_titles=list(columns), cell=1.2)
 

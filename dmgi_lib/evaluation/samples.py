@@ -43,7 +43,7 @@ class GroundTruth:
     def taken(self, rows: np.ndarray) -> GroundTruth:
         """The samples `rows`, in that order."""
         index = torch.from_numpy(np.ascontiguousarray(rows))
-        taken = {
+        taken: dict[str, Any] = {
             name: [part[i] for i in rows] if isinstance(part, list) else part[index]
             for name, part in vars(self).items()
             if part is not None

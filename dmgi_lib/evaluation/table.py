@@ -73,12 +73,13 @@ class Table(Scene):
 
         The latter decodes I_0^d of `controlnet_steps`, without M, T and G.
         """
-        pipe, steps, condition = self.pipe, self.config.controlnet_steps, self.config.condition
+        steps, condition = self.config.controlnet_steps, self.config.condition
         made_from = {"networks": self.made_from.get("x", ""), "steps": [*self.exits, steps]}
         path = place(self.folder, "seconds", self.facts | made_from | {"condition": condition})
         path = path.with_suffix(".json")
         if path.exists():
             return read_json(path)
+        pipe: Any = self.pipe
         x, prompt = self.inputs(self.truth)[0], self.truth.prompts[0]
 
         @torch.no_grad()

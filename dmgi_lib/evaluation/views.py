@@ -213,7 +213,7 @@ def main(
     config, tables = InversionConfig(steps=steps), []
     parts = zip(*(x.split(batch_size) for x in everyone), strict=True)
     for some in map(People._make, tqdm(list(parts), desc="people")):
-        seen = {"camera": some.cameras[:, 0], "perceptual": perceptual}
+        seen: dict[str, Any] = {"camera": some.cameras[:, 0], "perceptual": perceptual}
         found = invert(G, some.images[:, 0], config, **seen)
         tables.append(measure(G, found.latents, some, identity))
     result = report(pd.concat(tables))
