@@ -356,7 +356,7 @@ class EG3D(StyleGAN2):
         G = self.finished(result)
         size = G.img_resolution
         ship(
-            self.home("generator_3d"),
+            self.home("3d/generator"),
             G,
             "EG3D generator of the mini world",
             f"`TriPlaneGenerator`: z (B, {G.z_dim}) to ws (B, {G.num_ws}, {G.w_dim}), and with"

@@ -140,7 +140,7 @@ def shared_hash(folder: Path) -> str:
     of a call, in model_index.json, those that no call draws; directions of edits draw no row.
     """
     own = {part_name(p, x) for p in OWN for x in CONDITIONS}
-    return folder_hash(folder, own | {"mask_encoder", "edit_directions", "model_index.json"})
+    return folder_hash(folder, own | {"3d", "mask_encoder", "edit_directions", "model_index.json"})
 
 
 def last_stage(folder: Path, condition: str) -> int | None:

@@ -1,6 +1,6 @@
 """Heads in three dimensions against the truth, which only a rendered world has.
 
-    python -m dmgi_lib.evaluation.views --generator ~/.cache/dmgi/world/generator_3d
+    python -m dmgi_lib.evaluation.views --generator ~/.cache/dmgi/world/3d/generator
 
 One picture of each person, the most frontal one, is inverted into W+; the other cameras of the
 `views` split then show how far the head is right that nobody saw. The paper measures none of this:
