@@ -5,8 +5,13 @@
 Rombach et al. 2022 (latent diffusion), first stage, without the adversarial loss. The loss is an L1
 over a Laplacian pyramid, heavier on eyes, brows and mouth, which cover few pixels but make a face,
 plus a small KL term. A latent of half the size shall decode to the picture of half the size
-(Kouzelis et al. 2025): such latents are easier to denoise. Architecture and weights are our choice
-(not specified in the paper's available sources).
+(Kouzelis et al. 2025): such latents are easier to denoise. Once denoisers know the latents, the
+decoder alone can be trained on, on latents with some noise, which denoisers leave in theirs:
+
+    python -m data_prep.priors.trainer autoencoder --start WEIGHTS/vae --decoder-only \\
+        --latent-noise 0.1 --out WEIGHTS/vae
+
+Architecture and weights are our choice (not specified in the paper's available sources).
 """
 
 from __future__ import annotations
@@ -40,6 +45,8 @@ from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import PerceptualLoss
 from dmgi_lib.training.run_files import Logged
+
+NOISE = 0.2  # in latents, with which reconstructions are measured a second time
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class AutoencoderSettings(Settings):
     perceptual_weight: float = 0.1
     # of the pyramid loss of pictures decoded from latents of half the size
     half_size_weight: float = 0.25
+    decoder_only: bool = False  # the encoder, and so the latents, stay as they are
+    latent_noise: float = 0.0  # deviation of what is added to latents before they are decoded
 
 
 class Autoencoder(Recipe[AutoencoderSettings]):
@@ -88,6 +97,9 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         with self.seeded():
             model = build_autoencoder(self.settings)
         self.vae = self.train_with(model, self.settings.start)
+        if self.settings.decoder_only:
+            for part in (self.vae.encoder, self.vae.quant_conv):
+                part.requires_grad_(False)
         self.loss_net: Recognizer | None = None
         if self.settings.perceptual is not None:
             self.loss_net = frozen(Recognizer, self.settings.perceptual, "loss_net", self.device)
@@ -100,7 +112,8 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         with self.autocast():
             posterior = self.vae.encode(image).latent_dist
             mean, std = posterior.mean.float(), posterior.std.float()
-            latent = mean + std * normal(mean.shape, rng, mean.device)
+            spread = (std.square() + settings.latent_noise**2).sqrt()
+            latent = mean + spread * normal(mean.shape, rng, mean.device)
             output = self.vae.decode(latent).sample
             half_size = self.vae.decode(F.avg_pool2d(latent[::2], 2)).sample
             perceptual = image.new_zeros([])
@@ -128,7 +141,8 @@ class Autoencoder(Recipe[AutoencoderSettings]):
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         vae = result.ema["vae"]
-        standardise_latents(vae, self.train_set.images[self.train_set.first_views()[:1000]])
+        if not self.settings.decoder_only:
+            standardise_latents(vae, self.train_set.images[self.train_set.first_views()[:1000]])
         vae = vae.half().float()  # what is shipped is what is measured
         ship(
             self.home("vae"),
@@ -167,11 +181,16 @@ def pyramid_l1(difference: Tensor, weight: Tensor, level_weights: tuple[float, .
 
 
 @torch.no_grad()
-def reconstruct(model: AutoencoderKL, images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) -> the same through the autoencoder, posterior means, on the CPU."""
-    parts = []
+def reconstruct(model: AutoencoderKL, images: Tensor, noise: float = 0.0) -> Tensor:
+    """uint8 (N, 3, H, W) -> the same through the autoencoder, posterior means, on the CPU.
+
+    noise: deviation of what is added to the latents
+    """
+    parts, rng = [], torch.Generator().manual_seed(0)
     for part in images.split(32):
         latents = model.encode(to_float(part.to(model.device))).latent_dist.mean
+        if noise:
+            latents = latents + noise * torch.randn(latents.shape, generator=rng).to(latents)
         parts.append(to_uint8(model.decode(latents).sample).cpu())
     return torch.cat(parts)
 
@@ -212,6 +231,11 @@ def measure(model: AutoencoderKL, dataset: FaceDataset) -> dict[str, float]:
         f"L1, {dataset.split}": error.abs().mean().item(),
         f"PSNR, {dataset.split} (dB)": -10.0 * per_image.log10().mean().item(),
     }
+    noisy = reconstruct(model, dataset.images, NOISE).float() - dataset.images.float()
+    noisy_error = (noisy / 255.0).square().mean((1, 2, 3)).clamp(min=1e-12)
+    found[f"PSNR, {dataset.split}, latents with noise of deviation {NOISE} (dB)"] = (
+        -10.0 * noisy_error.log10().mean().item()
+    )
     if eyes.any():
         mse = error[eyes].square().mean().item()
         found[f"PSNR at the eyes, {dataset.split} (dB)"] = -10.0 * math.log10(max(mse, 1e-12))

@@ -1,6 +1,7 @@
 """The autoencoder's loss, its standardised latents and its measurements."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 from tiny_priors import SMALL
 
 from data_prep.priors.autoencoder import (
+    Autoencoder,
     build_autoencoder,
     measure,
     pyramid_l1,
     reconstruct,
     standardise_latents,
 )
+from data_prep.priors.recipe import Folders
 from dmgi_lib.dataset import FaceDataset
 
 
@@ -54,6 +57,36 @@ class Darker:
 
     def decode(self, latents):
         return SimpleNamespace(sample=latents - 0.4)
+
+
+@pytest.fixture
+def step(tiny_faces, tmp_path):
+    """Parts of the autoencoder that a step moves, and what it decodes, by the settings changed."""
+
+    def taken(**changes):
+        settings = replace(SMALL["autoencoder"], **changes)
+        recipe = Autoencoder(settings, Folders(tiny_faces, tmp_path), torch.device("cpu"))
+        before = {name: p.clone() for name, p in recipe.vae.named_parameters()}
+        decoded, decode = [], recipe.vae.decode
+        recipe.vae.decode = lambda latents: decoded.append(latents) or decode(latents)
+        recipe.step(0, torch.Generator().manual_seed(0))
+        now = dict(recipe.vae.named_parameters())
+        moved = {name.split(".")[0] for name, p in before.items() if not p.equal(now[name])}
+        return moved, decoded[0]
+
+    return taken
+
+
+def test_the_decoder_alone_leaves_the_latents_as_they_are(step):
+    everything, _ = step()
+    assert everything == {"encoder", "quant_conv", "post_quant_conv", "decoder"}
+    alone, _ = step(decoder_only=True)
+    assert alone == {"post_quant_conv", "decoder"}
+
+
+def test_noise_is_added_to_the_latents(step):
+    alone, noisy = (step(latent_noise=noise)[1].std().item() for noise in (0.0, 3.0))
+    assert noisy == pytest.approx((alone**2 + 9) ** 0.5, rel=0.05)
 
 
 def test_measurements_by_hand(tiny_faces):
