@@ -23,14 +23,7 @@ def test_entries_do_not_depend_on_the_batch(cache, pipe, dataset):
 
 
 def test_second_view_is_the_mirrored_condition(pipe, dataset):
-    seen = []
-    handle = pipe.controlnet.controlnet_cond_embedding.register_forward_pre_hook(
-        lambda m, args: seen.append(args[0])
-    )
-    for view in (0, 1):
-        encode_samples(CONFIG, pipe, dataset, [5], view)
-    handle.remove()
-    straight, mirrored = seen[0][:1], seen[-1][:1]
+    straight, mirrored = (conditions_of(pipe, dataset, [5], view) for view in (0, 1))
     assert torch.equal(straight, mask_to_rgb(dataset.masks[5:6]))
     assert torch.equal(mirrored, mask_to_rgb(flip_mask(dataset.masks[5:6])))
 
