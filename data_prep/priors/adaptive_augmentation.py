@@ -7,7 +7,6 @@ p follows how far D has come to overfit the few real images (Sec. 3.1, r_t = E[s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,23 +17,11 @@ from dmgi_lib.devices import moved
 P_MAX = 0.8  # beyond that, augmentations leak into the generated images (Sec. 2.2)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One random augmentation per sample.
-
-    Args:
-        affine: (B, 2, 3) output → input coordinates; scale, rotation and shift
-        color:  (B, 3, 4) matrix on (R, G, B, 1)
-        cutout: (B, 4) centre x, y and half sides of the erased rectangle, in [-1, 1] coordinates
-    """
-
-    affine: Tensor
-    color: Tensor
-    cutout: Tensor
-
-    def first(self, count: int) -> Draw:
-        """The augmentations of the first `count` samples."""
-        return Draw(self.affine[:count], self.color[:count], self.cutout[:count])
+# A random augmentation of each sample:
+# (B, 2, 3) output → input coordinates: scale, rotation and shift;
+# (B, 3, 4) matrix on (R, G, B, 1);
+# (B, 4) centre x, y and half sides of the erased rectangle, in [-1, 1] coordinates
+Draw = tuple[Tensor, Tensor, Tensor]
 
 
 class AdaptiveAugmentation(nn.Module):
@@ -98,39 +85,32 @@ class AdaptiveAugmentation(nn.Module):
 
         centre = uniform(2) * 2 - 1
         half_sides = 0.5 * chosen(1).expand(-1, 2)
-        affine, cutout = rows.view(-1, 2, 3), torch.cat([centre, half_sides], dim=1)
-        return Draw(affine, torch.cat([color, brightness], dim=2), cutout)
+        color = torch.cat([color, brightness], dim=2)
+        return rows.view(-1, 2, 3), color, torch.cat([centre, half_sides], dim=1)
 
     def forward(self, image: Tensor, draw: Draw) -> Tensor:
-        """image (B, 3, H, W) → augmented image; differentiable in the image.
+        """image (B, 3, H, W) → augmented image; differentiable in the image. B: at most `draw`'s.
 
         Several pictures of three channels each, stacked as (B, 3 k, H, W), are augmented alike.
         """
         if image.shape[1] > 3:
             return torch.cat([self(part, draw) for part in image.split(3, dim=1)], dim=1)
-        height, width = image.shape[2:]
+        affine, color, cutout = (x[: len(image)] for x in draw)
         if image.device.type == "cpu":  # elsewhere, asking which are warped takes longer
-            identity = torch.eye(2, 3, device=image.device)
-            changed = (draw.affine != identity).any(dim=2).any(dim=1).nonzero()[:, 0]
+            changed = (affine != torch.eye(2, 3)).any(dim=2).any(dim=1).nonzero()[:, 0]
         else:
             changed = torch.arange(len(image), device=image.device)
         if len(changed):
-            size = [len(changed), 3, height, width]
-            grid = F.affine_grid(draw.affine[changed], size, align_corners=False)
+            size = [len(changed), *image.shape[1:]]
+            grid = F.affine_grid(affine[changed], size, align_corners=False)
             warped = F.grid_sample(
                 image[changed], grid, padding_mode="reflection", align_corners=False
             )
             image = image.index_copy(0, changed, warped)
-        pixels = image.flatten(2)
-        image = torch.baddbmm(draw.color[:, :, 3:], draw.color[:, :, :3], pixels)
-        image = image.view(-1, 3, height, width)
-        x = (
-            torch.linspace(-1, 1, width, device=image.device)[None, :] - draw.cutout[:, 0:1]
-        )  # [B, W]
-        y = (
-            torch.linspace(-1, 1, height, device=image.device)[None, :] - draw.cutout[:, 1:2]
-        )  # [B, H]
-        erased = (x.abs() < draw.cutout[:, 2:3])[:, None, :] & (y.abs() < draw.cutout[:, 3:4])[
-            :, :, None
-        ]
-        return image * (~erased)[:, None]
+        colored = torch.baddbmm(color[:, :, 3:], color[:, :, :3], image.flatten(2))
+        inside = []  # of the rectangle's columns (B, W) and rows (B, H)
+        for axis, side in enumerate((image.shape[3], image.shape[2])):
+            place = torch.linspace(-1, 1, side, device=image.device)[None, :]
+            inside.append((place - cutout[:, axis, None]).abs() < cutout[:, 2 + axis, None])
+        erased = inside[1][:, None, :, None] & inside[0][:, None, None, :]
+        return colored.view_as(image) * ~erased

@@ -23,9 +23,15 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.face_parts import EYES, FEATURES, region
-from data_prep.priors.recipe import Recipe, Settings, Ship, frozen
-from data_prep.priors.sampling import picture_grid
+from data_prep.priors.recipe import (
+    FEATURES,
+    Recipe,
+    Settings,
+    Ship,
+    frozen,
+    picture_grid,
+    region,
+)
 from data_prep.priors.sliced_wasserstein import laplacian_pyramid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.devices import normal
@@ -38,24 +44,14 @@ from dmgi_lib.training.run_files import Logged
 
 @dataclass(frozen=True)
 class AutoencoderSettings(Settings):
-    """Architecture and loss.
-
-    Args:
-        architecture: arguments of PatchAutoencoderKL
-        perceptual: folder of the loss network, for a perceptual term
-        start: weight folder of the same architecture to start from; default: random weights
-        feature_weight: weight of pixels in and next to eyes, brows and mouth; others have 1
-        level_weights: of each level of the Laplacian pyramid, finest first
-        kl_weight: of the KL divergence, averaged over latent elements
-        perceptual_weight: of the loss network's feature distance, if --perceptual is given
-        half_size_weight: of the pyramid loss of pictures decoded from latents of half the size
-    """
+    """Architecture and loss."""
 
     minutes: float = 100.0
     batch_size: int = 16
     ema_half_life_steps: float = 300.0
     warmup_steps: int = 200
     cooldown: float = 0.5
+    # arguments of PatchAutoencoderKL
     architecture: Suppress[dict[str, Any]] = field(
         default_factory=lambda: {
             "in_channels": 12,
@@ -68,12 +64,17 @@ class AutoencoderSettings(Settings):
             "sample_size": 128,
         }
     )
-    perceptual: Path | None = None
+    perceptual: Path | None = None  # folder of the loss network, for a perceptual term
+    # weight folder of the same architecture to start from; default: random weights
     start: Path | None = None
+    # weight of pixels in and next to eyes, brows and mouth; others have 1
     feature_weight: float = 3.0
+    # of each level of the Laplacian pyramid, finest first
     level_weights: Suppress[tuple[float, ...]] = (1.0, 1.0, 1.0, 1.0)
-    kl_weight: float = 1e-4
+    kl_weight: float = 1e-4  # of the KL divergence, averaged over latent elements
+    # of the loss network's feature distance, if --perceptual is given
     perceptual_weight: float = 0.1
+    # of the pyramid loss of pictures decoded from latents of half the size
     half_size_weight: float = 0.25
 
 
@@ -83,8 +84,7 @@ class Autoencoder(Recipe[AutoencoderSettings]):
     name = "autoencoder"
     averaged = ("vae",)
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def build(self) -> None:
         with self.seeded():
             model = build_autoencoder(self.settings)
         self.vae = self.train_with(model, self.settings.start)
@@ -94,8 +94,7 @@ class Autoencoder(Recipe[AutoencoderSettings]):
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
-        mirrored = torch.rand(len(rows), generator=rng) < 0.5
-        image, mask = self.mirrored_pictures(rows, mirrored)
+        image, mask = self.pictures_of(rows, rng)
         image = self.place(image)
         weight = 1.0 + (settings.feature_weight - 1.0) * region(mask, FEATURES)
         with self.autocast():
@@ -132,7 +131,7 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         standardise_latents(vae, self.train_set.images[self.train_set.first_views()[:1000]])
         vae = vae.half().float()  # what is shipped is what is measured
         ship(
-            self.folders.out or self.folders.weights / "vae",
+            self.home("vae"),
             vae,
             "Autoencoder of the mini world",
             "`PatchAutoencoderKL`: images (B, 3, 128, 128) in [-1, 1] to latents (B, 16, 16, 16)"
@@ -168,17 +167,17 @@ def pyramid_l1(difference: Tensor, weight: Tensor, level_weights: tuple[float, .
 
 
 @torch.no_grad()
-def reconstruct(model: AutoencoderKL, images: Tensor, batch: int = 32) -> Tensor:
+def reconstruct(model: AutoencoderKL, images: Tensor) -> Tensor:
     """uint8 (N, 3, H, W) -> the same through the autoencoder, posterior means, on the CPU."""
     parts = []
-    for part in images.split(batch):
+    for part in images.split(32):
         latents = model.encode(to_float(part.to(model.device))).latent_dist.mean
         parts.append(to_uint8(model.decode(latents).sample).cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def standardise_latents(model: AutoencoderKL, images: Tensor, batch: int = 32) -> None:
+def standardise_latents(model: AutoencoderKL, images: Tensor) -> None:
     """Folds the latents' per-channel mean and deviation into the 1x1 convolutions.
 
     Afterwards every latent channel has mean 0 and deviation 1 over `images`, reconstructions are
@@ -188,7 +187,7 @@ def standardise_latents(model: AutoencoderKL, images: Tensor, batch: int = 32) -
     """
 
     def means() -> Tensor:
-        parts = [to_float(x.to(model.device)) for x in images.split(batch)]
+        parts = [to_float(x.to(model.device)) for x in images.split(32)]
         parts = [model.encode(x).latent_dist.mean.float() for x in parts]
         return torch.cat(parts).transpose(0, 1).flatten(1)  # (channels, N * h * w)
 
@@ -207,7 +206,7 @@ def standardise_latents(model: AutoencoderKL, images: Tensor, batch: int = 32) -
 def measure(model: AutoencoderKL, dataset: FaceDataset) -> dict[str, float]:
     """Reconstruction quality on one split, values in 0..1."""
     error = (reconstruct(model, dataset.images).float() - dataset.images.float()) / 255.0
-    eyes = region(dataset.masks, EYES).expand_as(error) > 0
+    eyes = region(dataset.masks, ("l_eye", "r_eye")).expand_as(error) > 0
     per_image = error.square().mean((1, 2, 3)).clamp(min=1e-12)
     found = {
         f"L1, {dataset.split}": error.abs().mean().item(),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from data_prep.priors.recipe import turned_rows
 from dmgi_lib.dataset import FaceDataset, to_float
-from dmgi_lib.devices import moved, resident, taken
+from dmgi_lib.devices import moved, resident
 from dmgi_lib.generators.eg3d.cameras import mirrored_camera
 from dmgi_lib.masks import flip_mask
 
@@ -29,10 +31,21 @@ class Seen:
     def __getitem__(self, rows: slice) -> Seen:
         return Seen(self.image[rows], self.mask[rows], self.depth[rows], self.camera[rows])
 
+    def rendered(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What rendered pictures should show: opacity, depth, 1 where it is known; (B, 1, n, n)."""
+        depth, size = self.depth[:, None], self.mask.shape[-1] // side
+        opacity, known = (F.avg_pool2d((x > 0).float(), size) for x in (self.mask[:, None], depth))
+        return opacity, F.avg_pool2d(depth, size), (known == 1).float()
 
-def joined(parts: list[Seen]) -> Seen:
+
+def joined(*parts: Seen) -> Seen:
     """Batches as one."""
     return Seen(*(torch.cat(x) for x in zip(*(vars(p).values() for p in parts), strict=True)))
+
+
+def seen_in(*parts: tuple[CameraFaces, Tensor, Tensor]) -> Seen:
+    """Rows (B,) of each split, of which some (B,) bool are shown mirrored, as one batch."""
+    return joined(*(faces.batch(rows, turned) for faces, rows, turned in parts if len(rows)))
 
 
 class CameraFaces:
@@ -50,19 +63,14 @@ class CameraFaces:
 
     def batch(self, rows: Tensor, mirrored: Tensor) -> Seen:
         """Rows (B,), of which some (B,) bool are shown mirrored, by a mirrored camera."""
-        image, mask = (taken(x, rows, self.device) for x in (self.images, self.masks))
+        image = to_float(turned_rows(self.images, rows, mirrored, self.device))
+        mask = turned_rows(self.masks, rows, mirrored, self.device, flip_mask)
         depth = torch.zeros(mask.shape, device=self.device)
         if self.depth is not None:
-            depth = taken(self.depth, rows, self.device)
-        camera = self.cameras[rows]
-        camera = torch.where(mirrored[:, None], mirrored_camera(camera), camera)
-        turned = moved(mirrored, self.device)[:, None, None]
-        return Seen(
-            to_float(torch.where(turned[:, None], image.flip(3), image)),
-            torch.where(turned, flip_mask(mask), mask),
-            torch.where(turned, depth.flip(2), depth),
-            moved(camera, self.device),
-        )
+            depth = turned_rows(self.depth, rows, mirrored, self.device)
+        cpu = torch.device("cpu")
+        camera = turned_rows(self.cameras, rows, mirrored, cpu, mirrored_camera)
+        return Seen(image, mask, depth, moved(camera, self.device))
 
 
 def rows_of_people(dataset: FaceDataset) -> list[Tensor]:

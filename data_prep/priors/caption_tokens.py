@@ -20,38 +20,23 @@ def build_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
     Only words that training shows are known, so that the warning of unknown words is truthful.
     """
     normalizer, splitter = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
-    words = sorted(
-        {
-            word
-            for caption in set(captions)
-            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption))
-        }
-    )
+    normal = {normalizer.normalize_str(caption) for caption in captions}
+    words = sorted({word for text in normal for word, _ in splitter.pre_tokenize_str(text)})
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[(s, vocabulary[s]) for s in ("<bos>", "<eos>")]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        model_max_length=MAX_LENGTH,
-    )
+    names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **names)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str]) -> Tensor:
     """(K, L) int64, padded to the tokenizer's full length L."""
-    return tokenizer(
-        list(captions),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )["input_ids"]
+    length = tokenizer.model_max_length
+    pad = {"padding": "max_length", "max_length": length, "truncation": True}
+    return tokenizer(list(captions), return_tensors="pt", **pad)["input_ids"]
 
 
 def flat_captions(captions: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:

@@ -23,16 +23,13 @@ from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.latents import validation_loss
-from data_prep.priors.recipe import Ship, frozen, placed
-from data_prep.priors.sampling import picture_grid, predicted_velocity, sample_images
-from data_prep.priors.unet import Denoiser, DenoiserSettings
-from dmgi_lib.dataset import FaceDataset
+from data_prep.priors.denoiser import Conditions, Denoiser, DenoiserSettings
+from data_prep.priors.recipe import Ship, frozen, picture_grid, placed
+from dmgi_lib.dataset import FaceDataset, to_uint8
 from dmgi_lib.devices import moved, resident, taken
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.training.condition_augmentation import by_hand, check_share
 from dmgi_lib.training.loop import LoopResult
-from dmgi_lib.training.run_files import Logged
 
 
 @dataclass(frozen=True)
@@ -59,15 +56,13 @@ class ControlNetSettings(DenoiserSettings):
 
 def drawn_by_hand(kind: str, conditions: Tensor) -> Tensor:
     """(N, H, W) all of a split as if drawn by hand, each in one way; several processes if many."""
-    parts = list(torch.arange(len(conditions)).split(250))
-    pictures = [conditions[rows].numpy() for rows in parts]
+    parts = torch.arange(len(conditions)).split(250)
+    work = [kind] * len(parts), [conditions[rows].numpy() for rows in parts], parts
     if len(parts) < 4:
-        drawn = list(map(_drawn, [kind] * len(parts), pictures, parts))
-    else:
-        fresh = multiprocessing.get_context("spawn")  # forks of a process with threads may hang
-        with ProcessPoolExecutor(min(len(parts), os.cpu_count() or 1), fresh) as pool:
-            drawn = list(pool.map(_drawn, [kind] * len(parts), pictures, parts))
-    return torch.from_numpy(np.concatenate(drawn))
+        return torch.from_numpy(np.concatenate([*map(_drawn, *work)]))
+    fresh = multiprocessing.get_context("spawn")  # forks of a process with threads may hang
+    with ProcessPoolExecutor(min(len(parts), os.cpu_count() or 1), fresh) as pool:
+        return torch.from_numpy(np.concatenate([*pool.map(_drawn, *work)]))
 
 
 def _drawn(kind: str, pictures: np.ndarray, rows: Tensor) -> np.ndarray:
@@ -75,17 +70,13 @@ def _drawn(kind: str, pictures: np.ndarray, rows: Tensor) -> np.ndarray:
     return by_hand(kind, torch.from_numpy(pictures), 1.0, rngs).numpy()
 
 
-class Conditions:
-    """Conditions of a split by row of its LatentSet: rows N.. are mirrored.
+class Drawings:
+    """Masks or scribbles of a split by row of its LatentSet: rows N.. are mirrored.
 
     Args:
-        dataset: the split
         kind:    "mask" or "scribble"
         augment: share of conditions as if drawn by hand
         device:  where the conditions are wanted
-
-    Attributes:
-        rng: decides which are
     """
 
     def __init__(
@@ -96,17 +87,16 @@ class Conditions:
         device: str | torch.device = "cpu",
     ) -> None:
         self.kind, self.augment, self.device = kind, augment, device
-        self.rng = torch.Generator().manual_seed(0)
         plain = dataset.masks if kind == "mask" else dataset.scribbles
         self.plain = resident(plain, device)
         self.drawn = resident(drawn_by_hand(kind, plain[:]), device) if augment else self.plain
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """(B,) int64 in [0, 2 N) -> (B, 3, H, W) float in [0, 1]."""
+    def __call__(self, rows: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """(B,) int64 in [0, 2 N) -> (B, 3, H, W) float in [0, 1]; rng picks those drawn by hand."""
         image = rows % len(self.plain)
-        picked = taken(self.plain, image, self.device)
-        if self.augment:
-            hand = torch.rand(len(rows), generator=self.rng) < self.augment
+        picked = taken(self.drawn if self.augment == 1 else self.plain, image, self.device)
+        if 0 < self.augment < 1:
+            hand = torch.rand(len(rows), generator=rng) < self.augment
             drawn = taken(self.drawn, image, self.device)
             picked = torch.where(moved(hand[:, None, None], self.device), drawn, picked)
         mirrored = flip_mask(picked) if self.kind == "mask" else picked.flip(-1)
@@ -120,78 +110,59 @@ class ControlNet(Denoiser[ControlNetSettings]):
 
     averaged = ("controlnet",)
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        kind, weights = self.settings.condition, self.folders.weights
+    def build(self) -> None:
+        super().build()
+        settings, weights = self.settings, self.folders.weights
+        kind = settings.condition
         self.name = "controlnet" if kind == "mask" else "controlnet_scribble"
         unet = frozen(UNet2DConditionModel, weights / "unet", "unet", self.device)
         self.scheduler = DDIMScheduler.from_pretrained(weights / "scheduler")
         with self.seeded():
             controlnet = ControlNetModel.from_unet(
-                unet, conditioning_embedding_out_channels=self.settings.embedding_channels
+                unet, conditioning_embedding_out_channels=settings.embedding_channels
             )
-        self.controlnet = self.start(controlnet)
+        self.start(controlnet)
         self.unet = placed(unet, self.device)
-        self.conditions = Conditions(self.train_set, kind, self.settings.augment, self.device)
-        self.unseen = Conditions(self.test_set, kind, device=self.device)
+        self.conditions = Drawings(self.train_set, kind, settings.augment, self.device)
+        self.unseen = Drawings(self.test_set, kind, device=self.device)
 
-    def step(self, step: int, rng: torch.Generator) -> Logged:
-        self.conditions.rng = rng
-        return super().step(step, rng)
-
-    def predict(self, noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
-        return self.controlled(self.controlnet, noisy, t, text, self.conditions(rows))
-
-    def controlled(
-        self, controlnet: ControlNetModel, noisy: Tensor, t: Tensor, text: Tensor, condition: Tensor
+    def predict(
+        self, network: Any, noisy: Tensor, t: Tensor, text: Tensor, condition: Any
     ) -> Tensor:
-        """Velocity of the U-Net under a ControlNet that reads condition (B, 3, H, W)."""
         noisy, condition = self.place(noisy), self.place(condition)
         with self.autocast():
-            return predicted_velocity(self.unet, noisy, t, text, controlnet, condition)
+            down, mid = network(noisy, t, text, condition, return_dict=False)
+            more = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+            return self.unet(noisy, t, text, **more).sample.float()
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         rows = torch.arange(min(8, len(self.held_out)))
         condition = self.unseen(rows)
-        images = sample_images(
-            self.unet,
-            self.scheduler,
-            self.priors.vae,
-            self.held_out.states[self.held_out.offsets[rows]].float(),
-            self.held_out.empty,
-            generator=torch.Generator().manual_seed(0),
-            controlnet=averaged["controlnet"],
-            condition=condition,
-        )
-        pictures = (condition.cpu() * 255).to(torch.uint8), images, self.test_set.images[rows]
-        return picture_grid(pictures)
+        text = self.held_out.states[self.held_out.offsets[rows]].float()
+        images = self.drawn(averaged["controlnet"], text, condition)
+        return picture_grid([to_uint8(condition * 2 - 1), images, self.test_set.images[rows]])
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         shipped = result.ema["controlnet"].half().float()  # what is shipped is what is measured
-        kind, count = self.settings.condition, len(self.held_out)
+        kind, unseen, count = self.settings.condition, self.unseen, len(self.held_out)
+        drawn = Drawings(self.test_set, kind, augment=1.0, device=self.device)
 
-        drawn = Conditions(self.test_set, kind, augment=1.0, device=self.device)
-
-        def error(conditions: Conditions, shift: int = 0) -> float:
-            """Sample i gets the condition of sample i + shift; not 0: a wrong one."""
-
-            def predict(noisy: Tensor, t: Tensor, text: Tensor, rows: Tensor) -> Tensor:
-                condition = conditions((rows + shift) % count)
-                return self.controlled(shipped, noisy, t, text, condition)
-
-            return validation_loss(predict, self.scheduler, self.held_out)
+        def error(conditions: Conditions) -> float:
+            return self.validation_loss(shipped, self.held_out, conditions)
 
         reads = "masks in palette colours" if kind == "mask" else "white strokes on black"
         ship(
-            self.folders.out or self.folders.weights / self.name,
+            self.home(self.name),
             shipped,
             f"ControlNet ({kind}) of the mini world",
             f"`ControlNetModel` for the U-Net beside it; reads {reads}, (B, 3, 128, 128) in"
             " [0, 1].",
             {
-                f"velocity error, right {kind}, test": error(self.unseen),
+                f"velocity error, right {kind}, test": error(unseen),
                 f"velocity error, right {kind} as if drawn by hand, test": error(drawn),
-                f"velocity error, shuffled {kind}, test": error(self.unseen, 7),
+                f"velocity error, shuffled {kind}, test": error(
+                    lambda rows, _: unseen((rows + 7) % count)
+                ),
                 "parameters (million)": sum(p.numel() for p in shipped.parameters()) / 1e6,
             },
         )

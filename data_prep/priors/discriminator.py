@@ -27,10 +27,8 @@ class EqualizedConv(nn.Module):
     """Convolution with equalised learning rate, optional bias + leaky ReLU × √2, optional ÷2.
 
     Args:
-        in_channels, out_channels, kernel_size: of the convolution
         activation: add a bias and apply the leaky ReLU
-        down:       low-pass filter, then stride 2
-        gain:       factor on the output (√½ in both branches of a residual block)
+        down: low-pass filter, then stride 2; and × √½, for the sum of a residual block's branches
     """
 
     resample_filter: Tensor
@@ -42,11 +40,10 @@ class EqualizedConv(nn.Module):
         kernel_size: int,
         activation: bool = True,
         down: bool = False,
-        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.down = down
-        self.gain = gain * (LRELU_GAIN if activation else 1.0)
+        self.gain = (math.sqrt(0.5) if down else 1.0) * (LRELU_GAIN if activation else 1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if activation else None
         self.weight_gain = 1.0 / math.sqrt(in_channels * kernel_size**2)
@@ -79,15 +76,8 @@ class DiscriminatorBlock(nn.Module):
         if img_channels:
             self.fromrgb = EqualizedConv(img_channels, in_channels, 1)
         self.conv0 = EqualizedConv(in_channels, in_channels, 3)
-        self.conv1 = EqualizedConv(in_channels, out_channels, 3, down=True, gain=math.sqrt(0.5))
-        self.skip = EqualizedConv(
-            in_channels,
-            out_channels,
-            1,
-            activation=False,
-            down=True,
-            gain=math.sqrt(0.5),
-        )
+        self.conv1 = EqualizedConv(in_channels, out_channels, 3, down=True)
+        self.skip = EqualizedConv(in_channels, out_channels, 1, activation=False, down=True)
 
     def forward(self, x: Tensor) -> Tensor:
         if hasattr(self, "fromrgb"):
@@ -95,10 +85,11 @@ class DiscriminatorBlock(nn.Module):
         return self.skip(x) + self.conv1(self.conv0(x))
 
 
-def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
-    """Appends one channel: the standard deviation over groups of samples, averaged over C, H, W.
+def minibatch_stddev(x: Tensor, group_size: int = 4) -> Tensor:
+    """Appends a channel: the standard deviation over groups of samples that D sees together.
 
-    Sample b belongs to group b mod (B / group_size). x: (B, C, H, W) → (B, C + 1, H, W).
+    It is averaged over C, H and W. Sample b belongs to group b mod (B / group_size).
+    x: (B, C, H, W) → (B, C + 1, H, W).
     """
     batch, _, height, width = x.shape
     size = min(group_size, batch)
@@ -113,16 +104,15 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
 class DiscriminatorEpilogue(nn.Module):
     """4×4 features → logit (or features), with the minibatch standard deviation."""
 
-    def __init__(self, channels: int, group_size: int, out_features: int = 1) -> None:
+    def __init__(self, channels: int, out_features: int) -> None:
         super().__init__()
-        self.group_size = group_size
         self.conv = EqualizedConv(channels + 1, channels, 3)
         self.fc = FullyConnectedLayer(channels * 16, channels, activation=True)
         self.out = FullyConnectedLayer(channels, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         with full_precision(x):
-            x = minibatch_stddev(x.to(self.fc.weight.dtype), self.group_size)
+            x = minibatch_stddev(x.to(self.fc.weight.dtype))
             return self.out(self.fc(self.conv(x).flatten(1)))
 
 
@@ -133,11 +123,9 @@ class Discriminator(nn.Module):
     (projection discriminator, arXiv 1802.05637, as in StyleGAN2-ADA).
 
     Args:
-        img_resolution: input side in pixels, a power of two >= 8
-        img_channels:   input channels
+        img_resolution, img_channels: of the input; its side is a power of two >= 8
         channel_base, channel_max: channels at resolution r = min(channel_base / r, channel_max)
-        mbstd_group_size: samples whose spread D sees together; the batch must be a multiple of it
-        c_dim:          width of the condition; 0 = none
+        c_dim: width of the condition; 0 = none
     """
 
     def __init__(
@@ -146,7 +134,6 @@ class Discriminator(nn.Module):
         img_channels: int = 3,
         channel_base: int = 32768,
         channel_max: int = 512,
-        mbstd_group_size: int = 4,
         c_dim: int = 0,
     ) -> None:
         super().__init__()
@@ -156,7 +143,7 @@ class Discriminator(nn.Module):
             block = DiscriminatorBlock(img_channels if i == 0 else 0, widths[i], widths[i + 1])
             self.add_module(f"b{resolution}", block)
         width = widths[-1]
-        self.b4 = DiscriminatorEpilogue(width, mbstd_group_size, width if c_dim else 1)
+        self.b4 = DiscriminatorEpilogue(width, width if c_dim else 1)
         self.mapping = nn.Sequential()
         if c_dim:
             layers = (FullyConnectedLayer(n, width, activation=True) for n in (c_dim, width))

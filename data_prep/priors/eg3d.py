@@ -15,35 +15,150 @@ named is our choice.
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+from tyro.conf import Suppress
 
-from data_prep.priors.budget_clock import BudgetClock
-from data_prep.priors.camera_faces import CameraFaces, rows_of_people
-from data_prep.priors.discriminator import Discriminator
-from data_prep.priors.eg3d_measurements import SHOWN, measure, pairs_of, sample_picture
-from data_prep.priors.eg3d_step import EG3DPhases
-from data_prep.priors.recipe import Ship
-from data_prep.priors.stylegan2 import StyleGAN2
-from data_prep.priors.stylegan2_measurements import set_mean_latent, set_typical_latent
+from data_prep.priors.camera_faces import CameraFaces, Seen, joined, rows_of_people, seen_in
+from data_prep.priors.eg3d_measurements import measure, pairs_of, sample_picture
+from data_prep.priors.recipe import Settings, Ship
+from data_prep.priors.stylegan2 import (
+    FINE_TO_COARSE_A,
+    FINE_TO_COARSE_B,
+    SIZES,
+    StyleGAN2,
+    StyleGAN2Settings,
+    pyramid_loss,
+    shrunk,
+)
+from data_prep.priors.stylegan2_measurements import set_mean_latent
 from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.devices import moved
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.eg3d.cameras import CAMERA_DIM
-from dmgi_lib.training.loop import LoopResult
+from dmgi_lib.generators.eg3d.planes import sample_planes
+from dmgi_lib.training.loop import LoopResult, batch_indices
+from dmgi_lib.training.run_files import Logged
 
 SPLIT = "train_views"
 MAKER = "python -m data_prep.faces128.build --train-views 1500"
+SIZES_3D: dict[str, Any] = {
+    **SIZES,
+    "plane_resolution": 64,
+    "plane_channels": 16,
+    "decoder_hidden": 64,
+    "feature_channels": 16,
+    "neural_rendering_resolution": 64,
+    "sr_channels": (64, 32),
+    "third_plane": "yz",
+    "backdrop_resolution": 64,
+    "pose_range": {"yaw": (-45.0, 45.0), "pitch": (-15.0, 15.0)},
+    "rendering": {"depth_resolution": 16, "depth_resolution_importance": 16},
+}
+POINTS = 1000  # of a head, whose densities are compared with those beside them
 
 
-class EG3D(EG3DPhases, StyleGAN2):
+@dataclass(frozen=True)
+class EG3DSettings(StyleGAN2Settings):
+    """Those of the 2D prior, and what three dimensions add."""
+
+    minutes: float = 720.0
+    warmup_images: Suppress[int] = 0  # phase A ends by the clock instead
+    warmup_rate: float = 2.0  # factor on the learning rate in phase A
+    # (side of rendered pictures, share of phase A until which there is no super-resolution)
+    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.4), (64, 0.6))
+    # arguments of TriPlaneGenerator
+    generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES_3D)
+    taught: float = 0.6  # share of the budget, by the clock, that is phase A
+    # share of the reconstructions that are pairs of views of one person, of whom the code knows the
+    # first view alone
+    view_share: float = 0.75
+    # last people of the split with several views that are measured, not trained on
+    held_out: int = 64
+    alpha_weight: float = 1.0  # of the L1 between opacity and the mask's foreground
+    depth_weight: float = 3.0  # of the L1 of the depth on the head, in world units
+    # of the pixels of the rendered picture beside those of the super-resolved one
+    raw_weight: float = 0.5
+    r1_gamma: float = 0.3  # weight of R1
+    density_weight: float = 0.25  # of the total variation of density (EG3D, supplement)
+    density_interval: int = 4  # steps between two uses of it
+    density_distance: float = 0.004  # deviation of the distance between its points, in world units
+    blur: float = 2.0  # deviation in pixels of the blur that D sees through as phase B begins
+    blur_images: int = 20_000  # images over which the blur fades (EG3D, supplement)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("taught", "view_share"):
+            share = getattr(self, name)
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} came as {share}; expected a share, 0 … 1."
+                )
+
+
+class BudgetClock(nn.Module):
+    """How much of a training's budget is used, which ends phase A.
+
+    A module only because checkpoints hold modules: a resumed training's clock goes on.
+    """
+
+    seconds: Tensor
+    begun: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seconds", torch.zeros([], dtype=torch.float64))
+        self.register_buffer("begun", torch.tensor(-1))  # the last phase's first step
+        self.last: float | None = None
+
+    def used(self, step: int, settings: Settings, accelerator: Accelerator) -> float:
+        """Share of minutes or of max_steps, whichever is more; the same in all processes."""
+        now = time.monotonic()
+        if self.last is not None:
+            self.seconds += now - self.last
+        self.last = now
+        used = float(self.seconds) / 60.0 / settings.minutes if settings.minutes else 1.0
+        if settings.max_steps:
+            used = max(used, step / settings.max_steps)
+        if accelerator.num_processes > 1:
+            used = float(broadcast(torch.tensor(used, device=accelerator.device)))
+        return used
+
+
+def blurred(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur, mirrored at the border. image: (B, C, H, W); sigma: pixels, below 0.1 none."""
+    if sigma < 0.1:
+        return image
+    radius = min(int(3 * sigma + 0.5), image.shape[-1] - 1)
+    x = torch.arange(-radius, radius + 1, device=image.device) / sigma
+    kernel = torch.exp(-x.square() / 2)
+    kernel = (kernel / kernel.sum()).to(image.dtype).expand(image.shape[1], 1, 1, -1)
+    for axis in (kernel, kernel.mT):
+        pad = (axis.shape[3] // 2,) * 2 + (axis.shape[2] // 2,) * 2
+        image = F.conv2d(F.pad(image, pad, mode="reflect"), axis, groups=len(axis))
+    return image
+
+
+class EG3D(StyleGAN2):
     """The generator G of heads in three dimensions, taught by views and depth."""
 
     name = "eg3d"
+    network = TriPlaneGenerator
+    img_channels = 6
+    c_dim = CAMERA_DIM
+    settings: EG3DSettings  # type: ignore[assignment]
+    refined = False  # whether super-resolution is trained; for sample pictures
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def build(self) -> None:
+        super().build()
         folder = self.folders.data / SPLIT
         if not folder.is_dir():
             raise FileNotFoundError(
@@ -64,46 +179,192 @@ class EG3D(EG3DPhases, StyleGAN2):
         # The two splits number the same people alike.
         kept = ~torch.isin(self.train_set.identities, numbers)
         self.single_rows = kept.nonzero()[:, 0]
+        self.training_images = len(self.single_rows) + sum(map(len, self.people))
         self.clock = BudgetClock()
         self.modules = {**self.modules, "clock": self.clock}
 
+    def step(self, step: int, rng: torch.Generator) -> Logged:
+        settings, clock = self.settings, self.clock
+        used = clock.used(step, settings, self.accelerator)
+        if used < settings.taught and clock.begun < 0:
+            return self.teach(step, used / settings.taught, rng)
+        begins = bool(clock.begun < 0)
+        self.hold_codes(begins, rng)
+        if begins:
+            clock.begun.fill_(step)
+        self.refined = True
+        return self.play_in_3d(step, (step - int(clock.begun)) * settings.batch_size, rng)
+
     @property
-    def training_images(self) -> int:
-        return len(self.single_rows) + sum(map(len, self.people))
+    def batch(self) -> int:
+        """Pictures of this process in a batch."""
+        return self.settings.batch_size // self.accelerator.num_processes
 
-    def new_generator(self) -> TriPlaneGenerator:
-        return TriPlaneGenerator(c_dim=0, **self.settings.generator)
+    def lesson(self, count: int, step: int, rng: torch.Generator) -> tuple[Seen, Tensor, Tensor]:
+        """Pairs of views of people, then single pictures, `count` in all; some mirrored.
 
-    def new_discriminator(self) -> Discriminator:
-        sizes = self.settings.generator
-        channels = {name: sizes[name] for name in ("channel_base", "channel_max")}
-        return Discriminator(sizes["img_resolution"], 6, **channels, c_dim=CAMERA_DIM)
+        Returns:
+            seen: pictures (B) to reconstruct from the codes (C) of some of them
+            sources: (C, 3, H, W), what the encoder reads
+            code: (B,) whose code draws each picture
+        """
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+
+        def drawn(n: int, total: int) -> Tensor:
+            if not n:
+                return torch.arange(0)
+            return batch_indices(total, n * processes, step, self.settings.seed)[rank::processes]
+
+        pairs = min(count // 2, round(count * self.settings.view_share / 2))
+        singles = count - 2 * pairs
+        people = [self.people[k] for k in drawn(pairs, len(self.people)).tolist()]
+        both = [rows[torch.randperm(len(rows), generator=rng)[:2]].tolist() for rows in people]
+        mirrored = torch.rand(pairs + singles, generator=rng) < 0.5
+        rows = [pair[k] for k in range(2) for pair in both]  # all first views, then all second ones
+        alone = self.single_rows[drawn(singles, len(self.single_rows))]
+        seen = seen_in(
+            (self.views, torch.tensor(rows).long(), mirrored[:pairs].repeat(2)),
+            (self.singles, alone, mirrored[pairs:]),
+        )
+        sources = torch.cat([seen.image[:pairs], seen.image[2 * pairs :]])
+        code = torch.cat([torch.arange(pairs), torch.arange(pairs + singles)])
+        return seen, sources, moved(code, self.device)
+
+    def anyone(self, count: int, rng: torch.Generator) -> Seen:
+        """Pictures of both kinds, for their cameras and for D."""
+        n = int((torch.rand(count, generator=rng) < self.settings.view_share).sum())
+        parts = []
+        for faces, rows, size in (
+            (self.views, torch.cat(self.people), n),
+            (self.singles, self.single_rows, count - n),
+        ):
+            chosen = rows[torch.randint(len(rows), (size,), generator=rng)]
+            parts.append((faces, chosen, torch.rand(size, generator=rng) < 0.5))
+        return seen_in(*parts)
+
+    def view(
+        self, ws: Tensor, code: Tensor, camera: Tensor, side: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features, depth, alpha of each camera's code, jittered rays; and the planes.
+
+        Args:
+            ws: (C, num_ws, w_dim); code: (B,) rows of ws; camera: (B, 25)
+        """
+        planes, wall = self.G.planes(ws), self.G.wall(ws)
+        wall = None if wall is None else wall[code]
+        if self.device.type == "cuda":  # noise of a GPU's own, see `devices.normal`
+            seed = int(torch.randint(2**62, (), generator=rng))
+            rng = torch.Generator(self.device).manual_seed(seed)
+        rendered = self.G.render(planes[code], camera, side, wall, False, rng, None)
+        return *rendered, planes
+
+    def truth_loss(
+        self, features: Tensor, depth: Tensor, alpha: Tensor, seen: Seen, fine_to_coarse: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rendered pictures, depth and opacity against what is known: loss, numbers to log."""
+        settings, side = self.settings, features.shape[-1]
+        places = shrunk(self.places(seen.mask), side)
+        weights = fine_to_coarse[: max(1, side.bit_length() - 3)]  # down to 8 pixels
+        pixels = pyramid_loss(features[:, :3], shrunk(seen.image, side), weights, places)
+        foreground, wanted, inside = seen.rendered(side)
+        opacity = F.l1_loss(alpha, foreground)
+        error = (depth - wanted).abs() * inside
+        error = error.sum() / inside.sum().clamp_min(1.0)
+        loss = settings.alpha_weight * opacity + settings.depth_weight * error
+        log = {"raw": pixels.detach(), "alpha": opacity.detach(), "depth": error.detach()}
+        return loss + settings.raw_weight * pixels, log
+
+    def density_loss(self, planes: Tensor, step: int, rng: torch.Generator) -> Tensor:
+        """Total variation of density, weighted by its interval; 0 in other steps."""
+        settings = self.settings
+        if step % settings.density_interval:
+            return planes.new_zeros([])
+        points = torch.rand(len(planes), POINTS, 3, generator=rng) - 0.5
+        points = points * self.G.rendering.box_warp
+        nudged = torch.randn(points.shape, generator=rng) * settings.density_distance
+        both = moved(torch.cat([points, points + nudged], dim=1), self.device)
+        features = sample_planes(planes, both, self.G.rendering.box_warp, self.G.axes)
+        one, other = self.G.decoder(features)[1].chunk(2, dim=1)
+        return settings.density_weight * settings.density_interval * F.l1_loss(one, other)
+
+    def teach(self, step: int, share: float, rng: torch.Generator) -> Logged:
+        """Phase A: one code draws the picture that it was read from, and the other view of it."""
+        settings, final = self.settings, self.G.neural_rendering_resolution
+        side, self.refined = self.stage(share, final)
+        self.pace(0.9, settings.warmup_rate)
+        seen, sources, code = self.lesson(self.batch, step, rng)
+        ws, offsets = self.encode(sources, settings.code_noise, rng)
+        with self.autocast():
+            features, depth, alpha, planes = self.view(ws, code, seen.camera, side, rng)
+        loss, log = self.truth_loss(features, depth, alpha, seen, FINE_TO_COARSE_A)
+        loss = loss + settings.offset_weight * offsets.square().mean()
+        loss = loss + self.density_loss(planes, step, rng)
+        if self.refined:
+            with self.autocast():
+                image = self.G.superresolution(features, features[:, :3], ws[code])
+            pixels = pyramid_loss(image, seen.image, FINE_TO_COARSE_A, self.places(seen.mask))
+            found, found_log = self.recognised(image, seen.image, seen.mask)
+            loss, log = loss + pixels + found, log | found_log
+            log["reconstruction"] = pixels.detach()
+        elif side >= 64:
+            with self.autocast():
+                found = self.perceptual(features[:, :3], shrunk(seen.image, side)).mean()
+            loss = loss + settings.perceptual_weight * found
+            log["perceptual"] = found.detach()
+        self.update(loss, optimizer=self.opt_G)
+        return log
+
+    def dual(self, image: Tensor, raw: Tensor, sigma: float) -> Tensor:
+        """What D sees (EG3D, Sec. 4.3): the image, and beside it the rendered one of its size."""
+        large = F.interpolate(raw.float(), image.shape[-2:], mode="bilinear")
+        return blurred(torch.cat([image.float(), large], dim=1), sigma)
+
+    def play_in_3d(self, step: int, images_seen: int, rng: torch.Generator) -> Logged:
+        """Phase B: reconstructions of one part of the batch, heads from random codes beside."""
+        settings, side, batch = self.settings, self.G.neural_rendering_resolution, self.batch
+        self.pace(0.0)
+        count = min(batch - 1, max(1, int(batch * settings.encoded_share)))
+        known, sources, code = self.lesson(count, step, rng)
+        seen = joined(known, self.anyone(batch - count, rng))
+        ws, _ = self.encode(sources, settings.code_noise / 3, rng)
+        drawn = len(ws) + torch.arange(batch - count)
+        code = torch.cat([code, moved(drawn, self.device)])
+        ws = torch.cat([ws, self.draw_codes(batch - count, rng)])
+        with self.autocast():
+            features, depth, alpha, planes = self.view(ws, code, seen.camera, side, rng)
+            image = self.G.superresolution(features, features[:, :3], ws[code])
+        sigma = settings.blur * max(0.0, 1.0 - images_seen / max(1, settings.blur_images))
+        real = self.dual(seen.image, shrunk(seen.image, side), sigma)
+        fake = self.dual(image, features[:, :3], sigma)
+        weight = min(1.0, images_seen / max(1, settings.ramp_images))
+        pictures = image[:count].float(), known.image, known.mask
+        loss, log = self.contend(real, fake, *pictures, step, weight, rng, seen.camera)
+        rendered = features[:count], depth[:count], alpha[:count]
+        truth, truth_log = self.truth_loss(*rendered, known, FINE_TO_COARSE_B)
+        loss = loss + truth + self.density_loss(planes, step, rng)
+        self.update(loss, optimizer=self.opt_G)
+        return log | truth_log
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
+        G, encoder = averaged["generator"], averaged["encoder"]
         if self.clock.begun >= 0:
-            set_mean_latent(averaged["generator"])
-        shown = pairs_of(self.views, self.unseen[:SHOWN])
-        return sample_picture(
-            averaged["generator"], averaged["encoder"], *shown, refined=self.refined
-        )
+            set_mean_latent(G)
+        shown = pairs_of(self.views, self.unseen[:8])
+        return sample_picture(G, encoder, *shown, refined=self.refined)
 
     def export(self, result: LoopResult, ship: Ship) -> None:
-        G, encoder = result.ema["generator"], result.ema["encoder"]
-        # as in the 2D prior: see there
-        G.backbone.mapping.load_state_dict(self.G.backbone.mapping.state_dict())
-        set_typical_latent(G)
-        G = G.half().float()  # what is shipped is what is measured
-        sizes = G.config
+        G = self.finished(result)
+        size = G.img_resolution
         ship(
-            self.folders.out or self.folders.weights / "generator_3d",
+            self.home("3d/generator"),
             G,
             "EG3D generator of the mini world",
-            f"`TriPlaneGenerator`: z (B, {sizes.z_dim}) to ws (B, {G.num_ws}, {sizes.w_dim}), and"
-            f" with cameras (B, {CAMERA_DIM}) to images (B, 3, {sizes.img_resolution},"
-            f" {sizes.img_resolution}) in [-1, 1], rendered images, depth and alpha. Averaged"
-            f" weights. The first {self.settings.taught:.0%} of the budget were taught by views and"
-            f" depth. Measured on the {len(self.unseen)} last people of `{SPLIT}`, who were not"
-            " trained on, through the encoder's W of one view; depth errors stand beside those of"
-            " each picture's mean depth (flat disc) and of the mean latent's head.",
-            measure(G, encoder, self.loss_net, *pairs_of(self.views, self.unseen)),
+            f"`TriPlaneGenerator`: z (B, {G.z_dim}) to ws (B, {G.num_ws}, {G.w_dim}), and with"
+            f" cameras (B, {CAMERA_DIM}) to images (B, 3, {size}, {size}) in [-1, 1], rendered"
+            f" images, depth and alpha. Averaged weights. The first {self.settings.taught:.0%} of"
+            " the budget were taught by views and depth. Measured on the"
+            f" {len(self.unseen)} last people of `{SPLIT}`, who were not trained on, through the"
+            " encoder's W of one view; depth errors stand beside those of each picture's mean depth"
+            " (flat disc) and of the mean latent's head.",
+            measure(G, result.ema["encoder"], self.loss_net, *pairs_of(self.views, self.unseen)),
         )

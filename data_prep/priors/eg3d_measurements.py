@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_prep.priors.camera_faces import CameraFaces, Seen
+from data_prep.priors.recipe import picture_grid
 from data_prep.priors.sliced_wasserstein import sliced_wasserstein
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.generators.eg3d.cameras import look_at, split_camera
 from dmgi_lib.generators.eg3d.generator import EG3DOutput, TriPlaneGenerator
 
 TURNS = (-30.0, 0.0, 30.0)
-SHOWN = 8  # people of a sample picture
 NEAR, FAR = 2.3, 3.1  # white and black of depth pictures, world units
 
 
@@ -39,26 +39,20 @@ def pairs_of(faces: CameraFaces, people: list[Tensor]) -> tuple[Seen, Seen]:
 
 @torch.no_grad()
 def sample_picture(
-    G: TriPlaneGenerator,
-    encoder: nn.Module,
-    first: Seen,
-    other: Seen,
-    refined: bool = True,
-    psi: float = 0.8,
+    G: TriPlaneGenerator, encoder: nn.Module, first: Seen, other: Seen, refined: bool = True
 ) -> np.ndarray:
     """Rows: truth, its reconstruction, the other view's truth, that view, the source's depth, the
     head turned to TURNS, random heads.
 
     Args:
         G, encoder:   averaged networks
-        first, other: of the same people, see `pairs_of`; at most SHOWN of them are shown
+        first, other: of the same people, see `pairs_of`
         refined: whether super-resolution is trained yet; else rendered pictures are shown
     """
 
     def shown(out: EG3DOutput) -> Tensor:
         return out.image if refined else F.interpolate(out.image_raw, out.image.shape[-2:])
 
-    first, other = first[:SHOWN], other[:SHOWN]
     ws = encoder(first.image)[0]
     source, view = seen_from(G, ws, first.camera), seen_from(G, ws, other.camera)
     near = ((FAR - source.image_depth) / (FAR - NEAR)).clamp(0, 1) * source.image_alpha
@@ -67,9 +61,8 @@ def sample_picture(
     turned = [look_at(yaw, 0.0).expand(len(ws), -1).to(ws) for yaw in TURNS]
     rows = [first.image, shown(source), other.image, shown(view), near]
     rows += [shown(seen_from(G, ws, c)) for c in turned]
-    rows.append(shown(seen_from(G, G.mapping(z, truncation_psi=psi), turned[1])))
-    cells = to_uint8(torch.stack(rows)).permute(0, 3, 1, 4, 2)  # [rows, H, B, W, 3]
-    return cells.flatten(2, 3).flatten(0, 1).cpu().numpy()
+    rows.append(shown(seen_from(G, G.mapping(z, truncation_psi=0.8), turned[1])))
+    return picture_grid(list(map(to_uint8, rows)))
 
 
 def on_head(error: Tensor, inside: Tensor) -> float:
@@ -91,7 +84,7 @@ def measure(
     Args:
         first, other: see `pairs_of`
     """
-    device, n = first.image.device, G.neural_rendering_resolution
+    n = G.neural_rendering_resolution
     ws = torch.cat([encoder(part)[0] for part in first.image.split(16)])
     figures: dict[str, float] = {}
     for name, seen in (("the view that was read", first), ("another view", other)):
@@ -100,20 +93,19 @@ def measure(
         square = (out.image.clamp(-1, 1) - seen.image).square().mean(1, keepdim=True)
         psnr = -10 * math.log10(max(on_head(square, head) / 4, 1e-10))
         figures[f"PSNR on head pixels, {name} (dB)"] = psnr
-        shrink = seen.mask.shape[-1] // n
-        depth = F.avg_pool2d(seen.depth[:, None], shrink)
-        inside = (F.avg_pool2d((seen.depth > 0).float()[:, None], shrink) == 1).float()
+        foreground, depth, inside = seen.rendered(n)
         if not inside.any():
             continue
-        floors = {"": out.image_depth, ", flat disc": _means(depth, inside)}
+        total = inside.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
+        mean = (depth * inside).sum((1, 2, 3), keepdim=True) / total
+        floors = {"": out.image_depth, ", flat disc": mean.expand_as(depth)}
         w_avg = G.mean_latent.expand(len(ws), G.num_ws, -1)
         floors[", mean head"] = seen_from(G, w_avg, seen.camera).image_depth
         for floor, found in floors.items():
             error = on_head((found - depth).abs(), inside)
             figures[f"depth error on the head, {name}{floor} (world units)"] = error
-    foreground = F.avg_pool2d((other.mask > 0).float()[:, None], other.mask.shape[-1] // n)
     figures["alpha error, another view"] = float((out.image_alpha - foreground).abs().mean())
-    z = torch.randn(len(ws), G.z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
+    z = torch.randn(len(ws), G.z_dim, generator=torch.Generator().manual_seed(seed)).to(ws)
     heads = seen_from(G, G.mapping(z), other.camera).image.clamp(-1, 1)
     sets = {"random heads": heads, "the same people's other view (floor)": first.image}
     for name, images in sets.items():
@@ -125,12 +117,6 @@ def measure(
     return figures
 
 
-def _means(depth: Tensor, inside: Tensor) -> Tensor:
-    """Each picture's own mean depth on the head: as good as a flat disc can be."""
-    total = inside.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
-    return ((depth * inside).sum((1, 2, 3), keepdim=True) / total).expand_as(depth)
-
-
 @torch.no_grad()
 def feature_distance(loss_net: Any, images: Tensor, others: Tensor) -> float:
     """Fréchet distance of Gaussians with independent features, per feature; 0 for equal sets.
@@ -140,8 +126,8 @@ def feature_distance(loss_net: Any, images: Tensor, others: Tensor) -> float:
     """
 
     def read(pictures: Tensor) -> Tensor:
-        parts = [loss_net.features(p)[-1].float().mean((2, 3)) for p in pictures.split(32)]
-        return torch.cat(parts)
+        parts = pictures.split(32)
+        return torch.cat([loss_net.features(p)[-1].float().mean((2, 3)) for p in parts])
 
     one, other = read(images), read(others)
     unit = other.std(0, unbiased=False).clamp_min(1e-6)

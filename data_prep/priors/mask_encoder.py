@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
-from data_prep.priors.recipe import Recipe, Settings, Ship, frozen
-from data_prep.priors.sampling import picture_grid
+from data_prep.priors.recipe import Recipe, Settings, Ship, frozen, picture_grid
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.evaluation.baselines import MaskEncoder
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators import StyleGAN2Generator
-from dmgi_lib.masks import PALETTE
+from dmgi_lib.masks import mask_to_rgb
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import losses
 from dmgi_lib.training.loop import LoopResult
@@ -34,35 +33,25 @@ TERMS = ("l2", "perceptual", "identity", "parsing", "parts", "code_prior", "row_
 
 @dataclass(frozen=True)
 class MaskEncoderSettings(Settings):
-    """Budget, that of the three stages together, and loss weights: see `losses.LossWeights`.
-
-    Args:
-        l2: squared error of the image
-        perceptual: feature distance
-        identity: distance of identity vectors
-        parsing: cross-entropy between the mask and the loss net's parsing
-        parts: squared error in eyes, brows and mouth
-        code_prior: distance to G's own codes
-        row_growth: of the code prior, from the coarsest row to the finest
-        channels: of the encoder's strided convolutions
-        width: of the encoder's other layers
-        held_out: identities that are never trained on
-    """
+    """Budget, that of the three stages together, and loss weights: see `losses.LossWeights`."""
 
     minutes: float = 45.0
     batch_size: int = 16
     learning_rate: float = 5e-4
     warmup_steps: int = 50
-    l2: float = LossWeights.l2
-    perceptual: float = LossWeights.perceptual
-    identity: float = LossWeights.identity
+    l2: float = LossWeights.l2  # squared error of the image
+    perceptual: float = LossWeights.perceptual  # feature distance
+    identity: float = LossWeights.identity  # distance of identity vectors
+    # cross-entropy between the mask and the loss net's parsing
     parsing: float = LossWeights.parsing
-    parts: float = LossWeights.parts
-    code_prior: float = LossWeights.code_prior
+    parts: float = LossWeights.parts  # squared error in eyes, brows and mouth
+    code_prior: float = LossWeights.code_prior  # distance to G's own codes
+    # of the code prior, from the coarsest row to the finest
     row_growth: float = LossWeights.row_growth
+    # of the encoder's strided convolutions
     channels: Suppress[tuple[int, ...]] = (32, 64, 96, 128, 160)
-    width: Suppress[int] = 256
-    held_out: int = 64
+    width: Suppress[int] = 256  # of the encoder's other layers
+    held_out: int = 64  # identities that are never trained on
 
 
 class MaskToCode(Recipe[MaskEncoderSettings]):
@@ -75,8 +64,7 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
     name = "mask_encoder"
     averaged = ("mask_encoder",)
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def build(self) -> None:
         settings, folder = self.settings, self.folders.weights
         self.G = frozen(StyleGAN2Generator, folder / "generator", "stylegan2", self.device)
         self.loss_net = frozen(Recognizer, folder / "loss_net", "loss_net", self.device)
@@ -87,8 +75,11 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
         self.encoder.mapping.w_avg.copy_(self.G.mean_latent)
         # nobody tells the encoder any words
         self.weights = LossWeights(attributes=0.0, **{k: getattr(settings, k) for k in TERMS})
-        self.perceptual = losses.PerceptualLoss(self.loss_net)
-        self.identity = losses.IdentityLoss(self.loss_net)
+        self.comparisons: dict[str, Any] = {
+            "l2": losses.l2_loss,
+            "perceptual": losses.PerceptualLoss(self.loss_net),
+            "identity": losses.IdentityLoss(self.loss_net),
+        }
         self.parsing = losses.ParsingLoss(self.loss_net)
         self.code_prior = None
         if self.weights.code_prior:
@@ -102,6 +93,7 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
                 f"holding out {held_out} of {len(known)} identities leaves none for training;"
                 " use a larger data set (--data)."
             )
+        self.training_images = len(self.train_rows)
         optimizer = torch.optim.Adam(
             self.encoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99)
         )
@@ -114,21 +106,15 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
             "learning_rate": settings.learning_rate,
         }
 
-    @property
-    def training_images(self) -> int:
-        return len(self.train_rows)
-
-    def terms(self, rows: Tensor, mirrored: Tensor, encoder: nn.Module) -> dict[str, Tensor]:
-        """Unweighted loss terms of some samples, some of them mirrored; each (B,)."""
-        target, mask = self.mirrored_pictures(rows, mirrored)
+    def terms(
+        self, rows: Tensor, rng: torch.Generator | None, encoder: nn.Module
+    ) -> dict[str, Tensor]:
+        """Unweighted loss terms of some samples, each (B,); see `pictures_of`."""
+        target, mask = self.pictures_of(rows, rng)
         w = encoder(mask)
         with self.autocast(), losses.SharedFeatures(self.loss_net):
             image = self.G.synthesis(w, noise_mode="const").float()
-            found = {
-                "l2": losses.l2_loss(image, target),
-                "perceptual": self.perceptual(image, target),
-                "identity": self.identity(image, target),
-            }
+            found = {name: compare(image, target) for name, compare in self.comparisons.items()}
             if self.code_prior is not None:
                 found["code_prior"] = self.code_prior(w)
             if self.weights.parsing:
@@ -139,7 +125,7 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         rows = self.train_rows[self.rows(len(self.train_rows), step)]
-        terms = self.terms(rows, torch.rand(len(rows), generator=rng) < 0.5, self.encoder)
+        terms = self.terms(rows, rng, self.encoder)
         loss = torch.stack([getattr(self.weights, k) * v.mean() for k, v in terms.items()]).sum()
         self.update(loss, clip=1.0)
         return {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
@@ -147,27 +133,23 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
     @torch.no_grad()
     def measure(self, encoder: nn.Module) -> dict[str, float]:
         """Mean loss terms on the held-out identities."""
-        sums: dict[str, list[Tensor]] = {}
-        for rows in self.test_rows.split(16):
-            unchanged = torch.zeros(len(rows), dtype=torch.bool)
-            for name, value in self.terms(rows, unchanged, encoder).items():
-                sums.setdefault(name, []).append(value)
-        return {name: torch.cat(values).mean().item() for name, values in sums.items()}
+        parts = [self.terms(rows, None, encoder) for rows in self.test_rows.split(16)]
+        return {k: torch.cat([part[k] for part in parts]).mean().item() for k in parts[0]}
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         """Held-out samples: x, I, I'."""
         rows = self.test_rows[:8]
         masks = self.train_set.masks[rows]
         codes = averaged[self.name](masks.to(self.device))
-        image = to_uint8(self.G.synthesis(codes, noise_mode="const")).cpu()
-        colors = torch.from_numpy(PALETTE)[masks.long()].permute(0, 3, 1, 2).to(torch.uint8)
+        image = to_uint8(self.G.synthesis(codes, noise_mode="const"))
+        colors = to_uint8(mask_to_rgb(masks) * 2 - 1)
         return picture_grid([colors, self.train_set.images[rows], image])
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         weights = {name: getattr(self.weights, name) for name in TERMS}
         measured = self.measure(result.ema[self.name])
         ship(
-            self.folders.out or self.folders.weights / self.name,
+            self.home(self.name),
             result.ema[self.name],
             "Mask encoder, a baseline without diffusion and without text",
             f"`MaskEncoder`: masks (B, H, W) of class ids to codes (B, num_ws, w_dim). Losses"

@@ -12,7 +12,7 @@ each takes its share of every batch, and `update` averages their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +21,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import broadcast, reduce
 from diffusers.models.attention_processor import AttnProcessor
@@ -30,12 +31,14 @@ from torch import Tensor, nn
 
 from dmgi_lib.dataset import FaceDataset, default_root, to_float
 from dmgi_lib.devices import autocast, moved, resident, taken
-from dmgi_lib.masks import flip_mask
+from dmgi_lib.masks import CLASSES, flip_mask
 from dmgi_lib.presets import MINI
 from dmgi_lib.training.loop import LoopResult, accelerator_for, batch_indices
 from dmgi_lib.training.run_files import Logged
 
 Precision = Literal["auto", "fp32"]
+# The small parts that make a face and cover few of its pixels.
+FEATURES = ("eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
 WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -66,18 +69,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a training reads and writes.
+    """Where a training reads and writes."""
 
-    Args:
-        data: face dataset
-        weights: folder of the frozen networks that this one builds on
-        out: weight folder of the trained network; default: named after it, in --weights
-        run_dir: checkpoint, log.csv and samples/; default: named after it, in ~/.cache/dmgi/runs
-    """
-
-    data: Path = field(default_factory=default_root)
-    weights: Path = MINI.folder
+    data: Path = field(default_factory=default_root)  # face dataset
+    weights: Path = MINI.folder  # folder of the frozen networks that this one builds on
+    # weight folder of the trained network; default: named after it, in --weights
     out: Path | None = None
+    # checkpoint, log.csv and samples/; default: named after it, in ~/.cache/dmgi/runs
     run_dir: Path | None = None
 
 
@@ -86,7 +84,7 @@ Ship = Callable[[Path, Any, str, str, Mapping[str, float]], None]
 
 
 class Recipe(Generic[S]):
-    """Base of the recipes; a subclass builds `modules` and `optimizers`.
+    """Base of the recipes; a subclass says what is trained, and how.
 
     Args:
         settings: of the network
@@ -119,14 +117,20 @@ class Recipe(Generic[S]):
         self.accelerator = accelerator or accelerator_for(device)
         self.precision = precision
         self.train_set = FaceDataset(folders.data, "train")
+        self.training_images = len(self.train_set)  # mirrored copies not counted
+        self.build()
+
+    def build(self) -> None:
+        """Makes what is trained: `modules` and `optimizers`."""
+        raise NotImplementedError
 
     @cached_property
     def test_set(self) -> FaceDataset:
         return FaceDataset(self.folders.data, "test")
 
-    @property
-    def training_images(self) -> int:
-        return len(self.train_set)
+    def home(self, name: str) -> Path:
+        """The weight folder of what is trained."""
+        return self.folders.out or self.folders.weights / name
 
     @cached_property
     def images(self) -> Any:
@@ -170,17 +174,17 @@ class Recipe(Generic[S]):
         x = moved(x, self.device)
         return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
-    def mirrored_pictures(self, rows: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+    def pictures_of(self, rows: Tensor, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [-1, 1] and masks (B, H, W) of some rows, on the device.
 
         Args:
-            rows: (B,) of the training set; mirrored: (B,) bool, which of them are shown mirrored
+            rng: decides which half of them is mirrored; None: none is
         """
-        image, mask = (taken(x, rows, self.device) for x in (self.images, self.masks))
-        mirrored = moved(mirrored, self.device)
-        image = torch.where(mirrored[:, None, None, None], image.flip(3), image)
-        mask = torch.where(mirrored[:, None, None], flip_mask(mask), mask)
-        return to_float(image), mask
+        turned = torch.zeros(len(rows), dtype=torch.bool)
+        if rng is not None:
+            turned = torch.rand(len(rows), generator=rng) < 0.5
+        image = turned_rows(self.images, rows, turned, self.device)
+        return to_float(image), turned_rows(self.masks, rows, turned, self.device, flip_mask)
 
     def train_with(self, model: Any, start: Path | None = None, weight_decay: float = 0.01) -> Any:
         """The only network that is trained, placed; from the weights of `start`, by AdamW."""
@@ -228,6 +232,31 @@ class Recipe(Generic[S]):
         if self.accelerator.num_processes > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 tensor.copy_(broadcast(tensor.clone()))
+
+
+def turned_rows(
+    pictures: Any,
+    rows: Tensor,
+    turned: Tensor,
+    device: torch.device,
+    mirror: Callable[[Tensor], Tensor] = lambda x: x.flip(-1),
+) -> Tensor:
+    """Some of the pictures, on the device, of which `turned` (B,) bool come mirrored."""
+    picked = taken(pictures, rows, device)
+    turned = moved(turned, device).view(-1, *[1] * (picked.ndim - 1))
+    return torch.where(turned, mirror(picked), picked)
+
+
+def region(masks: Tensor, names: Sequence[str], margin: int = 2) -> Tensor:
+    """(B, H, W) class ids -> (B, 1, H, W) float, 1 within `margin` pixels of the named classes."""
+    inside = torch.stack([masks == CLASSES.index(name) for name in names]).any(0).float()[:, None]
+    return F.max_pool2d(inside, 2 * margin + 1, stride=1, padding=margin)
+
+
+def picture_grid(rows: Sequence[Tensor]) -> np.ndarray:
+    """Rows of uint8 (B, 3, H, W), equal B -> one picture, uint8 (rows * H, B * W, 3)."""
+    cells = torch.stack([row.cpu() for row in rows]).permute(0, 3, 1, 4, 2)
+    return cells.flatten(2, 3).flatten(0, 1).numpy()
 
 
 def frozen(cls: Any, folder: Path, maker: str, device: torch.device) -> Any:

@@ -26,20 +26,19 @@ def augment(
     """One random variant of each sample, on its device.
 
     Args:
-        images:       (B, 3, H, W) uint8.
-        masks:        (B, H, W) uint8 class ids; mirrored with l_ and r_ swapped.
-        rng:          source of every draw.
+        images: (B, 3, H, W) uint8; masks: (B, H, W) uint8 class ids
         color_jitter: largest relative change of brightness and of each colour channel; 0 where
-            colours are labels.
+            colours are labels
 
     Returns:
-        (B, 3, H, W) float in [-1, 1] and (B, H, W) uint8.
+        (B, 3, H, W) float in [-1, 1] and (B, H, W) uint8
     """
     images, masks = mirror_and_shift(images, masks, rng)
     x = to_float(images)
     if color_jitter:
-        gain = 1 + color_jitter * moved(_uniform((len(x), 3, 1, 1), rng, -1, 1), x.device)
-        light = 1 + color_jitter * moved(_uniform((len(x), 1, 1, 1), rng, -1, 1), x.device)
+        gain, light = (
+            1 + color_jitter * moved(_symmetric((len(x), n, 1, 1), rng), x.device) for n in (3, 1)
+        )
         x = (x + 1) * gain * light - 1
     return degrade(x, rng).clamp(-1, 1), masks
 
@@ -65,11 +64,7 @@ def mirror_and_shift(images: Tensor, masks: Tensor, rng: torch.Generator) -> tup
 def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
     """Soften a sixth, shrink-and-grow a sixth, block-compress a sixth; noise on half of all.
 
-    Args:
-        images: (B, 3, H, W) floats in [-1, 1], H and W multiples of 8.
-
-    Returns:
-        the same shape, not clamped.
+    images: (B, 3, H, W) floats in [-1, 1], H and W multiples of 8 -> the same, not clamped.
     """
     group = torch.randint(0, 6, (len(images),), generator=rng)
     strength = torch.rand(3, generator=rng).tolist()
@@ -79,7 +74,7 @@ def degrade(images: Tensor, rng: torch.Generator) -> Tensor:
         if len(chosen):
             chosen = moved(chosen, images.device)
             result[chosen] = change(images[chosen], strength[number])
-    amount = 0.08 * _uniform((len(images), 1, 1, 1), rng, -1, 1).clamp(min=0)
+    amount = 0.08 * _symmetric((len(images), 1, 1, 1), rng).clamp(min=0)
     return result + moved(amount, images.device) * normal(images.shape, rng, images.device)
 
 
@@ -111,5 +106,6 @@ def _block_compressed(images: Tensor, strength: float) -> Tensor:
     return (cosine.T @ coefficients @ cosine).transpose(3, 4).reshape(b, c, h, w)
 
 
-def _uniform(shape: tuple[int, ...], rng: torch.Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=rng)
+def _symmetric(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Uniform in [-1, 1)."""
+    return 2 * torch.rand(shape, generator=rng) - 1

@@ -24,14 +24,9 @@ def laplacian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
 
 def _patches(band: Tensor, per_image: int, rng: torch.Generator) -> Tensor:
     """Random 7×7 patches, (B · per_image, C · 49), at the same places in every call's rng state."""
-    side = band.shape[2] - PATCH + 1
-    tops = torch.randint(side, (per_image,), generator=rng)
-    lefts = torch.randint(side, (per_image,), generator=rng)
-    cut = [
-        band[:, :, t : t + PATCH, s : s + PATCH].flatten(1)
-        for t, s in zip(tops.tolist(), lefts.tolist(), strict=True)
-    ]
-    return torch.cat(cut)
+    tops, lefts = torch.randint(band.shape[2] - PATCH + 1, (2, per_image), generator=rng).tolist()
+    places = zip(tops, lefts, strict=True)
+    return torch.cat([band[:, :, t : t + PATCH, s : s + PATCH].flatten(1) for t, s in places])
 
 
 @torch.no_grad()
@@ -42,9 +37,8 @@ def sliced_wasserstein(
 
     Args:
         first, second: images (N, 3, H, W) in [-1, 1], the same N ≥ 2
-        seed:       of patch places and projections
-        per_image:  patches per image and level
-        projections: random directions
+        seed: of patch places and projections
+        per_image: patches per image and level; projections: random directions
 
     Returns:
         {"128": ..., "64": ..., ..., "mean": ...}, coarsest level 16 px
@@ -56,9 +50,8 @@ def sliced_wasserstein(
         )
     levels = first.shape[2].bit_length() - 4
     result = {}
-    for one, two in zip(
-        laplacian_pyramid(first, levels), laplacian_pyramid(second, levels), strict=True
-    ):
+    pyramids = (laplacian_pyramid(images, levels) for images in (first, second))
+    for one, two in zip(*pyramids, strict=True):
         place = [torch.Generator().manual_seed(seed) for _ in range(2)]
         a, b = _patches(one, per_image, place[0]), _patches(two, per_image, place[1])
         spread = b.std().clamp_min(1e-6)

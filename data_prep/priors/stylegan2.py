@@ -14,49 +14,109 @@ truncated samples are our choice (not specified in the paper's available sources
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tyro.conf import Suppress
 
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
-from data_prep.priors.image_encoder import ImageEncoder
-from data_prep.priors.recipe import Ship, frozen
-from data_prep.priors.stylegan2_measurements import measure, sample_grid, set_typical_latent
-from data_prep.priors.stylegan2_step import StyleGAN2Phases
-from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
+from data_prep.priors.latent_prior import ImageEncoder, PriorFit, fit_prior
+from data_prep.priors.recipe import FEATURES, Recipe, Settings, Ship, frozen, region
+from data_prep.priors.stylegan2_measurements import (
+    measure,
+    sample_grid,
+    set_mean_latent,
+    set_typical_latent,
+)
+from dmgi_lib.devices import moved
+from dmgi_lib.generators.stylegan2 import StyleGAN2Generator, StyleMapping
 from dmgi_lib.recognizers import Recognizer
-from dmgi_lib.training.feature_discriminator import FeatureDiscriminator
+from dmgi_lib.training.critics import FeatureDiscriminator, adversarial_losses
 from dmgi_lib.training.loop import LoopResult
-from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss
+from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
+from dmgi_lib.training.run_files import Logged
+
+SIZES: dict[str, Any] = {
+    "z_dim": 128,
+    "w_dim": 128,
+    "img_resolution": 128,
+    "mapping_layers": 4,
+    "channel_base": 2048,
+    "channel_max": 128,
+}
+FINE_TO_COARSE_A = (1.0, 1.0, 1.0, 1.0, 1.0)
+FINE_TO_COARSE_B = (0.25, 0.5, 1.0, 1.0, 1.0)  # fine detail is D's to judge
 
 
-class StyleGAN2(StyleGAN2Phases):
+@dataclass(frozen=True)
+class StyleGAN2Settings(Settings):
+    """Sizes, and losses of the two phases; weights are our choice unless a paper is named."""
+
+    minutes: float = 130.0
+    batch_size: int = 16
+    learning_rate: float = 0.002
+    cooldown: float = 0.1
+    # arguments of StyleGAN2Generator
+    generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES)
+    warmup_images: int = 128_000  # images of phase A
+    # (resolution, share of phase A until which it is trained), the rest is trained in full; as in
+    # progressive growing (arXiv 1710.10196), on skip outputs
+    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.28), (64, 0.56))
+    warmup_rate: float = 3.0  # factor on the learning rate in phase A
+    ramp_images: int = 8_000  # images over which phase B's adversarial weight rises to 1
+    encoded_share: float = 0.5  # share of phase B's batch that comes from the encoder
+    code_noise: float = 0.1  # σ of the noise on encoded z in phase A; a third of it in phase B
+    prior_images: int = 6000  # whose codes the mapping network learns to draw
+    prior: Suppress[PriorFit] = field(default_factory=PriorFit)  # how it learns that
+    # share of phase B's samples that are pulled towards the mean latent: an encoder that is unsure
+    # writes such codes
+    truncated_share: float = 0.5
+    lowest_psi: float = 0.4  # how far they are pulled at most
+    part_weight: float = 4.0  # weight of pixels of eyes, brows and mouth; others have 1
+    offset_share: float = 0.5  # share of encoded samples that use W+ offsets
+    mixing: float = 0.5  # probability of style mixing on sampled z (StyleGAN, Sec. 3.1)
+    r1_gamma: float = 0.5  # weight of R1
+    r1_interval: int = 16  # steps between two R1 steps (lazy regularisation, StyleGAN2 App. B)
+    offset_weight: float = 0.1  # of the mean square of the W+ offsets in phase A
+    reconstruction_weight: float = 2.0  # of the pixel L1 in phase B
+    feature_weight: float = 1.0  # of the D-feature L1 in phase B
+    perceptual_weight: float = 1.0  # of the loss network's feature distance, on reconstructions
+    parsing_weight: float = 0.2  # of its parsing's cross-entropy, on reconstructions
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 8 or self.batch_size % 8:
+            raise ValueError(
+                f"--batch-size came as {self.batch_size}; expected a multiple of 8, for halves and"
+                " groups of four."
+            )
+
+
+class StyleGAN2(Recipe[StyleGAN2Settings]):
     """The generator G that the method inverts, trained against a discriminator."""
 
     name = "stylegan2"
     averaged = ("generator", "encoder")
+    network: type[Any] = StyleGAN2Generator
+    img_channels = 3  # of what D sees
+    c_dim = 0  # of the condition that D knows
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def build(self) -> None:
         settings, sizes = self.settings, self.settings.generator
-        self.loss_net = frozen(
-            Recognizer, self.folders.weights / "loss_net", "loss_net", self.device
-        )
+        loss_net = self.folders.weights / "loss_net"
+        self.loss_net = frozen(Recognizer, loss_net, "loss_net", self.device)
         self.perceptual, self.parsing = PerceptualLoss(self.loss_net), ParsingLoss(self.loss_net)
-        seen_channels = self.loss_net.config.channels[1:]
+        side, widths = sizes["img_resolution"], (sizes["channel_base"], sizes["channel_max"])
+        z_dim, w_dim, layers = (sizes[k] for k in ("z_dim", "w_dim", "mapping_layers"))
         with self.seeded():
-            self.G = self.new_generator()
-            self.encoder = ImageEncoder(
-                sizes["z_dim"],
-                self.G.num_ws,
-                sizes["w_dim"],
-                sizes["img_resolution"],
-                sizes["mapping_layers"],
-            )
-            self.D = self.new_discriminator()
-            self.feature_D = FeatureDiscriminator(seen_channels)
+            self.G = self.network(c_dim=0, **sizes)
+            self.encoder = ImageEncoder(z_dim, self.G.num_ws, w_dim, side, layers)
+            self.D = Discriminator(side, self.img_channels, *widths, c_dim=self.c_dim)
+            self.feature_D = FeatureDiscriminator(self.loss_net.config.channels[1:])
             self.augmentation = AdaptiveAugmentation()
         self.modules = {
             "generator": self.G,
@@ -78,34 +138,248 @@ class StyleGAN2(StyleGAN2Phases):
         self.opt_D = torch.optim.Adam(parameters_D, rate, (0.0, 0.99**lazy), fused=True)
         self.optimizers = {"generator": self.opt_G, "discriminator": self.opt_D}
 
-    def new_generator(self) -> Any:
-        """G before its first step."""
-        return StyleGAN2Generator(c_dim=0, **self.settings.generator)
+    def step(self, step: int, rng: torch.Generator) -> Logged:
+        settings, rows = self.settings, self.rows(len(self.train_set), step)
+        real, mask = self.pictures_of(rows, rng)
+        for name, noise in self.G.named_buffers():
+            if name.endswith("noise_const"):  # fresh each step, shared by the batch: fast
+                noise.copy_(moved(torch.randn(noise.shape, generator=rng), noise.device))
+        seen = step * settings.batch_size - settings.warmup_images
+        if seen < 0:
+            share = step * settings.batch_size / settings.warmup_images
+            resolution, _ = self.stage(share, self.G.synthesis.resolutions[-1])
+            return self.reconstruct(real, mask, resolution, rng)
+        self.hold_codes(seen < settings.batch_size, rng)
+        return self.play(real, mask, step, min(1.0, seen / settings.ramp_images), rng)
 
-    def new_discriminator(self) -> Discriminator:
-        """D of G's pictures, as wide as G."""
-        sizes = self.settings.generator
-        channels = {name: sizes[name] for name in ("channel_base", "channel_max")}
-        return Discriminator(sizes["img_resolution"], 3, **channels)
+    def hold_codes(self, first: bool, rng: torch.Generator) -> None:
+        """As phase B begins, mapping network and mean latent follow the encoder; then both rest.
+
+        A few images a step are too few to move the encoder: its codes fell together in trials. The
+        mapping network left the codes when it played, and G drew what it had never learnt.
+        """
+        mapping = mapping_of(self.G)
+        if first:
+            images = self.train_set.images[: self.settings.prior_images]
+            fit_prior(mapping, self.encoder, images, rng, self.settings.prior)
+            self.agree(mapping)
+            set_mean_latent(self.G)
+        self.encoder.requires_grad_(False)
+        mapping.requires_grad_(False)
+
+    def pace(self, beta1: float, factor: float = 1.0) -> None:
+        """Sets G's β1 and scales its learning rate for this step."""
+        for group in self.opt_G.param_groups:
+            group["betas"] = (beta1, group["betas"][1])
+            group["lr"] *= factor
+
+    def places(self, mask: Tensor) -> Tensor:
+        """(B, H, W) class ids → (B, 1, H, W) weights of pixels."""
+        return 1.0 + (self.settings.part_weight - 1.0) * region(mask, FEATURES)
+
+    def encode(self, real: Tensor, sigma: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images → ws (from z with noise σ) and the W+ offsets that some of them carry."""
+        with self.autocast():
+            ws, offsets = self.encoder(real, sigma, rng)
+        used = torch.rand(len(ws), 1, 1, generator=rng) < self.settings.offset_share
+        return ws + offsets * moved(used, ws.device), offsets
+
+    def draw_codes(self, count: int, rng: torch.Generator) -> Tensor:
+        """ws of `count` random z, some with style mixing, some truncated."""
+        num_ws, settings = self.G.num_ws, self.settings
+        z = moved(torch.randn(2 * count, self.G.config.z_dim, generator=rng), self.device)
+        first, second = self.G.mapping(z).chunk(2)
+        crossover = torch.randint(1, num_ws, (count, 1, 1), generator=rng)
+        mixed = torch.rand(count, 1, 1, generator=rng) < settings.mixing
+        late = torch.arange(num_ws)[:, None] >= crossover
+        ws = torch.where(moved(late & mixed, self.device), second, first)
+        psi = 1.0 - (1.0 - settings.lowest_psi) * torch.rand(count, 1, 1, generator=rng)
+        pulled = torch.rand(count, 1, 1, generator=rng) < settings.truncated_share
+        truncated = self.G.mean_latent.lerp(ws, moved(psi, self.device).to(ws))
+        return torch.where(moved(pulled, self.device), truncated, ws)
+
+    def recognised(
+        self, image: Tensor, real: Tensor, mask: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the loss network finds missing in reconstructions: weighted loss, numbers to log."""
+        with self.autocast(), SharedFeatures(self.loss_net):
+            perceptual = self.perceptual(image, real).mean()
+            parsing = self.parsing(image, mask).mean()
+        loss = self.settings.perceptual_weight * perceptual + self.settings.parsing_weight * parsing
+        return loss, {"perceptual": perceptual.detach(), "parsing": parsing.detach()}
+
+    def reconstruct(
+        self, real: Tensor, mask: Tensor, resolution: int, rng: torch.Generator
+    ) -> Logged:
+        """Phase A: autoencoder, in two updates a batch, for updates are what it lacks."""
+        self.pace(0.9, self.settings.warmup_rate)
+        log: dict[str, Tensor] = {}
+        for part, part_mask in zip(real.chunk(2), mask.chunk(2), strict=True):
+            ws, offsets = self.encode(part, self.settings.code_noise, rng)
+            offset_loss = self.settings.offset_weight * offsets.square().mean()
+            with self.autocast():
+                image = self.G.synthesis(ws, resolution=resolution)
+            target, places = shrunk(part, resolution), shrunk(self.places(part_mask), resolution)
+            weights = FINE_TO_COARSE_A[: resolution.bit_length() - 3]  # down to 8 pixels
+            pixels = pyramid_loss(image, target, weights, places)
+            log |= {"reconstruction": pixels.detach(), "offsets": offset_loss.detach()}
+            loss = pixels + offset_loss
+            if resolution == part.shape[-1]:
+                seen, seen_log = self.recognised(image, part, part_mask)
+                loss, log = loss + seen, log | seen_log
+            self.update(loss, optimizer=self.opt_G)
+        return log
+
+    def stage(self, share: float, final: int) -> tuple[int, bool]:
+        """Side of the pictures at a share of phase A, for they grow, and whether it is the last."""
+        for side, until in self.settings.growth:
+            if share < until and side <= final:
+                return side, False
+        return final, True
+
+    def play(
+        self, real: Tensor, mask: Tensor, step: int, weight: float, rng: torch.Generator
+    ) -> Logged:
+        """Phase B: D's step, every `r1_interval` steps R1, then G's step on the same fakes."""
+        self.pace(0.0)
+        count = max(1, int(len(real) * self.settings.encoded_share))
+        ws, _ = self.encode(real[:count], self.settings.code_noise / 3, rng)
+        with self.autocast():
+            fake = self.G.synthesis(torch.cat([ws, self.draw_codes(len(real) - count, rng)]))
+        pictures = fake[:count], real[:count], mask[:count]
+        loss, log = self.contend(real, fake, *pictures, step, weight, rng)
+        self.update(loss, optimizer=self.opt_G)
+        return log
+
+    def contend(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        drawn: Tensor,
+        image: Tensor,
+        mask: Tensor,
+        step: int,
+        adversarial_weight: float,
+        rng: torch.Generator,
+        c: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """D's step, then what G's pictures lack: weighted loss, numbers to log.
+
+        Args:
+            real, fake: (B, 3 or more, H, W) as D sees them; the loss network reads the first three
+            drawn: (n, 3, H, W), the first n fakes, which are reconstructions
+            image, mask: (n, 3, H, W) and (n, H, W), of what they reconstruct
+            c: (B, c_dim), of both real and fake
+        """
+        log = self.discriminate(real, fake, step, rng, c)
+        self.D.requires_grad_(False)
+        self.feature_D.requires_grad_(False)
+        n, draw, settings = len(drawn), self.augmentation.draw(len(fake), rng), self.settings
+        with self.autocast():
+            generated = self.augmentation(fake, draw)
+            features = self.D.features(generated)
+            logits = self.D.head(features, c)
+            places = self.feature_D(self.seen_features(generated))
+            with torch.no_grad():
+                wanted = self.D.features(self.augmentation(real[:n], draw))
+        loss_G, loss_places = F.softplus(-logits).mean(), F.softplus(-places).mean()
+        pairs = zip(features, wanted, strict=True)
+        matching = torch.stack([F.l1_loss(f[:n].float(), w.float()) for f, w in pairs]).sum()
+        loss = adversarial_weight * (loss_G + loss_places) + settings.feature_weight * matching
+        pixels = pyramid_loss(drawn, image, FINE_TO_COARSE_B, self.places(mask))
+        seen, seen_log = self.recognised(drawn, image, mask)
+        loss = loss + seen + settings.reconstruction_weight * pixels
+        log |= {"G": loss_G.detach(), "G_features": loss_places.detach()}
+        log |= {"matching": matching.detach(), "reconstruction": pixels.detach()}
+        return loss, log | seen_log
+
+    def discriminate(
+        self, real: Tensor, fake: Tensor, step: int, rng: torch.Generator, c: Tensor | None
+    ) -> dict[str, Tensor]:
+        """A step of both discriminators and, every `r1_interval` steps, R1; numbers to log."""
+        self.D.requires_grad_(True)
+        self.feature_D.requires_grad_(True)
+        draws = [self.augmentation.draw(len(real), rng) for _ in range(2)]
+        augmented, generated = map(self.augmentation, (real, fake.detach()), draws)
+        with self.autocast():
+            logits_real, logits_fake = self.D(augmented, c), self.D(generated, c)
+            with torch.no_grad():
+                features = [self.seen_features(x) for x in (augmented, generated)]
+            places_real, places_fake = map(self.feature_D, features)
+        loss_D = adversarial_losses(logits_real, logits_fake)
+        loss_features = adversarial_losses(places_real, places_fake)
+        self.update(loss_D + loss_features, optimizer=self.opt_D)
+        self.augmentation.observe(logits_real.detach(), step)
+        log = {"D": loss_D.detach(), "D_features": loss_features.detach()}
+        log["ada_p"] = self.augmentation.p.clone()  # it moves before the log is read
+        log["sign_real"] = logits_real.detach().sign().mean()
+        if step % self.settings.r1_interval == 0:
+            half = len(real) // 2
+            log["r1"] = self._r1_step(augmented[:half], None if c is None else c[:half])
+        return log
+
+    def seen_features(self, image: Tensor) -> list[Tensor]:
+        """What `feature_D` reads of pictures."""
+        return self.loss_net.features(image[:, :3].float())[1:]
+
+    def _r1_step(self, real: Tensor, c: Tensor | None) -> Tensor:
+        """γ/2 E‖∇D(real)‖² in fp32, on half the batch, weighted by the interval."""
+        real = real.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self.D(real, c).sum(), real, create_graph=True)
+        penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
+        weight = self.settings.r1_gamma / 2 * self.settings.r1_interval
+        self.update(penalty * weight, optimizer=self.opt_D)
+        return penalty.detach()
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         return sample_grid(averaged["generator"], averaged["encoder"], self.test_set.images[:8])
 
     def export(self, result: LoopResult, ship: Ship) -> None:
-        G, encoder = result.ema["generator"], result.ema["encoder"]
-        # The average holds a trace of what the mapping network was before it was fitted and frozen.
-        G.mapping.load_state_dict(self.G.mapping.state_dict())
-        set_typical_latent(G)
-        G = G.half().float()  # what is shipped is what is measured
-        sizes = G.config
+        G = self.finished(result)
         ship(
-            self.folders.out or self.folders.weights / "generator",
+            self.home("generator"),
             G,
             "StyleGAN2 generator of the mini world",
-            f"`StyleGAN2Generator`: z (B, {sizes.z_dim}) to ws (B, {G.num_ws}, {sizes.w_dim}) to"
-            f" images (B, 3, {sizes.img_resolution}, {sizes.img_resolution}) in [-1, 1]. Averaged"
-            f" weights. The first {self.settings.warmup_images} images were the autoencoder warm"
-            " start. SWD is the sliced Wasserstein distance of 7x7 Laplacian-pyramid patches;"
-            " lower is better.",
-            measure(G, encoder, self.train_set.images, self.test_set.images),
+            f"`StyleGAN2Generator`: z (B, {G.config.z_dim}) to ws (B, {G.num_ws},"
+            f" {G.config.w_dim}) to images (B, 3, {G.config.img_resolution},"
+            f" {G.config.img_resolution}) in [-1, 1]. Averaged weights. The first"
+            f" {self.settings.warmup_images} images were the autoencoder warm start. SWD is the"
+            " sliced Wasserstein distance of 7x7 Laplacian-pyramid patches; lower is better.",
+            measure(G, result.ema["encoder"], self.train_set.images, self.test_set.images),
         )
+
+    def finished(self, result: LoopResult) -> Any:
+        """The averaged G as it ships: its own mapping network, a typical code as w_avg.
+
+        The average holds a trace of what the mapping network was before it was fitted and frozen.
+        """
+        G = result.ema["generator"]
+        mapping_of(G).load_state_dict(mapping_of(self.G).state_dict())
+        set_typical_latent(G)
+        return G.half().float()  # what is shipped is what is measured
+
+
+def mapping_of(G: Any) -> StyleMapping:
+    """The mapping network of a generator of pictures or of heads."""
+    return getattr(G, "backbone", G).mapping
+
+
+def shrunk(x: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) → (B, C, side, side), each pixel the mean of those that it covers."""
+    return F.avg_pool2d(x, x.shape[-1] // side)
+
+
+def pyramid_loss(
+    image: Tensor, target: Tensor, weights: tuple[float, ...], places: Tensor
+) -> Tensor:
+    """L1 of colours and of their horizontal and vertical differences, from fine to coarse.
+
+    Args:
+        places: (B, 1, H, W) weights of the pixels
+    """
+    difference, loss = (image - target) * places / places.mean(), image.new_zeros([])
+    for weight in weights:
+        edges = difference.diff(dim=3).abs().mean() + difference.diff(dim=2).abs().mean()
+        loss = loss + weight * (difference.abs().mean() + edges)
+        difference = F.avg_pool2d(difference, 2)
+    return loss

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data_prep.priors.recipe import picture_grid
 from data_prep.priors.sliced_wasserstein import sliced_wasserstein
 from dmgi_lib.dataset import to_float, to_uint8
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
@@ -50,9 +51,8 @@ def sample_grid(
     set_mean_latent(G)
     ws, offsets = encoder(real)
     latents = torch.cat([G.mapping(z.to(real), truncation_psi=psi), ws, ws + offsets])
-    images = torch.cat([part.clamp(-1, 1) for part in map(G.synthesis, latents.split(8))])
-    cells = torch.cat([images[:40], real, images[40:]]).unflatten(0, (8, -1))
-    return to_uint8(cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)).cpu().numpy()
+    images = [to_uint8(G.synthesis(part)) for part in latents.split(8)]
+    return picture_grid([*images[:5], originals, *images[5:]])
 
 
 @torch.no_grad()
@@ -79,13 +79,9 @@ def measure(
     references = {"training images (floor)": other, "test images blurred 2x": softened}
     for kind, images in references.items():
         figures[f"{name}, {kind}, level mean"] = sliced_wasserstein(images, real, seed)["mean"]
-    errors: dict[str, list[Tensor]] = {"W": [], "W+": []}
-    for part in real.split(32):
-        ws, offsets = encoder(part)
-        errors["W"].append((G.synthesis(ws) - part).abs().mean(dim=(1, 2, 3)))
-        errors["W+"].append((G.synthesis(ws + offsets) - part).abs().mean(dim=(1, 2, 3)))
-    for space, values in errors.items():
-        figures[f"reconstruction L1 through the encoder (test split), {space}"] = float(
-            torch.cat(values).mean()
-        )
+    codes = [(part, *encoder(part)) for part in real.split(32)]
+    for space, share in (("W", 0.0), ("W+", 1.0)):
+        errors = [(G.synthesis(ws + share * more) - part).abs() for part, ws, more in codes]
+        error = torch.cat([e.mean((1, 2, 3)) for e in errors]).mean().item()
+        figures[f"reconstruction L1 through the encoder (test split), {space}"] = error
     return figures

@@ -11,9 +11,8 @@ paper's available sources).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,6 @@ from data_prep.priors.caption_tokens import (
 )
 from data_prep.priors.recipe import Recipe, Settings, Ship
 from data_prep.priors.recognizer_augmentation import mirror_and_shift
-from data_prep.priors.text_image_measurements import measure
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
 from dmgi_lib.devices import moved, resident, taken
 from dmgi_lib.training.loop import LoopResult
@@ -46,73 +44,85 @@ TOWER = {
 }
 
 
+HAIR: dict[str, str] = {  # attributes of which a sample has exactly one -> the prompt of each
+    f"{color.capitalize()}_Hair": f"a person with {color} hair"
+    for color in ("black", "brown", "blond", "red", "gray")
+}
+PAIRS: dict[str, tuple[str, str]] = {  # attribute -> prompts of true and of false
+    "Male": ("a man", "a woman"),
+    "Smiling": ("a smiling person", "a person"),
+    "Eyeglasses": ("a person wearing eyeglasses", "a person"),
+}
+
+
 @dataclass(frozen=True)
 class TextImageSettings(Settings):
-    """Architecture and training.
-
-    Args:
-        text: the tower, as CLIPTextConfig names things
-        vision: the tower, as CLIPVisionConfig names things
-        projection_dim: of the common embedding
-        attribute_weight: of the attribute head's loss
-        word_weight: of the word head's loss
-        unknown_words: share of words shown as <unk>, so that it gets a harmless meaning
-    """
+    """Architecture and training."""
 
     minutes: float = 15.0
     batch_size: int = 128
     learning_rate: float = 6e-4
     ema_half_life_steps: float = 100.0
     cooldown: float = 0.4
+    # the tower, as CLIPTextConfig names things
     text: Suppress[dict[str, Any]] = field(default_factory=lambda: TOWER | {"num_hidden_layers": 4})
+    # the tower, as CLIPVisionConfig names things
     vision: Suppress[dict[str, Any]] = field(
         default_factory=lambda: (
             TOWER | {"num_hidden_layers": 6, "image_size": 128, "patch_size": 16}
         )
     )
-    projection_dim: Suppress[int] = 128
-    attribute_weight: float = 1.0
-    word_weight: float = 0.1
-    unknown_words: float = 0.02
+    projection_dim: Suppress[int] = 128  # of the common embedding
+    attribute_weight: float = 1.0  # of the attribute head's loss
+    word_weight: float = 0.1  # of the word head's loss
+    unknown_words: float = 0.02  # share of words shown as <unk>, so that it gets a harmless meaning
 
 
 class TextImage(Recipe[TextImageSettings]):
-    """The words that the denoiser understands, and the encoder behind CLIP scores."""
+    """The words that the denoiser understands, and the encoder behind CLIP scores.
+
+    Raises:
+        FileNotFoundError: the folder of the stylised renders is there, but not all of its shards
+    """
 
     name = "text_image"
     averaged = ("clip",)
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def build(self) -> None:
         settings, device = self.settings, self.device
-        self.pictures = training_pictures(self.folders.data)
-        captions, self.offsets = flat_captions(self.pictures.captions)
+        sets = [self.train_set]
+        if (self.folders.data.expanduser() / "styles").is_dir():  # stylised renders
+            sets.append(FaceDataset(self.folders.data, "styles"))
+        images, masks = (torch.cat([getattr(s, k) for s in sets]) for k in ("images", "masks"))
+        self.images, self.masks = resident(images, device), resident(masks, device)
+        captions, self.offsets = flat_captions([some for s in sets for some in s.captions])
+        attributes = torch.cat([s.attributes for s in sets])
+        # a statue shows no hair colour, so of stylised pictures only the captions are believed
+        attributes[len(self.train_set) :] = -1
+        self.attributes, self.training_images = attributes.to(device), len(attributes)
         self.tokenizer = build_tokenizer(captions)
         self.ids = token_ids(self.tokenizer, captions)
+        text = settings.text | {
+            "vocab_size": len(self.tokenizer),
+            "max_position_embeddings": self.tokenizer.model_max_length,
+            "bos_token_id": self.tokenizer.bos_token_id,
+            "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
+        width = settings.projection_dim
+        towers = CLIPConfig(text_config=text, vision_config=settings.vision, projection_dim=width)
         with self.seeded():
-            clip = build_clip(settings, self.tokenizer)
-            heads = Heads(
-                settings.projection_dim, settings.text["hidden_size"], len(self.tokenizer)
-            )
-        self.clip, self.heads = clip.to(device), heads.to(device)
+            self.clip = CLIPModel(towers).to(device)
+            self.heads = nn.ModuleDict(  # that only training needs
+                {
+                    "attributes": nn.Linear(width, len(ATTRIBUTES)),
+                    "words": nn.Linear(settings.text["hidden_size"], len(self.tokenizer)),
+                }
+            ).to(device)
         parameters = [*self.clip.parameters(), *self.heads.parameters()]
         optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.05)
         self.modules = {"clip": self.clip, "heads": self.heads}
         self.optimizers = {"clip": optimizer}
-        self.known = (self.pictures.attributes >= 0).float().to(device)
-        self.wanted = (self.pictures.attributes == 1).float().to(device)
-
-    @property
-    def training_images(self) -> int:
-        return len(self.pictures)
-
-    @cached_property
-    def images(self) -> Tensor:
-        return resident(self.pictures.images, self.device)
-
-    @cached_property
-    def masks(self) -> Tensor:
-        return resident(self.pictures.masks, self.device)
 
     def drawn_words(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """A caption of each row: its ids, the ids that are shown, and which of them are words."""
@@ -125,13 +135,14 @@ class TextImage(Recipe[TextImageSettings]):
         return picked, shown, is_word & ~unknown
 
     def attribute_loss(self, embedding: Tensor, rows: Tensor) -> Tensor:
-        logits = self.heads.attributes(embedding * embedding.shape[1] ** 0.5).float()
-        wanted, known = self.wanted[rows], self.known[rows]
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        return (loss * known).sum() / known.sum().clamp(min=1)
+        logits = self.heads["attributes"](embedding * embedding.shape[1] ** 0.5).float()
+        wanted = self.attributes[rows]
+        yes, known = (wanted == 1).float(), (wanted >= 0).float()
+        loss = F.binary_cross_entropy_with_logits(logits, yes, known, reduction="sum")
+        return loss / known.sum().clamp(min=1)
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
-        settings, clip, rows = self.settings, self.clip, self.rows(len(self.pictures), step)
+        settings, clip, rows = self.settings, self.clip, self.rows(self.training_images, step)
         picked, shown, asked = self.drawn_words(rows, rng)
         asked = asked.flatten().nonzero()[:, 0]
         picked, shown, asked = (moved(x, self.device) for x in (picked, shown, asked))
@@ -140,13 +151,11 @@ class TextImage(Recipe[TextImageSettings]):
         rows = moved(rows, self.device)
         clip.train()
         with self.autocast():
-            text = clip.text_model(shown)
-            image = clip.vision_model(to_float(images))
+            text, image = clip.text_model(shown), clip.vision_model(to_float(images))
             text_embedding = F.normalize(clip.text_projection(text.pooler_output).float(), dim=1)
-            image_embedding = F.normalize(
-                clip.visual_projection(image.pooler_output).float(), dim=1
-            )
-            word_logits = self.heads.words(text.last_hidden_state.flatten(0, 1)[asked]).float()
+            seen = clip.visual_projection(image.pooler_output).float()
+            image_embedding = F.normalize(seen, dim=1)
+            word_logits = self.heads["words"](text.last_hidden_state.flatten(0, 1)[asked]).float()
             attributes = self.attribute_loss(image_embedding, rows)
             attributes = attributes + self.attribute_loss(text_embedding, rows)
         similarity = clip.logit_scale.exp() * image_embedding @ text_embedding.T
@@ -186,59 +195,56 @@ class TextImage(Recipe[TextImageSettings]):
         )
 
 
-def build_clip(settings: TextImageSettings, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
-    """Untrained towers, drawn from the global generator."""
-    text = settings.text | {
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": tokenizer.model_max_length,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    config = CLIPConfig(
-        text_config=text, vision_config=settings.vision, projection_dim=settings.projection_dim
-    )
-    return CLIPModel(config)
+@torch.no_grad()
+def embed_text(clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
+    """Unit embeddings (K, D)."""
+    ids = token_ids(tokenizer, texts).to(clip.device)
+    return F.normalize(clip.text_projection(clip.text_model(ids).pooler_output), dim=1)
 
 
-class Heads(nn.Module):
-    """The two heads that only training needs."""
-
-    def __init__(self, projection_dim: int, hidden_size: int, words: int) -> None:
-        super().__init__()
-        self.attributes = nn.Linear(projection_dim, len(ATTRIBUTES))
-        self.words = nn.Linear(hidden_size, words)
-
-
-@dataclass(frozen=True)
-class CaptionedPictures:
-    """images (N, 3, H, W) and masks (N, H, W) uint8, attributes (N, A) int8, captions of each."""
-
-    images: Tensor
-    masks: Tensor
-    attributes: Tensor
-    captions: list[list[str]]
-
-    def __len__(self) -> int:
-        return len(self.images)
+@torch.no_grad()
+def embed_images(clip: CLIPModel, images: Tensor, batch: int = 64) -> Tensor:
+    """uint8 (N, 3, 128, 128) -> unit embeddings (N, D)."""
+    floats = (to_float(x.to(clip.device)) for x in images.split(batch))
+    parts = [clip.vision_model(x).pooler_output for x in floats]
+    return F.normalize(clip.visual_projection(torch.cat(parts)), dim=1)
 
 
-def training_pictures(root: Path) -> CaptionedPictures:
-    """The training set, and the stylised renders where they are built.
+def measure(
+    clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, dataset: FaceDataset
+) -> dict[str, float]:
+    """Retrieval among up to 200 first views, and zero-shot accuracies over the split.
 
-    A statue shows no hair colour, so of stylised pictures only the captions are believed.
-
-    Raises:
-        FileNotFoundError: the folder of the stylised renders is there, but not all of its shards
+    A zero-shot task is left out if the tokenizer does not know all words of its prompts or the
+    split does not hold two of its classes.
     """
-    sets = [FaceDataset(root, "train")]
-    known = [sets[0].attributes]
-    if (root.expanduser() / "styles").is_dir():
-        sets.append(FaceDataset(root, "styles"))
-        known.append(torch.full_like(sets[1].attributes, -1))
-    return CaptionedPictures(
-        torch.cat([s.images for s in sets]),
-        torch.cat([s.masks for s in sets]),
-        torch.cat(known),
-        [captions for s in sets for captions in s.captions],
-    )
+    clip.eval()
+    split, found = dataset.split, {}
+    image = embed_images(clip, dataset.images).cpu()
+    views = dataset.first_views()[:200]
+    captions = [dataset.captions[i][0] for i in views.tolist()]
+    text = embed_text(clip, tokenizer, captions).cpu()
+    rank = (image[views] @ text.T).argsort(1, descending=True)
+    place = (rank == torch.arange(len(views))[:, None]).float().argmax(1)
+    n = len(views)
+    found[f"caption retrieval R@1 of {n}, {split}"] = (place < 1).float().mean().item()
+    found[f"caption retrieval R@5 of {n}, {split}"] = (place < 5).float().mean().item()
+
+    def column(name: str) -> Tensor:
+        return dataset.attributes[:, ATTRIBUTES.index(name)]
+
+    def read(task: str, prompts: Sequence[str], labels: Tensor, used: Tensor) -> None:
+        """Mean over classes of the share of right readings, so that rare classes count."""
+        unknown = tokenizer.unk_token_id in tokenizer(" ".join(prompts))["input_ids"]
+        classes = labels[used].unique()
+        if not unknown and len(classes) > 1:
+            said = (image @ embed_text(clip, tokenizer, prompts).cpu().T).argmax(1)
+            shares = [(said == k)[used & (labels == k)].float().mean() for k in classes]
+            found[f"zero-shot {task}, {split}"] = torch.stack(shares).mean().item()
+
+    colors = torch.stack([column(name) for name in HAIR], 1) == 1
+    task = f"hair colour, {len(HAIR)} classes"
+    read(task, list(HAIR.values()), colors.int().argmax(1), colors.sum(1) == 1)
+    for name, pair in PAIRS.items():
+        read(name, pair, (column(name) == 0).long(), column(name) >= 0)
+    return found

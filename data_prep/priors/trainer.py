@@ -14,7 +14,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,14 +23,12 @@ from tqdm.auto import tqdm
 
 from data_prep.priors.autoencoder import Autoencoder, AutoencoderSettings
 from data_prep.priors.controlnet import ControlNet, ControlNetSettings
-from data_prep.priors.eg3d import EG3D
-from data_prep.priors.eg3d_step import EG3DSettings
+from data_prep.priors.eg3d import EG3D, EG3DSettings
 from data_prep.priors.mask_encoder import MaskEncoderSettings, MaskToCode
 from data_prep.priors.recipe import Folders, Precision, Recipe, Settings
 from data_prep.priors.recognizers import SETTINGS as RECOGNIZERS
 from data_prep.priors.recognizers import RecognizerRecipe
-from data_prep.priors.stylegan2 import StyleGAN2
-from data_prep.priors.stylegan2_step import StyleGAN2Settings
+from data_prep.priors.stylegan2 import StyleGAN2, StyleGAN2Settings
 from data_prep.priors.text_image import TextImage, TextImageSettings
 from data_prep.priors.unet import UNet, UNetSettings
 from dmgi_lib.devices import has_fast_bf16, machine, pick_device
@@ -81,9 +78,8 @@ def train(
             " multiple of their number."
         )
     recipe = NETWORKS[network][0](settings, folders, where, precision, accelerator)
-    run_dir = folders.run_dir or Path("~/.cache/dmgi/runs") / recipe.name
+    run_dir = (folders.run_dir or Path("~/.cache/dmgi/runs") / recipe.name).expanduser()
     shared = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
-    config = LoopConfig(run_dir=run_dir.expanduser(), **shared)
 
     def step_fn(step: int, rng: torch.Generator) -> Logged:
         if rank:  # noise of its own
@@ -91,7 +87,7 @@ def train(
         return recipe.step(step, rng)
 
     result = run(
-        config,
+        LoopConfig(run_dir, **shared),
         recipe.modules,
         recipe.optimizers,
         step_fn,
@@ -101,20 +97,23 @@ def train(
         made_from=recipe.made_from,
     )
 
-    facts = partial(
-        card,
-        command=command,
-        settings=settings,
-        result=result,
-        training_images=recipe.training_images,
-        device=where,
-        precision=precision,
-    )
+    seen, fast = result.step * settings.batch_size, precision == "auto" and has_fast_bf16(where)
+    facts = {
+        "seed": settings.seed,
+        "date": datetime.date.today().isoformat(),
+        "duration": f"{result.seconds / 60:.1f} min",
+        "device": machine(where),
+        "precision": "bf16 autocast" if fast else "fp32",
+        "steps": f"{result.step} of {settings.batch_size} images"
+        f" ({seen / recipe.training_images:.1f} epochs)",
+        "training images": recipe.training_images,
+        "images per second": f"{seen / max(result.seconds, 1e-9):.1f}",
+    }
 
     def ship(
         folder: Path, net: Any, title: str, description: str, measured: Mapping[str, float]
     ) -> None:
-        save_component(net, folder, facts(title, description, measured))
+        save_component(net, folder, card(title, description, command, facts, measured))
         tqdm.write(f"exported to {folder}")
 
     if accelerator.is_main_process:
@@ -125,43 +124,23 @@ def train(
 def card(
     title: str,
     description: str,
-    measurements: Mapping[str, float],
-    *,
     command: str,
-    settings: Settings,
-    result: LoopResult,
-    training_images: int,
-    device: torch.device,
-    precision: Precision = "auto",
+    facts: Mapping[str, object],
+    measured: Mapping[str, float],
 ) -> str:
     """Markdown of a card.md.
 
     Args:
-        title:           one line: what the weights are
-        description:     what goes in and out, and choices a user must know
-        measurements:    name, with unit and data split, -> value
-        command:         that makes them
-        settings, result: of the training: seed, steps and seconds over all resumes
-        training_images: of the training split, mirrored copies not counted
-        device, precision: of the training
+        title: one line: what the weights are
+        description: what goes in and out, and choices a user must know
+        command: that makes them
+        facts: of the training, over all resumes
+        measured: name, with unit and data split, -> value
     """
-    batch, seconds = settings.batch_size, result.seconds
-    seen = result.step * batch
-    fast = precision == "auto" and has_fast_bf16(device)
-    facts = {
-        "seed": settings.seed,
-        "date": datetime.date.today().isoformat(),
-        "duration": f"{seconds / 60:.1f} min",
-        "device": machine(device),
-        "precision": "bf16 autocast" if fast else "fp32",
-        "steps": f"{result.step} of {batch} images ({seen / training_images:.1f} epochs)",
-        "training images": training_images,
-        "images per second": f"{seen / max(seconds, 1e-9):.1f}",
-    }
     lines = [f"# {title}", "", description, "", "```", command, "```", ""]
     lines += ["| training | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items()), ""]
     lines += ["| measurement | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.4g} |" for name, value in measurements.items()]
+    lines += [f"| {name} | {value:.4g} |" for name, value in measured.items()]
     return "\n".join(lines) + "\n"
 
 

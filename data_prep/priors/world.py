@@ -11,31 +11,35 @@ of weights may be put into the world from elsewhere; they count as finished.
 
 from __future__ import annotations
 
+import datetime
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import torch
 import tyro
+from PIL import Image
 from tqdm.auto import tqdm
 
-from data_prep.priors.world_card import draw_faces, world_card
+from data_prep.priors.recipe import picture_grid
 from data_prep.priors.world_parts import PARTS, START, Part, startable, training_minutes
 from data_prep.shard_writer import read_shard, write_split
 from dmgi_lib.checks import whole_number
-from dmgi_lib.dataset import default_root, whole_splits
-from dmgi_lib.devices import pick_device
+from dmgi_lib.dataset import FaceDataset, default_root, to_uint8, whole_splits
+from dmgi_lib.devices import machine, pick_device
 from dmgi_lib.files import write_text
+from dmgi_lib.masks import mask_to_rgb
+from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.shards import shard_paths
 from dmgi_lib.weight_folder import REQUIRED, write_model_index
 
@@ -49,23 +53,14 @@ BAR = "{desc}: {n_fmt} of {total_fmt} done{postfix}"
 
 @dataclass(frozen=True)
 class World:
-    """Where a world's parts read and write, and how they run.
+    """Where a world's parts read and write, and how they run."""
 
-    Args:
-        out: the weight folder that they fill
-        data: face dataset
-        device: of all parts, "cpu", "cuda" or "mps"
-        at_once: parts beside each other
-        minutes: of training, by the part's name
-        smoke: a few steps each
-    """
-
-    out: Path
-    data: Path
-    device: str
-    at_once: int
-    minutes: dict[str, float]
-    smoke: bool = False
+    out: Path  # the weight folder that they fill
+    data: Path  # face dataset
+    device: str  # of all parts, "cpu", "cuda" or "mps"
+    at_once: int  # parts beside each other
+    minutes: dict[str, float]  # of training, by the part's name
+    smoke: bool = False  # a few steps each
 
     @property
     def runs(self) -> Path:
@@ -103,20 +98,19 @@ class World:
 
     def start(self, part: Part) -> Running:
         """Starts a part; its output is added to output.txt in its folder."""
-        log = self.runs / part.name / "output.txt"
+        log, command = self.runs / part.name / "output.txt", self.command(part)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = self.command(part)
-        environment = os.environ | {
-            "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": str(self.threads),
-        }
-        output = log.open("a", encoding="utf-8")
-        output.write(f"$ {shlex.join(command)}\n")
-        output.flush()
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        return Running(part, process, log, output, time.monotonic())
+        environment = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.threads)}
+        with log.open("a", encoding="utf-8") as output:
+            print("$", shlex.join(command), file=output, flush=True)
+            process = subprocess.Popen(
+                command,
+                env=os.environ | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        return Running(part, process, log, time.monotonic())
 
     def index(self) -> None:
         """Keeps model_index.json up to date, without which nobody loads the folder."""
@@ -131,7 +125,6 @@ class Running:
     part: Part
     process: subprocess.Popen[bytes]
     log: Path
-    output: IO[str]
     began: float
 
     def minutes(self) -> float:
@@ -145,8 +138,7 @@ class Running:
 @contextmanager
 def _stopped_in_the_end(running: dict[str, Running]) -> Iterator[None]:
     """Whatever ends the block, no process is left behind; a polite kill ends it, too."""
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -158,13 +150,11 @@ def _stopped_in_the_end(running: dict[str, Running]) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
-            one.output.close()
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(world: World, wanted: Sequence[Part]) -> dict[str, str]:
-    """Runs parts until all are done or wait for one that failed.
+    """Runs parts until all are done or wait for one that failed; only in the main thread.
 
     Returns:
         of each part that is not done, why
@@ -191,7 +181,6 @@ def run(world: World, wanted: Sequence[Part]) -> dict[str, str]:
                 if (code := one.process.poll()) is None:
                     continue
                 del running[name]
-                one.output.close()
                 if code:
                     problems[name] = f"failed with exit status {code}, see {one.log}"
                     tqdm.write(f"{name}: {problems[name]}:\n{one.last_lines()}")
@@ -216,14 +205,12 @@ def few_people(data: Path, folder: Path) -> Path:
     Raises:
         FileNotFoundError: there is no dataset
     """
-    for split, count in FEW.items():
-        paths = shard_paths(data / split)
-        if not paths:
-            raise FileNotFoundError(f"no face dataset at {data}; build it with `make faces`.")
-        write_split(folder / split, read_shard(paths[0])[:count])
-    for split in sorted({part.split for part in PARTS if part.split}):
+    views = {part.split: FEW_VIEWS for part in PARTS if part.split}
+    for split, count in (FEW | views).items():
         if paths := shard_paths(data / split):
-            write_split(folder / split, read_shard(paths[0])[:FEW_VIEWS])
+            write_split(folder / split, read_shard(paths[0])[:count])
+        elif split in FEW:
+            raise FileNotFoundError(f"no face dataset at {data}; build it with `make faces`.")
     return folder
 
 
@@ -243,6 +230,63 @@ def chosen(names: Collection[str]) -> list[Part]:
     if unknown := sorted({*names} - {*known}):
         raise ValueError(f"--only came with {unknown}; expected some of {known}.")
     return [part for part in PARTS if not names or part.name in names]
+
+
+CARD = """\
+# A world of faces
+
+Every network that the kit ships, trained by one command:
+
+```
+python -m data_prep.priors.world {arguments}
+```
+
+On {machine}, {date}. Minutes are those of training, over all resumes; a part without them was \
+trained elsewhere. Each folder's card.md has the part's own command and all that was measured.
+
+| part | minutes | images seen | images per second | measured |
+|---|---|---|---|---|
+{rows}
+"""
+
+
+def world_card(world: World, place: torch.device, arguments: Sequence[str]) -> str:
+    """Markdown: command, device, and one row a part from its checkpoint and its networks' cards."""
+    rows = []
+    for part in PARTS:
+        spent = ["", "", ""]
+        if (path := world.runs / part.name / "checkpoint.pt").is_file():
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            seen, seconds = state["step"] * state["batch_size"], state["seconds"]
+            spent = [f"{seconds / 60:.1f}", f"{seen:,}", f"{seen / max(seconds, 1e-9):.1f}"]
+        found = measured_rows(part, world.out)
+        measured = "; ".join(f"{name} {found[name]}" for name in part.measured if name in found)
+        rows.append(f"| {' | '.join([part.name, *spent, measured])} |")
+    return CARD.format(
+        arguments=shlex.join(arguments),
+        machine=machine(place),
+        date=datetime.date.today().isoformat(),
+        rows="\n".join(rows),
+    )
+
+
+def measured_rows(part: Part, out: Path) -> dict[str, str]:
+    """Rows of two cells whose second is a number, in the cards of a part's folders."""
+    paths = [out / name / "card.md" for name in part.makes]
+    text = "".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
+    return dict(re.findall(r"^\| ([^|]+) \| (-?[\d.]+(?:e[+-]?\d+)?) \|$", text, re.MULTILINE))
+
+
+def draw_faces(world: World, place: torch.device, count: int = 8) -> Path:
+    """Draws test people by the world's pipeline: their masks, faces drawn, and they themselves."""
+    people = FaceDataset(world.data, "test")
+    rows, path = people.first_views()[:count], world.runs / "faces.png"
+    prompts, masks = [people.captions[row][0] for row in rows.tolist()], people.masks[rows]
+    pipe = DMGIPipeline.from_pretrained(world.out).to(place)
+    drawn = pipe(prompts, mask=list(masks), output_type="pt").images
+    shown = to_uint8(mask_to_rgb(masks) * 2 - 1), to_uint8(drawn), people.images[rows]
+    Image.fromarray(picture_grid(shown)).save(path)
+    return path
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -284,28 +328,22 @@ def main(
     if minutes is None:
         hours = sum(part.hours for part in possible)
         minutes = GPU_MINUTES if place.type == "cuda" else 60.0 * hours + START * len(possible)
-    home = out or Path("~/.cache/dmgi") / ("world_smoke" if smoke else "world")
-    world = World(
-        home.expanduser().resolve(),
-        folder,
-        place.type,
-        at_once,
-        training_minutes(minutes, at_once, possible),
-        smoke,
-    )
+    home = (out or Path("~/.cache/dmgi") / ("world_smoke" if smoke else "world")).expanduser()
+    shares = training_minutes(minutes, at_once, possible)
+    world = World(home.resolve(), folder, place.type, at_once, shares, smoke)
     if smoke:
         world = replace(world, data=few_people(world.data, world.runs / "few_people"))
     try:
         problems = run(world, wanted)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command goes on from the last checkpoints") from None
-    write_text(world.out / "card.md", world_card(world.out, world.runs, place, sys.argv[1:]))
+    write_text(world.out / "card.md", world_card(world, place, sys.argv[1:]))
     if problems:
         raise SystemExit("\n".join(f"{name} {why}" for name, why in problems.items()))
     tqdm.write(f"{world.out} holds {', '.join(part.name for part in wanted)}")
     if all(map(world.is_done, possible)):
         world.index()
-        tqdm.write(f"drew {draw_faces(world.out, world.data, world.runs / 'faces.png', place)}")
+        tqdm.write(f"drew {draw_faces(world, place)}")
 
 
 if __name__ == "__main__":

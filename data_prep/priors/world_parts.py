@@ -15,129 +15,108 @@ START = 0.5  # minutes that a part takes besides: imports, decoding, encoding, m
 
 @dataclass(frozen=True)
 class Part:
-    """One command of the kit, and its place among the others.
+    """One command of the kit, and its place among the others."""
 
-    Args:
-        name: of the part, and of its run
-        command: what follows `python -m`; {out} is the world's folder, {runs} that of the runs
-        hours: of training
-        needs: parts that have to be done before
-        makes: folders in {out}
-        on_gpu: more options on a CUDA GPU, which small batches would leave idle
-        smoke: more options of a trial
-        measured: rows of its card that the world's card repeats
-        split: of the data, beside train and test; without it the part is skipped
-    """
-
-    name: str
-    command: str
-    hours: float
-    needs: tuple[str, ...] = ()
-    makes: tuple[str, ...] = ()
-    on_gpu: str = ""
-    smoke: str = "--max-steps 2 --batch-size 4"
-    measured: tuple[str, ...] = ()
-    split: str = ""
+    name: str  # of the part, and of its run
+    command: str  # what follows `python -m`; {out} is the world's folder, {runs} that of the runs
+    hours: float  # of training
+    needs: tuple[str, ...]  # parts that have to be done before
+    makes: tuple[str, ...]  # folders in {out}
+    measured: tuple[str, ...] = ()  # rows of its card that the world's card repeats
+    # more options on a CUDA GPU, which small batches would leave idle
+    on_gpu: str = "--batch-size 64"
+    smoke: str = "--max-steps 2 --batch-size 4"  # more options of a trial
+    split: str = ""  # of the data, beside train and test; without it the part is skipped
 
 
 def _trained(
-    network: str,
+    name: str,
     hours: float,
-    *needs: str,
-    makes: tuple[str, ...],
-    on_gpu: str,
-    measured: tuple[str, ...],
+    needs: str,
+    *measured: str,
+    makes: tuple[str, ...] = (),
     options: str = "",
-    smoke: str = "--max-steps 2 --batch-size 4",
-    name: str = "",
-    split: str = "",
+    **more: str,
 ) -> Part:
-    command = f"data_prep.priors.trainer {network} {options}"
-    common = " --weights {out} --run-dir {runs}/{name} --threads {threads}"
-    how = (hours, needs, makes, on_gpu, smoke, measured, split)
-    return Part(name or network, command + common, *how)
+    """A network of the trainer, whose folder is named after it unless `makes` tells others."""
+    command = f"data_prep.priors.trainer {name.removesuffix('_scribble')} {options}"
+    command += " --weights {out} --run-dir {runs}/{name} --threads {threads}"
+    return Part(name, command, hours, tuple(needs.split()), makes or (name,), measured, **more)
 
 
 def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
     """Features of one kind of x, and the three stages of M and T on them."""
     end = "" if condition == "mask" else f"_{condition}"
     m, t, features = f"mapping_network{end}", f"style_modulation{end}", f"features{end}"
-    priors = ("controlnet", *([f"controlnet{end}"] if end else []))
     cache = f" --condition {condition} --weights {{out}} --cache {{runs}}/{features}/cache"
+    measured = tuple(f"{term} @ 9" for term in ("perceptual (I)", "perceptual (I_0^d)", "parsing"))
 
     def stage(number: int, hours: float, makes: tuple[str, ...], *needs: str) -> Part:
         layout = f" --pooled {pooled}" if number > 1 else ""
+        command = f"dmgi_lib.training.stages --stage {number}{cache}{layout}"
         return Part(
             f"stage{number}{end}",
-            f"dmgi_lib.training.stages --stage {number}{cache}{layout} --run-dir {{runs}}/{{name}}",
+            f"{command} --run-dir {{runs}}/{{name}}",
             hours,
             (features, *needs),
             makes,
+            measured,
             "--batch-size 64 --learning-rate 1e-3",
-            "--max-steps 2 --batch-size 4 --held-out 2",
-            tuple(f"{term} @ 9" for term in ("perceptual (I)", "perceptual (I_0^d)", "parsing")),
+            smoke="--max-steps 2 --batch-size 4 --held-out 2",
         )
 
-    few = "--views 1 --num-inference-steps 2"
-    command = f"dmgi_lib.training.feature_cache{cache}"
     return (
-        Part(features, command, 3.0, priors, (), "--batch-size 128", few),
+        Part(
+            features,
+            f"dmgi_lib.training.feature_cache{cache}",
+            3.0,
+            tuple(dict.fromkeys(("controlnet", f"controlnet{end}"))),
+            makes=(),
+            on_gpu="--batch-size 128",
+            smoke="--views 1 --num-inference-steps 2",
+        ),
         stage(1, 0.25, (m,), "stylegan2", "loss_net"),
         stage(2, 0.25, (t,), f"stage1{end}"),
         stage(3, 2.5, (m, t), f"stage2{end}"),
     )
 
 
-_LARGER = "--batch-size 64"
-_DENOISER = "--batch-size 192 --learning-rate 8e-4"
-_RIGHT = ("velocity error, right {}, test", "velocity error, shuffled {}, test")
-
-
 def _controlnet(condition: str, name: str) -> Part:
-    return _trained(
-        "controlnet",
-        5.0,
-        "unet",
-        makes=(name,),
-        name=name,
-        options=f"--condition {condition}",
-        on_gpu=_DENOISER,
-        measured=tuple(row.format(condition) for row in _RIGHT),
-    )
+    rows = (f"velocity error, {which} {condition}, test" for which in ("right", "shuffled"))
+    options = f"--condition {condition}"
+    return _trained(name, 5.0, "unet", *rows, options=options, on_gpu=_DENOISER)
 
 
+_DENOISER = "--batch-size 192 --learning-rate 8e-4"
+_PARSING, _BALANCED = "parsing mIoU (test)", "attribute balanced accuracy (test)"
 PARTS: tuple[Part, ...] = (  # each after those that it needs
-    _trained(
-        "loss_net",
-        1.5,
-        makes=("loss_net",),
-        on_gpu=_LARGER,
-        measured=("parsing mIoU (test)", "attribute balanced accuracy (test)"),
-    ),
+    _trained("loss_net", 1.5, "", _PARSING, _BALANCED),
     _trained(
         "text_image",
         2.0,
+        "",
+        "caption retrieval R@5 of 200, test",
+        "zero-shot Smiling, test",
         makes=("tokenizer", "text_encoder", "image_encoder"),
         on_gpu="--batch-size 256",
-        measured=("caption retrieval R@5 of 200, test", "zero-shot Smiling, test"),
     ),
     _trained(
         "autoencoder",
         12.0,
         "loss_net",
+        "PSNR, test (dB)",
+        "PSNR at the eyes, test (dB)",
         makes=("vae",),
         options="--perceptual {out}/loss_net",
-        on_gpu=_LARGER,
-        measured=("PSNR, test (dB)", "PSNR at the eyes, test (dB)"),
     ),
     _trained(
         "unet",
         8.0,
-        "autoencoder",
-        "text_image",
+        "autoencoder text_image",
+        "velocity error, test",
+        "velocity error, train",
         makes=("unet", "scheduler"),
         on_gpu=_DENOISER,
-        measured=("velocity error, test", "velocity error, train"),
     ),
     _controlnet("mask", "controlnet"),
     _controlnet("scribble", "controlnet_scribble"),
@@ -145,22 +124,20 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
         "stylegan2",
         18.0,
         "loss_net",
+        "reconstruction L1 through the encoder (test split), W+",
         makes=("generator",),
         on_gpu="--batch-size 64 --learning-rate 0.0025",
         smoke="--max-steps 2 --batch-size 8",
-        measured=("reconstruction L1 through the encoder (test split), W+",),
     ),
     _trained(
         "eg3d",
         12.0,
         "loss_net",
-        makes=("generator_3d",),
+        "PSNR on head pixels, another view (dB)",
+        "depth error on the head, another view (world units)",
+        makes=("3d/generator",),
         on_gpu="--batch-size 32 --learning-rate 0.0025",
         smoke="--max-steps 2 --batch-size 8 --held-out 1",
-        measured=(
-            "PSNR on head pixels, another view (dB)",
-            "depth error on the head, another view (world units)",
-        ),
         split="train_views",
     ),
     *_mapped("mask", 2),
@@ -168,48 +145,20 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
     _trained(
         "mask_encoder",
         1.5,
-        "stylegan2",
-        "loss_net",
-        makes=("mask_encoder",),
+        "stylegan2 loss_net",
+        "perceptual, held-out training identities",
         on_gpu="--batch-size 64 --learning-rate 1e-3",
         smoke="--max-steps 2 --batch-size 4 --held-out 2",
-        measured=("perceptual, held-out training identities",),
     ),
-    _trained(
-        "judge_parser",
-        1.0,
-        makes=("judge_parser",),
-        on_gpu=_LARGER,
-        measured=("parsing mIoU (test)",),
-    ),
-    _trained(
-        "judge_attributes",
-        3.0,
-        makes=("judge_attributes",),
-        on_gpu=_LARGER,
-        measured=("attribute balanced accuracy (test)", "hair-colour accuracy (test)"),
-    ),
-    _trained(
-        "judge_identity",
-        1.0,
-        makes=("judge_identity",),
-        on_gpu=_LARGER,
-        measured=("verification AUC (test)",),
-    ),
+    _trained("judge_parser", 1.0, "", _PARSING),
+    _trained("judge_attributes", 3.0, "", _BALANCED, "hair-colour accuracy (test)"),
+    _trained("judge_identity", 1.0, "", "verification AUC (test)"),
 )
 HOURS = sum(part.hours for part in PARTS)
-
-
-def _urgency() -> dict[str, float]:
-    """Hours from a part's start to the end of all that waits for it."""
-    found: dict[str, float] = {}
-    for part in reversed(PARTS):
-        after = [found[other.name] for other in PARTS if part.name in other.needs]
-        found[part.name] = part.hours + max(after, default=0.0)
-    return found
-
-
-URGENCY = _urgency()
+URGENCY: dict[str, float] = {}  # hours from a part's start to the end of all that waits for it
+for _part in reversed(PARTS):
+    _after = [URGENCY[other.name] for other in PARTS if _part.name in other.needs]
+    URGENCY[_part.name] = _part.hours + max(_after, default=0.0)
 
 
 def startable(done: Collection[str], begun: Collection[str]) -> list[Part]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,26 +27,17 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import pick_device
+from dmgi_lib.evaluation import report
 from dmgi_lib.evaluation.ablation_choices import CHOICES, RECIPES, Choice
-from dmgi_lib.evaluation.draw import Row, place
+from dmgi_lib.evaluation.draw import Dtype, Row, place
 from dmgi_lib.evaluation.goals import Comparison, compare
-from dmgi_lib.evaluation.read import (
-    COLUMNS,
-    FinishedRow,
-    Reading,
-    finish,
-    load_clip,
-    on_device,
-    read,
-)
-from dmgi_lib.evaluation.report import columns_of, header_lines, summary, write_csv
-from dmgi_lib.evaluation.samples import GroundTruth
+from dmgi_lib.evaluation.read import COLUMNS, FinishedRow
+from dmgi_lib.evaluation.rows import TableConfig
 from dmgi_lib.evaluation.step_study import StepStudy
-from dmgi_lib.evaluation.table import Dtype, shared_hash
-from dmgi_lib.files import folder_hash, state_hash
+from dmgi_lib.evaluation.table import Table, open_table
+from dmgi_lib.files import state_hash
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI
-from dmgi_lib.recognizers import load_judges
 from dmgi_lib.training.feature_cache import FeatureCache
 from dmgi_lib.training.loop import LoopConfig
 from dmgi_lib.training.losses import LossWeights
@@ -69,36 +60,27 @@ class Budget:
 
 @dataclass
 class Ablation:
-    """Trains and measures rows."""
+    """Trains and measures rows, whose codes are decoded as predicted: only training differs."""
 
-    weights: Path  # pipeline folder: E, G, loss_net, judges, image_encoder
+    weights: Path  # pipeline folder with loss_net
+    table: Table  # of that folder: judges, test samples, and where finished rows are kept
     caches: dict[str, FeatureCache]  # "reverse", and others that a row asks for
     dataset: FaceDataset  # the one that the caches were made from
-    truth: GroundTruth  # test samples
     run_dir: Path  # checkpoints; training goes on where it was stopped
-    folder: Path  # of finished rows
-    facts: Mapping[str, Any]  # what every row is made from
     budget: Budget
-    device: torch.device | str = "cpu"
-    dtype: torch.dtype = torch.float32  # of what is drawn; trainings have their own precision
 
     def __post_init__(self) -> None:
         self.G = required_part(self.weights, "generator", "data_prep.priors.trainer stylegan2")
         self.loss_net = required_part(self.weights, "loss_net", "data_prep.priors.trainer loss_net")
         self.frozen = [state_hash(network) for network in (self.G, self.loss_net)]
-        self.judges = on_device(load_judges(self.weights), torch.device(self.device))
-        self.clip = load_clip(self.weights).to(self.device)
         self.trained: dict[str, dict[str, Any]] = {}
         self.exits = (0, self.caches["reverse"].num_inference_steps - 1)
+        self.table.pipe.register_to_config(detail_psi=1.0)
 
     @functools.cached_property
     def study(self) -> StepStudy:
-        """E of the test samples, which is frozen: one reverse process serves all rows.
-
-        Codes are decoded as predicted, so rows differ by what was trained alone.
-        """
-        pipe = DMGIPipeline.from_pretrained(self.weights, detail_psi=1.0, dtype=self.dtype)
-        return StepStudy(pipe.to(self.device), self.truth, self.exits, self.budget.seed)
+        """E of the test samples, which is frozen: one reverse process serves all rows."""
+        return StepStudy(self.table.pipe, self.table.truth, self.exits, self.budget.seed)
 
     def networks(self, choice: Choice) -> dict[str, Any]:
         """M and T of a row, as they were trained."""
@@ -114,21 +96,19 @@ class Ablation:
         made_from = {
             "choice": choice.depends_on(2 if choice.third is None else 3),
             "caches": [[cache.manifest, len(cache)] for cache in caches],
+            "controlnet": self.table.made_from.get("controlnet"),
+            "budget": vars(self.budget),
         }
-        n, found = len(self.truth), {}
+
+        def draw(part: slice, step: int) -> Tensor:
+            networks = {k: network.eval() for k, network in self.networks(choice).items()}
+            return self.study.images(step, **networks)[part]
+
+        found = {}
         for step in self.exits:
-
-            def draw(part: slice, step: int = step) -> Tensor:
-                networks = {k: network.eval() for k, network in self.networks(choice).items()}
-                return self.study.images(step, **networks)[part]
-
-            def judged(images: Tensor, truth: GroundTruth) -> Reading:
-                rest = (self.budget.seed, self.clip, self.study.pipe.tokenizer)
-                return read(images, truth, self.judges, *rest)
-
-            row = Row(f"{key}_{step}", name, draw, made_from, self.truth)
-            path = place(self.folder, row.key, {**self.facts, **made_from})
-            found[step] = finish(row, path, judged, n)
+            drawn = functools.partial(draw, step=step)
+            row = Row(f"{key}_{step}", name, drawn, made_from, self.table.truth)
+            found[step] = self.table.finished(row)
         return found
 
     def _stage(self, stage: int, choice: Choice, before: dict[str, Any]) -> dict[str, Any]:
@@ -147,13 +127,12 @@ class Ablation:
             torch.manual_seed(seed)
             weights = LossWeights(**choice.losses)
             config = StageConfig(stage, weights, held_out=budget.held_out, **options)
-            parts = (config, cache, self.dataset, self.G, self.loss_net)
             trainer = StageTrainer(
-                *parts,
+                *(config, cache, self.dataset, self.G, self.loss_net),
                 **copy.deepcopy(before),
                 mapping=replace(MINI.mapping, **choice.mapping),
                 modulation=replace(MINI.modulation, **choice.modulation),
-                accelerator=Accelerator(cpu=torch.device(self.device).type == "cpu"),
+                accelerator=Accelerator(cpu=self.table.pipe.device.type == "cpu"),
             )
             loop = LoopConfig(
                 run_dir=run_dir,
@@ -177,16 +156,17 @@ def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
     interval of the difference on the same samples; rows come after those they stand against.
     """
     finished: dict[str, dict[int, FinishedRow]] = {}
+    seed = ablation.budget.seed
     for name in tqdm(names, desc="choices", disable=None):
         finished[name] = ablation.rows(name)
         against = finished.get(ROWS[name].against, {}) if name != "default" else {}
         for step, row in finished[name].items():
             line = {"row": name, "exit step": step, "against": ROWS[name].against}
-            line |= columns_of(summary(row.reading, ablation.budget.seed))
+            line |= report.columns_of(report.summary(row.reading, seed))
             if step in against:
                 readings = {"ours": row.reading, "theirs": against[step].reading}
                 gains = [Comparison(f"{c} gain", "ours", "theirs", c) for c in COLUMNS]
-                for gain in compare(readings, gains, ablation.budget.seed):
+                for gain in compare(readings, gains, seed):
                     line[gain.name] = gain.value
                     line |= {f"{gain.name} low": gain.low, f"{gain.name} high": gain.high}
             yield line
@@ -229,9 +209,10 @@ def run(
         raise SystemExit(f"--only came with {unknown}; expected names out of {list(ROWS)}.")
     names, notes = list(only or (RECIPES if recipes else CHOICES)), []
     caches = {"reverse": FeatureCache(cache.expanduser())}
-    more = {"noised": ("--source noised", noised_cache)}
-    more["augmented"] = ("--augment 0.5", augmented_cache)
-    for source, (options, folder) in more.items():
+    for source, options, folder in (
+        ("noised", "--source noised", noised_cache),
+        ("augmented", "--augment 0.5", augmented_cache),
+    ):
         asking = [name for name in names if ROWS[name].source == source]
         if asking and folder.expanduser().is_dir():
             caches[source] = FeatureCache(folder.expanduser())
@@ -241,23 +222,16 @@ def run(
                 f"no row {', '.join(asking)}: its cache is missing; build it with python -m"
                 f" dmgi_lib.training.feature_cache {options} --cache {folder}"
             )
-    root, where = data or default_root(), pick_device(device)
+    root = data or default_root()
     train, test = (FaceDataset(root, split) for split in ("train", "test"))
     for one in caches.values():
         one.check(train, DMGIPipeline.from_pretrained(weights))
-    facts = {
-        "weights": shared_hash(weights),
-        "controlnet": folder_hash(weights / "controlnet"),
-        "data": test.digest,
-        "n": n,
-        "budget": vars(budget),
-        "dtype": dtype,
-    }
-    truth = GroundTruth.read(test, n)
-    parts = (train, truth, run_dir.expanduser(), rows, facts, budget)
-    ablation = Ablation(weights, caches, *parts, where, getattr(torch, dtype))
+    run_dir, config = run_dir.expanduser(), TableConfig(batch_size=n, seed=budget.seed)
+    drawing = {"device": pick_device(device), "dtype": getattr(torch, dtype)}
+    table, _ = open_table(weights, test, n, rows, config, run_dir, **drawing)
+    ablation = Ablation(weights, table, caches, train, run_dir, budget)
     header = [
-        *header_lines(truth, "mask", root.name, where),
+        *report.header_lines(table.truth, "mask", root.name, table.pipe.device),
         f"{budget.steps} steps of training for M, for T, and for both in rows of stage 3, batch"
         f" {budget.batch_size}, learning rate {budget.learning_rate:g}, from"
         f" {len(caches['reverse'])} cached entries; gain: how much better than the row it stands"
@@ -267,9 +241,8 @@ def run(
     lines: list[dict[str, Any]] = []
     for line in lines_of(ablation, names):
         lines.append(line)
-        write_csv(out, header, lines)
-        shown = "  ".join(f"{column} {line[column]:.3f}" for column in COLUMNS)
-        tqdm.write(f"{line['row']}, exit {line['exit step']}: {shown}")
+        report.write_csv(out, header, lines)
+        tqdm.write(f"{line['row']}, exit {line['exit step']}: {report.shown(line)}")
     print(*header, out, sep="\n")
 
 

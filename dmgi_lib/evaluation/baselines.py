@@ -8,6 +8,7 @@ published models (sizes and weights are our choice, not specified in the paper's
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +24,9 @@ from dmgi_lib.prompts import tokenize
 
 
 class MaskEncoder(ModelMixin, ConfigMixin):
-    """Mask x → W+ code: strided convolutions, then the layers of M.
+    """Mask x (image_size pixels a side) → W+ code: strided convolutions, then the layers of M.
 
-    Args:
-        image_size: edge of the mask, a power of two of at least 16
-        num_ws, w_dim: rows and width of G's W+ code
-        channels: of the strided convolutions, which halve the size down to 4
-        width: of the rest
+    channels: of the convolutions, which halve the size down to 4; width: of the rest
     """
 
     @register_to_config
@@ -47,9 +44,8 @@ class MaskEncoder(ModelMixin, ConfigMixin):
                 f"image_size={image_size} and {len(channels)} strided convolutions came; expected"
                 " sizes that end at 4 pixels."
             )
-        inputs = (3, *channels[:-1])
         layers: list[nn.Module] = []
-        for before, after in zip(inputs, channels, strict=True):
+        for before, after in itertools.pairwise((3, *channels)):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
         self.stem = nn.Sequential(*layers)
         self.mapping = MappingNetwork(channels[-1], 4, num_ws, w_dim, width)
@@ -90,10 +86,7 @@ def optimise_for_text(
 
 
 def text_similarity(clip: Any, tokenizer: Any, prompts: list[str]) -> Callable[[Tensor], Tensor]:
-    """Cosine of a text-image encoder's embeddings of images and of one prompt for each.
-
-    Images come on the encoder's device.
-    """
+    """Cosine of an encoder's embeddings of images, on its device, and of one prompt for each."""
     ids = tokenize(tokenizer, prompts).ids.to(clip.device)
     with torch.no_grad():
         pooled = clip.text_model(ids).pooler_output

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.files import sweep, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 
+Dtype = Literal["float32", "float16", "bfloat16"]  # precision of the drawing, in commands
 JUDGED_SIZE = 128  # pixels at which the judges read; larger outputs are reduced to it
 
 
@@ -56,14 +57,14 @@ def draw(
     hidden = None if len(starts) > 1 else True
     for start in tqdm(starts, desc=f"exit_step {exit_step % steps}", disable=hidden, leave=False):
         part = slice(start, start + batch_size)
-        seeds = range(seed + start, seed + start + len(prompts[part]))
+        chosen = prompts[part]
         visual: dict[str, Any] = {condition: list(inputs[part])}
         output = pipe(
-            prompts[part],
+            chosen,
             **visual,
             exit_step=exit_step % steps,
             num_inference_steps=steps,
-            generator=[torch.Generator().manual_seed(s) for s in seeds],
+            generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(chosen))],
             output_type="pt",
         )
         images.append(judged_size(output.images))
@@ -72,30 +73,33 @@ def draw(
     return torch.cat(images), torch.cat(complete) if complete else None
 
 
+def resized(images: Tensor, size: int) -> Tensor:
+    """(B, 3, H, W) → (B, 3, size, size)."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
 def judged_size(images: Tensor) -> Tensor:
     """Pictures at the size that the judges read, in [-1, 1], float32 on the CPU."""
-    images = images.float()
-    if images.shape[-1] != JUDGED_SIZE:
-        size = (JUDGED_SIZE, JUDGED_SIZE)
-        images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-    return images.clamp(-1, 1).cpu()
+    return resized(images.float(), JUDGED_SIZE).clamp(-1, 1).cpu()
+
+
+@torch.no_grad()
+def synthesised(G: Any, w: Tensor) -> Tensor:
+    """G's pictures of codes (B, num_ws, w_dim), as the judges read them."""
+    parts = w.to(G.mean_latent).split(25)
+    return torch.cat([judged_size(G.synthesis(part, noise_mode="const")) for part in parts])
 
 
 @torch.no_grad()
 def random_faces(
     pipe: DMGIPipeline, n: int, seed: int, part: slice = slice(None), psi: float = 1.0
 ) -> Tensor:
-    """Floor: n faces of G that know neither mask nor text, (n, 3, 128, 128), or a part of them.
-
-    psi: of the truncation towards the mean code.
-    """
-    G = pipe.generator
-    z = torch.randn(n, G.config.z_dim, generator=torch.Generator().manual_seed(seed))[part]
-    faces = [
-        G.synthesis(G.mapping(part.to(G.device, G.dtype), None, psi), noise_mode="const")
-        for part in z.split(25)
-    ]
-    return torch.cat([judged_size(part) for part in faces])
+    """Floor: n faces of G, truncated by psi, that know neither mask nor text, or a part of them."""
+    G, rng = pipe.generator, torch.Generator().manual_seed(seed)
+    z = torch.randn(n, G.config.z_dim, generator=rng)[part]
+    return synthesised(G, G.mapping(z.to(G.mean_latent), None, psi))
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,8 @@ def place(folder: Path, key: str, facts: Mapping[str, Any]) -> Path:
 def draw_to_disk(row: Row, folder: Path, at_once: int = 25) -> tuple[Tensor, float]:
     """All pictures of a row, and the minutes that they took; those on disk are not drawn again.
 
-    A run that was killed loses the batch that it was drawing. Pictures are kept as float32 (0.2 MB
-    each), so that whatever is read of them is read of what was drawn.
-
-    Args:
-        folder:  of the row's pictures, for nothing else.
-        at_once: of `row.draw`.
+    A run that was killed loses the batch of `at_once` that it was drawing. Pictures are kept as
+    float32 (0.2 MB each), so that whatever is read of them is read of what was drawn.
     """
     sweep(folder, "*")  # what killed runs left
     parts, minutes = [], 0.0

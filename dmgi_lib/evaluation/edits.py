@@ -10,9 +10,8 @@ read from the parser judge's features by a ridge regression on cameras of traini
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -37,46 +36,41 @@ TURNED = 10.0  # degrees by which a head has to turn to count as turned
 SHOWN = 4  # people on the sheet
 
 
-@dataclass(frozen=True)
-class Readings:
-    """What the judges read in B pictures.
+class Readings(NamedTuple):
+    """What the judges read in B pictures."""
 
-    attributes: (B, A) bool      identity: (B, 49) unit vectors      yaw: (B,) degrees
-    """
-
-    attributes: Tensor
-    identity: Tensor
-    yaw: Tensor
+    attributes: Tensor  # (B, A) bool
+    identity: Tensor  # (B, 49) unit vectors
+    yaw: Tensor  # (B,) degrees
 
 
+@torch.no_grad()
 def judge(images: Tensor, judges: Judges, yaw: Callable[[Tensor], Tensor]) -> Readings:
     """The judges' readings of pictures (B, 3, H, W) in [-1, 1]; `yaw` reads `parser.features`."""
-    parts = []
-    with torch.no_grad():
-        for part in judged_size(images).split(25):
-            attributes, _ = judges.attributes.read(part)
-            degrees = yaw(judges.parser.features(part)[-1])
-            parts.append((attributes, judges.identity.identity(part), degrees))
+    parts = [
+        (
+            judges.attributes.read(part)[0],
+            judges.identity.identity(part),
+            yaw(judges.parser.features(part)[-1]),
+        )
+        for part in judged_size(images).split(25)
+    ]
     return Readings(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def compared(
     name: str, strength: int, before: Readings, after: Readings, reads: Tensor
 ) -> dict[str, Any]:
-    """A row of the table.
+    """A row of the table: a direction at strength 1 or -1.
 
-    Args:
-        name: of a direction.
-        strength: 1 or -1.
-        reads: (A,) bool, the attributes that the judge reads.
+    reads: (A,) bool, the attributes that the judge reads.
 
     Returns:
         "faces": those that were not so before, which "asked change" is a share of; "others
         changed": mean share of the other attributes whose reading is another one; "identity": mean
         cosine; "turned": mean degrees of yaw, towards the person's left.
     """
-    edit = EDITS[name]
-    asked = edit.more if strength > 0 else edit.less
+    asked = EDITS[name].more if strength > 0 else EDITS[name].less
     turned = after.yaw - before.yaw
     if asked is None:
         able = torch.ones(len(turned), dtype=torch.bool)
@@ -86,25 +80,14 @@ def compared(
         able = before.attributes[:, column] != asked[1]
         done = after.attributes[:, column] == asked[1]
     others = other_attributes(name, reads.nonzero().flatten().tolist())
-    changed = before.attributes[:, others] != after.attributes[:, others]
-    return {
-        "direction": name,
-        "strength": strength,
-        "faces": int(able.sum()),
-        "asked change": done[able].double().mean().item(),
-        "others changed": changed.double().mean().item(),
-        "identity": (before.identity * after.identity).sum(1).double().mean().item(),
-        "turned": turned.double().mean().item(),
+    shares = {
+        "asked change": done[able],
+        "others changed": before.attributes[:, others] != after.attributes[:, others],
+        "identity": (before.identity * after.identity).sum(1),
+        "turned": turned,
     }
-
-
-def yaw_judge(judges: Judges, dataset: FaceDataset, pictures: int = 500) -> YawProbe:
-    """Reads yaw from the parser judge's features; fitted on training people."""
-    rows = dataset.first_views()[:pictures].tolist()
-    with torch.no_grad():
-        images = to_float(dataset.images[rows])
-        features = [judges.parser.features(part)[-1] for part in images.split(25)]
-    return YawProbe(torch.cat(features), sample_yaws(dataset, rows))
+    row = {"direction": name, "strength": strength, "faces": int(able.sum())}
+    return row | {key: values.double().mean().item() for key, values in shares.items()}
 
 
 def measure(
@@ -129,14 +112,13 @@ def sheet(pipe: DMGIPipeline, codes: Tensor) -> Any:
     """A figure with a person a row: as drawn, then each direction at -1 and 1."""
     from dmgi_lib.display import show_grid
 
-    rows, titles = [pipe.edit(codes).images], ["as drawn"]
+    columns = {"as drawn": pipe.edit(codes).images}
     for name in pipe.edit_directions.names:
         for strength in (-1, 1):
-            moved = pipe.edit_directions(codes, {name: strength})
-            rows.append(pipe.edit(moved).images)
-            titles.append(f"{name.replace('_', ' ')} {strength:+d}")
-    people = [list(column) for column in zip(*rows, strict=True)]  # a person a row
-    return show_grid(people, column_titles=titles, cell=1.2)
+            asked: dict[str, Any] = {name: strength}
+            columns[f"{name.replace('_', ' ')} {strength:+d}"] = pipe.edit(codes, **asked).images
+    people = [list(row) for row in zip(*columns.values(), strict=True)]
+    return show_grid(people, column_titles=list(columns), cell=1.2)
 
 
 def main(
@@ -159,8 +141,12 @@ def main(
     """
     pipe = DMGIPipeline.from_pretrained(weights)
     judges = load_judges(weights_folder(weights))
-    yaw = yaw_judge(judges, FaceDataset(data, "train", memory=0))
-    test = FaceDataset(data, "test", memory=0)
+    train, test = (FaceDataset(data, split, memory=0) for split in ("train", "test"))
+    rows = train.first_views()[:500].tolist()
+    with torch.no_grad():
+        images = to_float(train.images[rows]).split(25)
+        features = torch.cat([judges.parser.features(part)[-1] for part in images])
+    yaw = YawProbe(features, sample_yaws(train, rows))
     codes = pipeline_codes(pipe, test, people, exit_step)
     table = measure(pipe, codes, judges, yaw).assign(people=len(codes), exit_step=exit_step)
     write_whole(out, lambda path: table.round(4).to_csv(path, index=False))

@@ -18,22 +18,9 @@ import torch
 from torch import Tensor
 
 from dmgi_lib.dataset import ATTRIBUTES
+from dmgi_lib.evaluation import read
 from dmgi_lib.evaluation.metrics import attribute_accuracy
-from dmgi_lib.evaluation.read import (
-    ACC,
-    BACKGROUND,
-    CAPTION,
-    CENTRED,
-    COLUMNS,
-    EDGES,
-    FID,
-    GLASSES,
-    IDENTITY,
-    LOWER_IS_BETTER,
-    MIOU,
-    SSIM,
-    Reading,
-)
+from dmgi_lib.evaluation.read import CAPTION, FID, GLASSES, MIOU, Reading
 from dmgi_lib.evaluation.report import interval
 
 BASELINES = {
@@ -41,8 +28,6 @@ BASELINES = {
     "encoder": "the mask encoder",
     "encoder_text": "the mask encoder with text optimisation",
 }
-ENCODERS = ("encoder", "encoder_text")
-OF_ENCODERS = (MIOU, ACC, IDENTITY, FID)  # in which the method is asked to be ahead of them
 # What no 19-class mask can contradict: colours, surfaces, age, places. Sex: see `samples.givers`.
 FREE_OF_MASKS = (
     *("Black_Hair", "Blond_Hair", "Brown_Hair", "Red_Hair", "Gray_Hair", "Goatee", "Mustache"),
@@ -112,36 +97,37 @@ class Comparison:
         theirs = self._number(readings[self.theirs], rows)
         if self.ratio:
             return ours / theirs if theirs else math.nan
-        lower = isinstance(self.of, str) and self.of in LOWER_IS_BETTER
-        return theirs - ours if lower else ours - theirs
+        return theirs - ours if self._among(read.LOWER_IS_BETTER) else ours - theirs
 
     def _number(self, reading: Reading, rows: Any) -> float:
         if isinstance(self.of, str):
             return reading.value(self.of, rows)
-        return attribute_accuracy(reading.attributes[rows], self.of[rows])
+        return attribute_accuracy(reading["sees"][rows], self.of[rows])
+
+    def _among(self, columns: tuple[str, ...]) -> bool:
+        return isinstance(self.of, str) and self.of in columns
+
+    def finding(self, readings: Mapping[str, Reading], rng: np.random.Generator) -> Finding:
+        """On the samples that its rows have in common, the first ones."""
+        asked = (self.bound, self.sign)
+        keys = [self.ours] if self.theirs is None else [self.ours, self.theirs]
+        if not set(keys) <= set(readings):
+            return Finding(self.name.replace(" (N = {n})", ""), None, *asked)
+        n = min(len(readings[key]) for key in keys)
+        of = functools.partial(self.value, {key: readings[key].first(n) for key in keys})
+        span = interval(of, n, rng, self._among(read.CENTRED))
+        return Finding(self.name.format(n=n), of(), *asked, *span)
 
 
 def compare(
     readings: Mapping[str, Reading], comparisons: Iterable[Comparison], seed: int
 ) -> list[Finding]:
-    """A finding for each comparison, on the samples that its rows have in common, the first ones.
+    """A finding for each comparison; those of missing rows are said to be not measured.
 
-    Args:
-        readings: key → reading; comparisons of missing ones are said to be not measured.
-        seed:     of the bootstrap.
+    readings: key → reading; seed: of the bootstrap.
     """
-    rng, findings = np.random.default_rng(seed), []
-    for one in comparisons:
-        keys = [one.ours] if one.theirs is None else [one.ours, one.theirs]
-        if not set(keys) <= set(readings):
-            name = one.name.replace(" (N = {n})", "")
-            findings.append(Finding(name, None, one.bound, one.sign))
-            continue
-        n = min(len(readings[key]) for key in keys)
-        of = functools.partial(one.value, {key: readings[key].first(n) for key in keys})
-        low, high = interval(of, n, rng, isinstance(one.of, str) and one.of in CENTRED)
-        findings.append(Finding(one.name.format(n=n), of(), one.bound, one.sign, low, high))
-    return findings
+    rng = np.random.default_rng(seed)
+    return [one.finding(readings, rng) for one in comparisons]
 
 
 def lead(ours: str, name: str, theirs: str, columns: Iterable[str]) -> list[Comparison]:
@@ -152,31 +138,32 @@ def lead(ours: str, name: str, theirs: str, columns: Iterable[str]) -> list[Comp
 
 def mask_goals(first: str, last: str) -> list[Comparison]:
     """What is asked of the mask table's exits `first` and `last` (keys of rows), and of G."""
-    of_g, of_truth = "W+ optimisation's (N = {n})", "the truth's (N = {n})"
-    psi = "random faces, truncated, ahead of others in FID by"
 
     def share(ours: str, name: str, column: str, bound: float) -> Comparison:
-        said = f"{name}{column} as a share of {of_truth}"
+        said = f"{name}{column} as a share of the truth's (N = {{n}})"
         return Comparison(said, ours, "ground_truth", column, bound, ratio=True)
 
     def times(ours: str, theirs: str, said: str, bound: float) -> Comparison:
         return Comparison(f"FID of {said}", ours, theirs, FID, bound, "<=", ratio=True)
 
+    psi = "random faces, truncated, ahead of others in FID by"
+    of_g = f"{MIOU} as a share of W+ optimisation's (N = {{n}})"
     glasses = "random faces: share with glasses {} the truth's by"
+    encoded = (MIOU, read.ACC, read.IDENTITY, FID)  # in which to be ahead of the mask encoder
     return [
         share("controlnet", "ControlNet alone: ", MIOU, 0.85),
-        share("controlnet", "ControlNet alone: ", EDGES, 0.9),
+        share("controlnet", "ControlNet alone: ", read.EDGES, 0.9),
         times("random", "training", "random faces, times that of training pictures", 2.0),
         Comparison(psi, "random_psi", "random", FID, 0.0, ">="),
         Comparison(glasses.format("above"), "random", "ground_truth", GLASSES, 0.05, "<="),
         Comparison(glasses.format("below"), "ground_truth", "random", GLASSES, 0.05, "<="),
         times(last, "random", "DMGI, times that of random faces", 1.5),
-        Comparison(f"{MIOU} as a share of {of_g}", last, "inversion", MIOU, 0.85, ratio=True),
+        Comparison(of_g, last, "inversion", MIOU, 0.85, ratio=True),
         share(last, "", CAPTION, 0.9),
-        share(last, "", BACKGROUND, 0.65),
-        *lead(last, "DMGI", "controlnet", COLUMNS),
-        *(one for key in ENCODERS for one in lead(last, "DMGI", key, OF_ENCODERS)),
-        *lead(first, "exit step 0", "controlnet", (MIOU, SSIM)),
+        share(last, "", read.BACKGROUND, 0.65),
+        *lead(last, "DMGI", "controlnet", read.COLUMNS),
+        *(one for key in ("encoder", "encoder_text") for one in lead(last, "DMGI", key, encoded)),
+        *lead(first, "exit step 0", "controlnet", (MIOU, read.SSIM)),
     ]
 
 
@@ -196,11 +183,10 @@ def swap_findings(readings: Mapping[str, Reading], giver: Tensor, seed: int) -> 
         giver:    (N, A) int8, attributes of the people whose masks C got.
         seed:     of the bootstrap.
     """
-    own, text = readings["own"], readings["text"]
-    changed = torch.where((text.known >= 0) & (text.claims != text.known), text.claims, -1)
+    own, says, known = readings["own"]["says"], readings["text"]["says"], readings["text"]["is"]
+    changed = torch.where((known >= 0) & (says != known), says, -1)  # -1: not asked
     free = torch.tensor([name in FREE_OF_MASKS for name in ATTRIBUTES])
-    kept = torch.where(free, own.claims, -1)  # -1: not asked
-    shared = torch.where(giver == own.claims, own.claims, -1)
+    kept, shared = torch.where(free, own, -1), torch.where(giver == own, own, -1)
     said = "another's caption: share of what it changes, read as it says"
     attributes, matched = "another's mask: caption attributes", "another's mask: mIoU with it"
     untouched = "untouched picture (floor)"

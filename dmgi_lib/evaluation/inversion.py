@@ -10,25 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
-
-SPACES = ("W", "W+")
 
 
 @dataclass(frozen=True)
 class InversionConfig:
-    """How to optimise.
-
-    Raises:
-        ValueError: unknown space, or steps < 1
-    """
+    """How to optimise. Raises ValueError for an unknown space, or steps < 1."""
 
     space: str = "W+"  # "W" one code for all style rows, "W+" one for each
     steps: int = 200  # of Adam; the rate warms up over a tenth of them and then falls to 0
@@ -41,26 +36,21 @@ class InversionConfig:
     noise: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.space not in SPACES:
-            raise ValueError(f"space came as {self.space!r}; expected one of {SPACES}.")
+        one_of("space", self.space, ("W", "W+"))
         if self.steps < 1:
             raise ValueError(f"steps came as {self.steps}; expected at least 1.")
 
 
-@dataclass(frozen=True)
-class Inversion:
-    """latents (B, num_ws, w_dim); images (B, 3, H, W) = G(w*); curve (steps, B) of the loss.
+class Inversion(NamedTuple):
+    """All float32, on G's device."""
 
-    All float32, on G's device.
-    """
-
-    latents: Tensor
-    images: Tensor
-    curve: Tensor
+    latents: Tensor  # (B, num_ws, w_dim)
+    images: Tensor  # (B, 3, H, W) = G(w*)
+    curve: Tensor  # (steps, B) of the loss
 
 
 def pyramid_distance(image: Tensor, target: Tensor, levels: int) -> Tensor:
-    """Mean L1 over a picture pyramid. image, target: (B, 3, H, W) → (B,)."""
+    """L1 of two images, averaged over halved and halved again ones: (B, 3, H, W) → (B,)."""
     difference, total = image - target, []
     for _ in range(levels):
         total.append(difference.abs().mean((1, 2, 3)))
@@ -75,19 +65,14 @@ def invert(
     *,
     camera: Tensor | None = None,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
-    generator: torch.Generator | None = None,
-    progress: bool | None = None,
 ) -> Inversion:
     """Finds codes whose images are the targets.
 
     Args:
         G: frozen generator with `synthesis`, `mean_latent` and `mapping`.
         target: (B, 3, H, W) in [-1, 1], in G's resolution, on any device.
-        config: space and schedule.
         camera: (B, 25) from which a G of heads sees the targets.
         perceptual: image, target → (B,), such as `dmgi_lib.training.losses.PerceptualLoss`.
-        generator: source of the noise on w, on the CPU; None means seed 0.
-        progress: shows a bar; None means only where somebody watches.
 
     Raises:
         ValueError: target of another shape than G draws; a G of heads without cameras, or another
@@ -97,20 +82,16 @@ def invert(
     size = G.config.img_resolution
     if target.ndim != 4 or target.shape[1:] != (3, size, size):
         raise ValueError(f"target came as {tuple(target.shape)}; expected (B, 3, {size}, {size}).")
-    turns = isinstance(G, TriPlaneGenerator)
-    if turns != (camera is not None) or (camera is not None and len(camera) != len(target)):
+    turns, came = isinstance(G, TriPlaneGenerator), 0 if camera is None else len(camera)
+    if came != (len(target) if turns else 0):
         raise ValueError(
-            f"{0 if camera is None else len(camera)} cameras came for {len(target)} targets of a"
-            f" {type(G).__name__}; expected {'one each' if turns else 'none'}."
+            f"{came} cameras came for {len(target)} targets of a {type(G).__name__}; expected"
+            f" {'one each' if turns else 'none'}."
         )
-    rng = generator or torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     device, dtype = G.mean_latent.device, G.mean_latent.dtype
     target = target.to(device).float()
-    z = torch.randn(1000, G.config.z_dim, generator=torch.Generator().manual_seed(0))
-    label = []
-    if camera is not None:
-        camera = camera.to(device)
-        label = [camera[:1].expand(len(z), -1)]
+    camera = None if camera is None else camera.to(device)
 
     def drawn(ws: Tensor) -> Tensor:
         if camera is None:
@@ -118,17 +99,19 @@ def invert(
         return G.synthesis(ws.to(dtype), camera, noise_mode="const").image.float()
 
     with torch.no_grad():
+        z = torch.randn(1000, G.config.z_dim, generator=torch.Generator().manual_seed(0))
+        label = [] if camera is None else [camera[:1].expand(len(z), -1)]
         spread = G.mapping(z.to(device, dtype), *label)[:, 0].float().std(0).square().mean().sqrt()
     rows = 1 if config.space == "W" else G.num_ws
     start = G.mean_latent.detach().float().expand(len(target), rows, -1)
     offset = torch.zeros_like(start, requires_grad=True)  # in units of W's deviation
     optimizer = torch.optim.Adam([offset], config.learning_rate, (0.9, 0.99))
-    curve, hidden = [], None if progress is None else not progress  # None: only off a terminal
-    for step in tqdm(range(config.steps), desc=config.space, disable=hidden):
+    curve = []
+    for step in tqdm(range(config.steps), desc=config.space, disable=None, leave=False):
         done = step / config.steps
-        for group in optimizer.param_groups:
-            ramp = min(1.0, done / 0.1 + 1 / config.steps)
-            group["lr"] = config.learning_rate * ramp * (0.5 + 0.5 * math.cos(math.pi * done))
+        ramp = min(1.0, done / 0.1 + 1 / config.steps)
+        rate = config.learning_rate * ramp * (0.5 + 0.5 * math.cos(math.pi * done))
+        optimizer.param_groups[0]["lr"] = rate
         noise = torch.randn(offset.shape, generator=rng) * config.noise * max(0.0, 1 - done / 0.75)
         ws = (start + spread * (offset + noise.to(device))).expand(-1, G.num_ws, -1)
         image = drawn(ws)

@@ -24,22 +24,16 @@ import torch
 import tyro
 from torch import Tensor
 
+from dmgi_lib.checks import whole_number
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import machine, pick_device
-from dmgi_lib.evaluation.draw import draw, random_faces
+from dmgi_lib.evaluation import metrics
+from dmgi_lib.evaluation.draw import Dtype, draw, random_faces
 from dmgi_lib.evaluation.goals import Finding
-from dmgi_lib.evaluation.metrics import (
-    HairColorReference,
-    confusion,
-    hair_color_by_pixels,
-    mean_iou,
-    median_hair_lab,
-)
 from dmgi_lib.evaluation.read import on_device
 from dmgi_lib.evaluation.report import interval, score
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.speed import measure_in_fresh_process
-from dmgi_lib.evaluation.table import Dtype
 from dmgi_lib.files import write_text
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
@@ -79,7 +73,7 @@ def score_hair_colors(
     masks: Tensor,
     wanted: Sequence[str],
     judges: Judges,
-    reference: HairColorReference,
+    reference: metrics.HairColorReference,
     seed: int,
 ) -> dict[str, Any]:
     """How often the wanted hair colour is read.
@@ -97,14 +91,14 @@ def score_hair_colors(
     pairs = zip(images, masks, strict=True)
     table = pd.DataFrame({"wanted": wanted})
     table["judge"] = [n for part in images.split(64) for n in judge.read(part.to(device))[1]]
-    table["pixels"] = [hair_color_by_pixels(image, mask, reference) for image, mask in pairs]
+    table["pixels"] = [metrics.hair_color_by_pixels(*pair, reference) for pair in pairs]
     right = table[["judge", "pixels"]].eq(table["wanted"], axis=0)
     right["both"] = right.all(axis=1)
-    rng = np.random.default_rng(seed)
-    result: dict[str, Any] = {"n": len(table)}
+    rng, n = np.random.default_rng(seed), len(table)
+    result: dict[str, Any] = {"n": n}
     for name in right:
         hits = right[name].to_numpy()
-        span = interval(functools.partial(_share, hits), len(hits), rng, resamples=1000)
+        span = interval(functools.partial(_share, hits), n, rng, resamples=1000)
         result[name] = {"share": _share(hits), "interval": span}
     for name in ("judge", "pixels"):
         read = {want: part.value_counts() for want, part in table.groupby("wanted")[name]}
@@ -127,18 +121,15 @@ class MeasureConfig:
     seed: int = 0  # image i starts from noise of seed + i, in every row
 
     def __post_init__(self) -> None:
-        if self.n < 2 or self.n_swap < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"got n={self.n}, n_swap={self.n_swap}, batch_size={self.batch_size}; expected n "
-                "of at least 2 (masks are shuffled among samples) and the others of at least 1."
-            )
+        for name, least in (("n", 2), ("n_swap", 1), ("batch_size", 1)):  # n: masks are shuffled
+            whole_number(name, getattr(self, name), least, 1_000_000)
 
 
 def measure(
     pipe: DMGIPipeline,
     truth: GroundTruth,
     judges: Judges,
-    reference: HairColorReference,
+    reference: metrics.HairColorReference,
     config: MeasureConfig,
 ) -> dict[str, dict[str, Any]]:
     """Rows of the protocol, and readings of hair colours.
@@ -152,17 +143,17 @@ def measure(
     Raises:
         ValueError: no sample can be swapped.
     """
-    steps, seed, records = pipe.config.num_inference_steps, config.seed, truth.records
+    steps, seed = pipe.config.num_inference_steps, config.seed
     pairs = enumerate(zip(truth.images, truth.masks, strict=True))
-    hairy = [i for i, pair in pairs if median_hair_lab(*pair) is not None]
-    captions = [swappable_caption(record["captions"]) or "" for record in records]
+    hairy = [i for i, pair in pairs if metrics.median_hair_lab(*pair) is not None]
+    captions = [swappable_caption(record["captions"]) or "" for record in truth.records]
     usable = [i for i in hairy if captions[i]][: config.n_swap]
     if not usable:
         raise ValueError(
             f"none of {len(captions)} samples has both hair in its mask and a caption that"
             " names one hair colour; expected some. Use a larger test set."
         )
-    names = [str(hair_color_name(record.get("hair_color"))) for record in records]
+    names = [str(hair_color_name(record.get("hair_color"))) for record in truth.records]
     named = [i for i in hairy if names[i] in SWAP_COLORS]
     parts = (truth.images[named], truth.masks[named], [names[i] for i in named])
     hair = {"ground truth (ceiling)": score_hair_colors(*parts, judges, reference, seed)}
@@ -175,14 +166,12 @@ def measure(
         drawn[f"{name} of 0…{steps - 1}"] = images
         if denoised is not None:
             drawn["I_0^d, the diffusion model's own image"] = denoised
-        swapped = []
-        for color in SWAP_COLORS:
-            prompts = [str(swap_hair_color(captions[i], color)) for i in usable]
-            swapped.append(draw(pipe, prompts, truth.masks[usable], *batch)[0])
+        prompts = ([str(swap_hair_color(captions[i], c)) for i in usable] for c in SWAP_COLORS)
+        swapped = [draw(pipe, texts, truth.masks[usable], *batch)[0] for texts in prompts]
         every, device = torch.cat(swapped), judges.identity.device
         parsed = [judges.parser.parse(part.to(device)).cpu() for part in every.split(50)]
         hair[name] = score_hair_colors(every, masks, wanted, judges, reference, seed)
-        agreement = mean_iou(confusion(torch.cat(parsed), masks))
+        agreement = metrics.mean_iou(metrics.confusion(torch.cat(parsed), masks))
         hair[name] |= {"captions": len(usable), "mIoU": agreement}
     drawn["random face of G (floor)"] = random_faces(pipe, len(truth), seed)
     rows = {name: score(images, truth, judges, seed) for name, images in drawn.items()}
@@ -191,20 +180,22 @@ def measure(
 
 def goals(result: dict[str, Any]) -> list[Finding]:
     """What the shipped model is meant to reach, per exit step that was measured."""
-    asked = [
-        (f"mIoU above shuffled masks; {name}", row["mIoU gap"], 0.15)
+    found = [
+        Finding(f"mIoU above shuffled masks; {name}", row["mIoU gap"], 0.15)
         for name, row in result["rows"].items()
     ]
     for name, row in result["hair colour"].items():
-        asked.append((f"hair colour read by the judge; {name}", row["judge"]["share"], 0.7))
-        asked.append((f"hair colour read from pixels; {name}", row["pixels"]["share"], 0.7))
-    speed = result["speed"]
+        for reader, said in (("judge", "by the judge"), ("pixels", "from pixels")):
+            found.append(Finding(f"hair colour read {said}; {name}", row[reader]["share"], 0.7))
+    limits = {
+        "first image at exit_step=0, s": ("first_image", 1.0),
+        "loading (imports included), s": ("load", 10.0),
+        "peak memory, GB": ("peak_memory_gb", 2.0),
+        "peak memory, full process, GB": ("peak_memory_full_gb", 2.0),
+    }
     return [
-        *(Finding(*one) for one in asked if "; DMGI" in one[0]),
-        Finding("first image at exit_step=0, s", speed["first_image"], 1.0, "<="),
-        Finding("loading (imports included), s", speed["load"], 10.0, "<="),
-        Finding("peak memory, GB", speed["peak_memory_gb"], 2.0, "<="),
-        Finding("peak memory, full process, GB", speed["peak_memory_full_gb"], 2.0, "<="),
+        *(finding for finding in found if "; DMGI" in finding.name),
+        *(Finding(name, result["speed"][key], top, "<=") for name, (key, top) in limits.items()),
     ]
 
 
@@ -212,8 +203,7 @@ def report(result: dict[str, Any]) -> str:
     """The result as plain text."""
     n, speed = result["test set"]["identities"], result["speed"]
     hair = [
-        {"row": name, "read by": reader, "n": row["n"]}
-        | {"share": row[reader]["share"]}
+        {"row": name, "read by": reader, "n": row["n"], "share": row[reader]["share"]}
         | dict(zip(("low", "high"), row[reader]["interval"], strict=True))
         for name, row in result["hair colour"].items()
         for reader in ("judge", "pixels", "both")
@@ -258,7 +248,7 @@ def run(
     truth = GroundTruth.read(FaceDataset(root, split="test"), config.n)
     pipe = DMGIPipeline.from_pretrained(weights, dtype=getattr(torch, dtype)).to(where)
     judges = on_device(load_judges(folder), where)
-    reference = HairColorReference.load(folder / "judge_attributes" / "hair_colors.json")
+    reference = metrics.HairColorReference.load(folder / "judge_attributes" / "hair_colors.json")
     result: dict[str, Any] = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": machine(where),

@@ -30,13 +30,9 @@ HAIR = CLASSES.index("hair")
 
 
 def confusion(parsed: Tensor, target: Tensor) -> Tensor:
-    """Pixel counts of (wanted class, parsed class), one table per image.
+    """Pixel counts of (wanted class, parsed class), one table per image, (B, 19, 19) int64.
 
-    Args:
-        parsed, target: (B, H, W) class ids 0..18 that the parser reads from I', and of the mask x.
-
-    Returns:
-        (B, 19, 19) int64; row = class in x, column = class read from I'.
+    parsed, target: (B, H, W) class ids 0..18 that the parser reads from I', and of the mask x.
     """
     if parsed.shape != target.shape or parsed.ndim != 3:
         raise ValueError(
@@ -49,6 +45,11 @@ def confusion(parsed: Tensor, target: Tensor) -> Tensor:
     return counts.scatter_add_(1, cell, torch.ones_like(cell)).unflatten(1, (n, n))
 
 
+def _summed(table: Tensor) -> Tensor:
+    """(B, 19, 19) or (19, 19) → (19, 19) float64."""
+    return table.reshape(-1, *table.shape[-2:]).sum(dim=0).double()
+
+
 def mean_iou(table: Tensor) -> float:
     """mIoU in 0..1 over the classes that occur in the wanted or in the parsed maps.
 
@@ -56,7 +57,7 @@ def mean_iou(table: Tensor) -> float:
     as is usual on CelebAMask-HQ. A class that is wanted but never parsed, or the reverse, counts as
     0; one that occurs nowhere is left out.
     """
-    table = table.reshape(-1, *table.shape[-2:]).sum(dim=0).double()
+    table = _summed(table)
     both = table.diagonal()
     either = table.sum(dim=0) + table.sum(dim=1) - both
     return (both[either > 0] / either[either > 0]).mean().item()
@@ -64,7 +65,7 @@ def mean_iou(table: Tensor) -> float:
 
 def pixel_accuracy(table: Tensor) -> float:
     """ACC in 0..1: share of pixels parsed as the wanted class; table as for `mean_iou`."""
-    table = table.reshape(-1, *table.shape[-2:]).sum(dim=0).double()
+    table = _summed(table)
     return (table.diagonal().sum() / table.sum()).item()
 
 
@@ -101,10 +102,7 @@ def edge_energy(image: Tensor) -> Tensor:
 
 
 def mean_colour(image: Tensor, where: Tensor, smallest: int = 64) -> Tensor:
-    """Mean of image (B, 3, H, W) over the pixels `where` (B, H, W) bool: (B, 3).
-
-    NaN where there are fewer than `smallest` of them.
-    """
+    """Mean of image (B, 3, H, W) `where` (B, H, W) is true: (B, 3); NaN if in too few pixels."""
     inside = where[:, None].to(image)
     count = inside.sum(dim=(2, 3))
     mean = (image * inside).sum(dim=(2, 3)) / count.clamp_min(1)
@@ -114,7 +112,7 @@ def mean_colour(image: Tensor, where: Tensor, smallest: int = 64) -> Tensor:
 def deviation(colours: Tensor) -> float:
     """Standard deviation of colours (N, 3) over samples, mean of the channels; NaN rows left out.
 
-    How much backgrounds differ: 0 if all walls are one wall. NaN if fewer than two are there.
+    How much backgrounds differ, 0 if all walls are one wall; NaN of fewer than two.
     """
     known = colours[~colours.isnan().any(dim=1)].double()
     return known.std(dim=0).mean().item() if len(known) > 1 else math.nan
@@ -159,16 +157,12 @@ def identity_cosine(identity_a: Tensor, identity_b: Tensor) -> Tensor:
 
 def verification_auc(same: Tensor, different: Tensor) -> float:
     """AUC: how likely a same-person pair (N,) scores higher than a different-person pair (M,)."""
-    scores = torch.cat([same, different]).double()
-    is_same = torch.cat([torch.ones(len(same)), torch.zeros(len(different))]).long()
-    return binary_auroc(scores, is_same.to(scores.device)).item()
+    is_same = torch.cat([torch.ones_like(same), torch.zeros_like(different)]).long()
+    return binary_auroc(torch.cat([same, different]).double(), is_same).item()
 
 
 def attribute_accuracy(read: Tensor, wanted: Tensor) -> float:
-    """Share of known attributes that are read (B, A) as wanted (B, A).
-
-    Wanted is 1 true, 0 false, -1 unknown (not counted).
-    """
+    """Share of attributes read (B, A) as wanted (B, A): 1 true, 0 false, -1 not counted."""
     known = wanted >= 0
     return (read[known] == (wanted[known] == 1)).double().mean().item()
 
@@ -199,15 +193,10 @@ def to_lab(rgb: Tensor) -> Tensor:
 
 
 def median_hair_lab(image: Tensor, mask: Tensor, smallest: int = 40) -> Tensor | None:
-    """Median CIELAB colour of the mask's hair, its rim of one pixel left out.
+    """Median CIELAB colour (3,) of the mask's hair, its rim of one pixel left out.
 
-    Args:
-        image:    (3, H, W) in [-1, 1].
-        mask:     (H, W) class ids of the *input* mask, so that no parser is trusted.
-        smallest: fewer hair pixels than this are no hair.
-
-    Returns:
-        (3,), or None.
+    image (3, H, W) in [-1, 1]; the *input* mask (H, W) of class ids, so that no parser is trusted.
+    None where there are fewer than `smallest` hair pixels.
     """
     hair = (mask == HAIR).float()
     inside = -F.max_pool2d(-hair[None, None], 3, stride=1, padding=1)[0, 0] > 0
@@ -244,18 +233,15 @@ class HairColorReference:
         return cls(names, torch.stack([s.mean(0) for s in samples]), torch.stack(covariances))
 
     def classify(self, lab: Tensor) -> str:
-        """The name under which a CIELAB colour (3,) is most likely, all names equally frequent."""
+        """The name under which a CIELAB colour (3,) is likeliest, all names equally frequent."""
         of = torch.distributions.MultivariateNormal(self.means, self.covariances)
         return self.colors[int(of.log_prob(lab).argmax())]
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
-        content = {
-            "what": "median CIELAB colour of the hair region: one Gaussian per hair colour",
-            "colors": list(self.colors),
-            "means": self.means.tolist(),
-            "covariances": self.covariances.tolist(),
-        }
+        what = "median CIELAB colour of the hair region: one Gaussian per hair colour"
+        content = {"what": what, "colors": list(self.colors), "means": self.means.tolist()}
+        content["covariances"] = self.covariances.tolist()
         write_text(Path(path), json.dumps(content, indent=1) + "\n")
 
     @classmethod
@@ -267,9 +253,6 @@ class HairColorReference:
 
 
 def hair_color_by_pixels(image: Tensor, mask: Tensor, reference: HairColorReference) -> str:
-    """Hair colour with no network: the likeliest name for the mask's hair region.
-
-    Arguments as of `median_hair_lab`; "none" where the mask has (almost) no hair.
-    """
+    """Likeliest name of `median_hair_lab`, with no network; "none" where there is no hair."""
     lab = median_hair_lab(image, mask)
     return "none" if lab is None else reference.classify(lab)

@@ -5,6 +5,8 @@
 FOLDER holds pictures named by sample id, 000002.png. SSIM needs no network; ACC and mIoU come with
 --parser, ID with --arcface, LPIPS with --lpips and FID with --inception; a column that is not asked
 for is left out. All weights are local files that the reader has fetched: nothing is downloaded.
+Every loader raises FileNotFoundError without its weights and ModuleNotFoundError without its
+library, and says how to get them.
 """
 
 from __future__ import annotations
@@ -25,13 +27,8 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.devices import machine, pick_device
-from dmgi_lib.evaluation.metrics import (
-    confusion,
-    identity_cosine,
-    mean_iou,
-    pixel_accuracy,
-    ssim,
-)
+from dmgi_lib.evaluation import metrics
+from dmgi_lib.evaluation.draw import resized
 from dmgi_lib.files import write_text
 from dmgi_lib.masks import CLASSES
 
@@ -47,7 +44,6 @@ def face_parser(folder: Path) -> torch.nn.Module:
     """A SegFormer with the 19 classes of CelebAMask-HQ, in the order of `masks.CLASSES`.
 
     Raises:
-        FileNotFoundError: no SegFormer with safetensors in that folder.
         ValueError: other classes, or another order.
     """
     from transformers import SegformerForSemanticSegmentation
@@ -77,17 +73,10 @@ def parse(parser: torch.nn.Module, images: Tensor, size: int) -> Tensor:
 
 
 def arcface(file: Path) -> Callable[[Tensor], Tensor]:
-    """An ArcFace network in ONNX: (B, 3, H, W) in [-1, 1] → (B, D) unit vectors.
-
-    Raises:
-        ModuleNotFoundError: onnxruntime is not installed.
-        FileNotFoundError: no such file.
-    """
-    onnxruntime = _library("onnxruntime", "ID")
+    """An ArcFace network in ONNX: (B, 3, H, W) in [-1, 1] → (B, D) unit vectors."""
+    runtime = _library("onnxruntime", "ID")
     _there(file, "an ArcFace network that reads (B, 3, 112, 112), such as insightface's w600k_r50")
-    session = onnxruntime.InferenceSession(
-        str(file), providers=onnxruntime.get_available_providers()
-    )
+    session = runtime.InferenceSession(str(file), providers=runtime.get_available_providers())
     name = session.get_inputs()[0].name
     top, bottom, left, right = ARCFACE_CROP
 
@@ -100,12 +89,7 @@ def arcface(file: Path) -> Callable[[Tensor], Tensor]:
 
 
 def lpips_vgg() -> Any:
-    """LPIPS-VGG of torchmetrics.
-
-    Raises:
-        ModuleNotFoundError: torchvision is not installed.
-        FileNotFoundError: VGG-16's weights are not where torchvision looks for them.
-    """
+    """LPIPS-VGG of torchmetrics; VGG-16's weights lie where torchvision looks for them."""
     _library("torchvision", "LPIPS")
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -115,12 +99,7 @@ def lpips_vgg() -> Any:
 
 
 def inception_fid(file: Path) -> Any:
-    """FID of torchmetrics with the Inception network that torch-fidelity publishes.
-
-    Raises:
-        ModuleNotFoundError: torch-fidelity is not installed.
-        FileNotFoundError: no such file.
-    """
+    """FID of torchmetrics with the Inception network that torch-fidelity publishes."""
     _library("torch_fidelity", "FID")
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -144,29 +123,6 @@ def _there(file: Path, what: str) -> None:
         raise FileNotFoundError(f"{file} is missing; expected {what}. Fetch it and put it there.")
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """(B, 3, H, W) → (B, 3, size, size)."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def drawn(folder: Path, dataset: FaceDataset) -> tuple[list[int], list[Path]]:
-    """Rows of the dataset that the folder holds a picture of, and the pictures.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
-    paths = {i: folder / f"{record['id']}.png" for i, record in enumerate(dataset.records)}
-    there = [i for i, path in paths.items() if path.is_file()]
-    if not there:
-        raise FileNotFoundError(
-            f"{folder} holds no picture named by a sample id of {dataset.folder}, such as"
-            f" {paths[0].name}; draw the samples first."
-        )
-    return there, [paths[i] for i in there]
-
-
 @torch.no_grad()
 def measure(
     pictures: Path,
@@ -185,48 +141,47 @@ def measure(
         pictures: folder of {id}.png; reduced or enlarged to the size of the dataset's pictures.
         dataset: I and x of every sample.
         parser, embed, lpips, fid: as `face_parser`, `arcface`, `lpips_vgg`, `inception_fid` give.
+
+    Raises:
+        FileNotFoundError: the folder holds no picture of a sample.
     """
-    rows, paths = drawn(pictures, dataset)
+    paths = [pictures / f"{record['id']}.png" for record in dataset.records]
+    there = [i for i, path in enumerate(paths) if path.is_file()]
+    if not there:
+        raise FileNotFoundError(
+            f"{pictures} holds no picture named by a sample id of {dataset.folder}, such as"
+            f" {paths[0].name}; draw the samples first."
+        )
     for network in (parser, lpips, fid):
         if network is not None:
             network.to(device)
-    found: dict[str, list[Tensor]] = {}
-    for start in tqdm(range(0, len(rows), batch_size), desc="pictures read", disable=None):
-        part = torch.tensor(rows[start : start + batch_size])
-        real, masks = to_float(dataset.images[part]), dataset.masks[part]
+    found: dict[str, list[Tensor]] = {"SSIM": [], "ID": [], "confusion": []}
+    for rows in tqdm(torch.tensor(there).split(batch_size), desc="pictures read", disable=None):
+        real, masks = to_float(dataset.images[rows]).to(device), dataset.masks[rows]
         size = real.shape[-1]
-        made = torch.cat(
-            [resized(_opened(path), size) for path in paths[start : start + batch_size]]
-        )
-        real, made = real.to(device), made.to(device)
-        found.setdefault("SSIM", []).append(ssim(made, real).cpu())
+        arrays = [np.array(Image.open(paths[i]).convert("RGB")) for i in rows.tolist()]
+        floats = [to_float(torch.from_numpy(x).permute(2, 0, 1)[None]) for x in arrays]
+        made = torch.cat([resized(x, size) for x in floats]).to(device)
+        found["SSIM"].append(metrics.ssim(made, real).cpu())
         if parser is not None:
             ids = parse(parser, made, size).cpu()
-            found.setdefault("confusion", []).append(confusion(ids, masks))
+            found["confusion"].append(metrics.confusion(ids, masks))
         if embed is not None:
-            found.setdefault("ID", []).append(identity_cosine(embed(made), embed(real)))
+            found["ID"].append(metrics.identity_cosine(embed(made), embed(real)))
         if lpips is not None:
             lpips.update(made.clamp(-1, 1), real)
         if fid is not None:
             fid.update(to_uint8(real), real=True)
             fid.update(to_uint8(made), real=False)
-    numbers: dict[str, float] = {
-        name: torch.cat(found[name]).mean().item() for name in ("SSIM", "ID") if name in found
-    }
+    whole = {name: torch.cat(parts) for name, parts in found.items() if parts}
+    numbers = {name: x.mean().item() for name, x in whole.items() if name != "confusion"}
     if parser is not None:
-        table = torch.cat(found["confusion"])
-        numbers |= {"ACC": 100 * pixel_accuracy(table), "mIoU": 100 * mean_iou(table)}
+        numbers["ACC"] = 100 * metrics.pixel_accuracy(whole["confusion"])
+        numbers["mIoU"] = 100 * metrics.mean_iou(whole["confusion"])
     for name, metric in (("LPIPS", lpips), ("FID", fid)):
         if metric is not None:
             numbers[name] = metric.compute().item()
-    return {name: numbers[name] for name in COLUMNS if name in numbers} | {"N": len(rows)}
-
-
-def _opened(path: Path) -> Tensor:
-    """(1, 3, H, W) in [-1, 1]."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    return to_float(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
+    return {name: numbers[name] for name in COLUMNS if name in numbers} | {"N": len(there)}
 
 
 def main(

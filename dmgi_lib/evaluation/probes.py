@@ -36,14 +36,10 @@ WORD_REGIONS: dict[str, tuple[str, ...]] = {
 
 
 def principal_components(features: Tensor, count: int = 3) -> Tensor:
-    """Projects each place of feature maps onto the directions of most variance.
+    """Projects each place of feature maps (B, C, H, W) onto the directions of most variance.
 
-    Args:
-        features: (B, C, H, W), B H W >= count.
-
-    Returns:
-        (B, H, W, count), each component scaled to 0..1 from its 1 % to its 99 % quantile. Signs
-        are fixed so that the largest loading is positive.
+    (B, H, W, count), each component scaled to 0..1 from its 1 % to its 99 % quantile. Signs are
+    fixed so that the largest loading is positive.
     """
     batch, channels, height, width = features.shape
     rows = features.permute(0, 2, 3, 1).reshape(-1, channels).double().cpu().numpy()
@@ -66,9 +62,8 @@ def probe(features: Tensor, wanted: Tensor, folds: int = 5, strength: float = 0.
     """Ridge regression of each fold of samples, fitted on the other folds.
 
     Args:
-        features: (N, ..., C); samples, not places, are divided into folds.
+        features: (N, ..., C); samples, not places, are divided into folds: i is in i % folds.
         wanted:   (N, ..., K), same leading axes.
-        folds:    sample i is in fold i % folds.
         strength: of the penalty, on standardised features, as a share of the number of rows.
 
     Returns:
@@ -92,22 +87,19 @@ def probe(features: Tensor, wanted: Tensor, folds: int = 5, strength: float = 0.
     return torch.from_numpy(predicted).float()
 
 
-def read_classes(features: Tensor, classes: Tensor, folds: int = 5, strength: float = 0.1) -> float:
+def read_classes(features: Tensor, classes: Tensor, strength: float = 0.1) -> float:
     """Share of ids (N, ...) that a probe reads from features (N, ..., C) of unseen samples."""
-    one_hot = F.one_hot(classes.long()).float()
-    read = probe(features, one_hot, folds, strength).argmax(-1)
+    read = probe(features, F.one_hot(classes.long()), strength=strength).argmax(-1)
     return (read == classes.cpu()).double().mean().item()
 
 
-def explained_variance(
-    features: Tensor, wanted: Tensor, folds: int = 5, strength: float = 0.1
-) -> float:
+def explained_variance(features: Tensor, wanted: Tensor, strength: float = 0.1) -> float:
     """R² of a probe (N, C) → (N, K) on unseen samples, the K columns pooled.
 
     1 reads everything, 0 no better than the mean.
     """
     wanted = wanted.cpu()
-    error = (probe(features, wanted, folds, strength) - wanted).square().sum()
+    error = (probe(features, wanted, strength=strength) - wanted).square().sum()
     return (1 - error / (wanted - wanted.mean(0)).square().sum()).item()
 
 
@@ -127,9 +119,8 @@ def word_positions(words: Sequence[tuple[str, list[int]]], word: str) -> list[in
 def head_maps(a: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
     """Maps of one word, head by head: mean over its tokens, (B, heads, H, W).
 
-    Args:
-        a: (B, heads, Q, L), one block's cross-attention.
-        positions: for each sample the token positions of the word, at least one.
+    a: (B, heads, Q, L), one block's cross-attention; positions: of the word's tokens, at least one
+    for each sample.
     """
     if any(not tokens for tokens in positions):
         raise ValueError("a prompt without the word came; expected its token positions for each.")

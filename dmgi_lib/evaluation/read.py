@@ -1,7 +1,7 @@
 """Second act of the evaluation: the judges read pictures into a table with a row a sample.
 
     reading = read(pictures, truth, judges, seed=0)
-    reading.samples            # pandas: distances, attributes seen, true and claimed
+    reading.samples            # pandas: distances, attributes seen, true and claimed, features
     reading.value("mIoU")      # a column of Table 1
 
 Kept sample by sample, so that intervals, and differences between two rows on the same samples, can
@@ -12,16 +12,13 @@ bears the bare name FID, LPIPS or ID; compare rows with rows, never with the pap
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import CLIPModel
@@ -54,69 +51,54 @@ GLASSES = "share with glasses"
 COLUMNS = (FID, KID, PERCEPTUAL, SSIM, IDENTITY, ACC, MIOU, CAPTION, CLIP, BACKGROUND, EDGES)
 LOWER_IS_BETTER = (FID, KID, PERCEPTUAL)
 CENTRED = (FID, KID)  # what repetition in a set raises, see `report.interval`
-NUMBERS = ("ssim", "perceptual", "identity", "clip", "edges")
-RGB = ("background red", "background green", "background blue")
-ARRAYS = ("own", "shuffled", "embedding", "reference")
+MEMBERS: dict[str, Sequence[Any]] = {  # of what has several numbers a sample; else 0, 1, ...
+    **dict.fromkeys(("sees", "is", "says"), ATTRIBUTES),
+    "background": ("red", "green", "blue"),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """N pictures, the i-th drawn for the i-th mask (or scribble) and caption.
 
-    The arrays are those that a table of numbers cannot hold: counts and features of each sample,
-    which mIoU and Fréchet distances of resampled sets are made of.
+    `reading["ssim"]` is a column as a tensor (N,), `reading["sees"]` all columns that begin with
+    the word, (N, A):
 
-    Attributes:
-        samples:   a row a sample: "sample" (its id), "ssim", "perceptual" and "identity" (to its
-            own I), "clip" (to its caption; absent if no text-image encoder was at hand), "edges"
-            (`metrics.edge_energy`); RGB, the mean colour of what the parser takes for background
-            (NaN if there is none); and for each attribute A "sees A" (bool, the judge), "is A" and
-            "says A" (int8, true of the sample and named by its caption: 1 true, 0 false, -1 unknown
-            or not named, or not read by the judge).
-        own:       (N, 19, 19) pixel counts, wanted class x parsed class (`metrics.confusion`).
-        shuffled:  the same against the masks of other samples: what any face gets.
-        embedding: (N, D) parser's embedding of the pictures; `reference`: of the samples' own I.
+    * "sample", its id; "ssim", "perceptual" and "identity", to its own I; "clip", to its caption
+      (absent if no text-image encoder was at hand); "edges" (`metrics.edge_energy`)
+    * "sees A" (bool, by the judge), "is A" and "says A" (int8, true of the sample and named by its
+      caption: 1 true, 0 false, -1 unknown, not named, or not read by the judge), A of ATTRIBUTES
+    * "background red" …, mean of what the parser takes for background, NaN if there is none
+    * "own 0" … "own 360", pixel counts, wanted class x parsed class (`metrics.confusion`);
+      "shuffled 0" …, the same against the masks of other samples: what any face gets
+    * "embedding 0" …, the parser's embedding of the picture; "reference 0" …, of the sample's own I
     """
 
     samples: pd.DataFrame
-    own: Tensor
-    shuffled: Tensor
-    embedding: Tensor
-    reference: Tensor
+    _tensors: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, ids: Sequence[str], found: Mapping[str, Tensor]) -> Reading:
+        """Of what was found of N samples: name → (N,), or (N, ...) with a column for each."""
+        columns: dict[str, Any] = {"sample": ids}
+        for name, values in found.items():
+            if values.ndim == 1:
+                columns[name] = values.numpy()
+                continue
+            flat = values.flatten(1).T.numpy()
+            members = MEMBERS.get(name, range(len(flat)))
+            columns |= {f"{name} {m}": one for m, one in zip(members, flat, strict=True)}
+        return cls(pd.DataFrame(columns))
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.samples)
 
-    @cached_property
-    def attributes(self) -> Tensor:
-        """(N, A) bool, what the judge sees."""
-        return self._tensor([f"sees {name}" for name in ATTRIBUTES])
-
-    @cached_property
-    def glasses(self) -> Tensor:
-        """(N,) bool, whether the judge sees spectacles or sunglasses."""
-        seen = [f"sees {name}" for name in ("Eyeglasses", "Sunglasses")]
-        return self._tensor(seen).any(dim=1)
-
-    @cached_property
-    def known(self) -> Tensor:
-        """(N, A) int8, what is true of the samples."""
-        return self._tensor([f"is {name}" for name in ATTRIBUTES])
-
-    @cached_property
-    def claims(self) -> Tensor:
-        """(N, A) int8, what the captions name."""
-        return self._tensor([f"says {name}" for name in ATTRIBUTES])
-
-    @cached_property
-    def background(self) -> Tensor:
-        """(N, 3) mean colours of the background, in [-1, 1]; NaN where a picture has none."""
-        return self._tensor(list(RGB))
-
-    @cached_property
-    def numbers(self) -> dict[str, Tensor]:
-        """Column → (N,), of those that are means over samples."""
-        return {name: self._tensor(name) for name in NUMBERS if name in self.samples}
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            whole = name in self.samples
+            table = self.samples[name] if whole else self.samples.filter(regex=f"^{name} ")
+            self._tensors[name] = torch.tensor(table.to_numpy())
+        return self._tensors[name]
 
     def value(self, name: str, rows: Any = slice(None)) -> float:
         """A statistic of STATISTICS over the samples `rows`, all of them by default."""
@@ -124,30 +106,33 @@ class Reading:
 
     def first(self, n: int) -> Reading:
         """The first n samples, to compare with a row that has no more."""
-        return Reading(self.samples[:n], **{name: getattr(self, name)[:n] for name in ARRAYS})
-
-    def _tensor(self, columns: Any) -> Tensor:
-        return torch.tensor(self.samples[columns].to_numpy())
+        return Reading(self.samples[:n])
 
 
-Statistic = Callable[[Reading, Any], float]
+def _mean(name: str) -> Callable[[Reading, Any], float]:
+    return lambda r, i: r[name][i].mean().item()
 
-STATISTICS: dict[str, Statistic] = {
-    FID: lambda r, i: metrics.frechet_distance(r.reference[i], r.embedding[i]),
-    PERCEPTUAL: lambda r, i: r.numbers["perceptual"][i].mean().item(),
-    SSIM: lambda r, i: r.numbers["ssim"][i].mean().item(),
-    IDENTITY: lambda r, i: r.numbers["identity"][i].mean().item(),
-    ACC: lambda r, i: metrics.pixel_accuracy(r.own[i]),
-    MIOU: lambda r, i: metrics.mean_iou(r.own[i]),
-    CAPTION: lambda r, i: metrics.attribute_accuracy(r.attributes[i], r.claims[i]),
-    CLIP: lambda r, i: r.numbers["clip"][i].mean().item(),
-    KID: lambda r, i: metrics.kernel_distance(r.reference[i], r.embedding[i]),
-    BACKGROUND: lambda r, i: metrics.deviation(r.background[i]),
-    EDGES: lambda r, i: r.numbers["edges"][i].mean().item(),
-    GLASSES: lambda r, i: r.glasses[i].double().mean().item(),
-    "mIoU shuffled": lambda r, i: metrics.mean_iou(r.shuffled[i]),
-    "mIoU gap": lambda r, i: metrics.mean_iou(r.own[i]) - metrics.mean_iou(r.shuffled[i]),
-    "attribute accuracy": lambda r, i: metrics.attribute_accuracy(r.attributes[i], r.known[i]),
+
+def _counts(r: Reading, i: Any, name: str = "own") -> Tensor:
+    return r[name][i].unflatten(1, (len(CLASSES), len(CLASSES)))
+
+
+STATISTICS: dict[str, Callable[[Reading, Any], float]] = {
+    FID: lambda r, i: metrics.frechet_distance(r["reference"][i], r["embedding"][i]),
+    PERCEPTUAL: _mean("perceptual"),
+    SSIM: _mean("ssim"),
+    IDENTITY: _mean("identity"),
+    ACC: lambda r, i: metrics.pixel_accuracy(_counts(r, i)),
+    MIOU: lambda r, i: metrics.mean_iou(_counts(r, i)),
+    CAPTION: lambda r, i: metrics.attribute_accuracy(r["sees"][i], r["says"][i]),
+    CLIP: _mean("clip"),
+    KID: lambda r, i: metrics.kernel_distance(r["reference"][i], r["embedding"][i]),
+    BACKGROUND: lambda r, i: metrics.deviation(r["background"][i]),
+    EDGES: _mean("edges"),
+    GLASSES: lambda r, i: (r["sees Eyeglasses"] | r["sees Sunglasses"])[i].double().mean().item(),
+    "mIoU shuffled": lambda r, i: metrics.mean_iou(_counts(r, i, "shuffled")),
+    "mIoU gap": lambda r, i: r.value(MIOU, i) - r.value("mIoU shuffled", i),
+    "attribute accuracy": lambda r, i: metrics.attribute_accuracy(r["sees"][i], r["is"][i]),
 }
 
 
@@ -159,8 +144,7 @@ def load_clip(folder: Path) -> CLIPModel:
 
 def on_device(judges: Judges, device: torch.device) -> Judges:
     """The judges there; they read in fp32, whatever the pipeline draws in."""
-    parts = (judges.parser, judges.attributes, judges.identity)
-    return Judges(*(part.to(device) for part in parts))
+    return Judges(*(part.to(device) for part in vars(judges).values()))
 
 
 @torch.no_grad()
@@ -175,16 +159,16 @@ def seen(
     drawn, real, masks, shuffled = (x.to(device) for x in (drawn, real, masks, shuffled))
     identity, parsed = judges.identity.identity, parser.parse(drawn)
     found = {
+        "ssim": metrics.ssim(drawn, real),
+        "perceptual": metrics.perceptual_distance(parser.features(drawn), parser.features(real)),
+        "identity": metrics.identity_cosine(identity(drawn), identity(real)),
+        "edges": metrics.edge_energy(drawn),
+        "sees": judges.attributes(drawn)[0] > 0,
+        "background": metrics.mean_colour(drawn, parsed == CLASSES.index("background")),
         "own": metrics.confusion(parsed, masks),
         "shuffled": metrics.confusion(parsed, shuffled),
         "embedding": parser.embedding(drawn),
         "reference": parser.embedding(real),
-        "perceptual": metrics.perceptual_distance(parser.features(drawn), parser.features(real)),
-        "ssim": metrics.ssim(drawn, real),
-        "identity": metrics.identity_cosine(identity(drawn), identity(real)),
-        "attributes": judges.attributes(drawn)[0] > 0,
-        "edges": metrics.edge_energy(drawn),
-        "background": metrics.mean_colour(drawn, parsed == CLASSES.index("background")),
     }
     return {name: value.cpu() for name, value in found.items()}
 
@@ -220,22 +204,12 @@ def read(
         part = (images[rows], truth.images[rows], truth.masks[rows], truth.masks[other[rows]])
         parts.append(seen(*part, judges))
         if clip is not None:
-            prompts = [truth.prompts[i] for i in rows.tolist()]
-            likes = text_similarity(clip, tokenizer, prompts)
+            likes = text_similarity(clip, tokenizer, [truth.prompts[i] for i in rows.tolist()])
             parts[-1]["clip"] = likes(images[rows].to(clip.device)).cpu()
-    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    ids = [record.get("id", str(i)) for i, record in enumerate(truth.records)]
-    true, said = (
-        torch.where(judges.attributes.reads, table, -1)  # what it does not read is not asked
-        for table in (truth.attributes, claimed(truth.prompts))
-    )
-    verbs = {"sees": whole["attributes"], "is": true, "says": said}
-    columns: dict[str, Any] = {"sample": ids}
-    columns |= {name: whole[name].numpy() for name in NUMBERS if name in whole}
-    columns |= dict(zip(RGB, whole["background"].T.numpy(), strict=True))
-    for verb, table in verbs.items():
-        columns |= {f"{verb} {a}": table[:, k].numpy() for k, a in enumerate(ATTRIBUTES)}
-    return Reading(pd.DataFrame(columns), **{name: whole[name] for name in ARRAYS})
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    for verb, table in (("is", truth.attributes), ("says", claimed(truth.prompts))):
+        found[verb] = torch.where(judges.attributes.reads, table, -1)  # not read, so not asked
+    return Reading.of([r.get("id", str(i)) for i, r in enumerate(truth.records)], found)
 
 
 @dataclass(frozen=True)
@@ -254,23 +228,19 @@ def finish(
     """The row, drawn and read, or as its files hold it.
 
     Args:
-        path:    without a suffix. The folder of that name holds the pictures, .parquet what was
-            read of each sample, .safetensors the arrays of the reading. A failure leaves neither.
+        path:    without a suffix. The folder of that name holds the pictures, .samples.parquet
+            what was read of them. A failure leaves none.
         judged:  reads pictures against samples.
         at_once: pictures drawn, see `draw_to_disk`.
     """
     sweep(path.parent, f"{path.name}*")
     pictures, minutes = draw_to_disk(row, path, at_once)
-    table, arrays = path.with_suffix(".parquet"), path.with_suffix(".safetensors")
-    if not arrays.exists():
+    table = path.with_suffix(".samples.parquet")
+    if not table.exists():
         begin = time.perf_counter()
-        reading = judged(pictures, row.against)
-        kept = {name: getattr(reading, name).contiguous() for name in ARRAYS}
-        note = {"minutes": f"{(time.perf_counter() - begin) / 60:.3f}"}
-        write_whole(table, lambda target: reading.samples.to_parquet(target, index=False))
-        write_whole(arrays, lambda target: save_file(kept, target, note))  # last: both are there
-    with safe_open(arrays, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in ARRAYS}
-        minutes += float(file.metadata()["minutes"])
-    reading = Reading(pd.read_parquet(table), **tensors)
-    return FinishedRow(row.name, reading, to_uint8(pictures[:SHOWN]), minutes)
+        samples = judged(pictures, row.against).samples
+        samples.attrs["minutes"] = (time.perf_counter() - begin) / 60
+        write_whole(table, samples.to_parquet)
+    samples = pd.read_parquet(table)
+    minutes += samples.attrs["minutes"]
+    return FinishedRow(row.name, Reading(samples), to_uint8(pictures[:SHOWN]), minutes)

@@ -16,16 +16,8 @@ from scipy import stats
 from torch import Tensor
 
 from dmgi_lib.devices import machine
-from dmgi_lib.evaluation.read import (
-    CENTRED,
-    CLIP,
-    COLUMNS,
-    LOWER_IS_BETTER,
-    STATISTICS,
-    FinishedRow,
-    Reading,
-    read,
-)
+from dmgi_lib.evaluation import read
+from dmgi_lib.evaluation.read import COLUMNS, LOWER_IS_BETTER, FinishedRow, Reading
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.files import write_text
 from dmgi_lib.masks import PALETTE
@@ -45,8 +37,6 @@ def interval(
         statistic: (n,) indices into the set, drawn with repetition → the number, such as
             `lambda i: mean_iou(tables[i])`, or the difference of two rows on the same samples:
             then what both share does not widen the interval.
-        n:         size of the set.
-        rng:       source of the draws.
         centred:   shift the interval to where the whole set's value is its middle. For Fréchet
             distances: repetition makes a set look less varied, which raises them in every draw.
 
@@ -80,44 +70,37 @@ def summary(reading: Reading, seed: int, resamples: int = 200) -> dict[str, Any]
     """
     rng = np.random.default_rng(seed)
     result: dict[str, Any] = {"N": len(reading)}
-    for name in STATISTICS:
-        if name == CLIP and "clip" not in reading.numbers:
+    for name in read.STATISTICS:
+        if name == read.CLIP and "clip" not in reading.samples:
             continue
         result[name] = reading.value(name)
         if resamples:
-            of = functools.partial(reading.value, name)
-            low, high = interval(of, len(reading), rng, name in CENTRED, resamples)
+            of, centred = functools.partial(reading.value, name), name in read.CENTRED
+            low, high = interval(of, len(reading), rng, centred, resamples)
             result |= {f"{name} low": low, f"{name} high": high}
     return result
 
 
 def score(
-    images: Tensor,
-    truth: GroundTruth,
-    judges: Judges,
-    seed: int,
-    clip: Any = None,
-    tokenizer: Any = None,
-    resamples: int = 200,
+    images: Tensor, truth: GroundTruth, judges: Judges, seed: int, resamples: int = 200
 ) -> dict[str, Any]:
     """One row of the table as numbers: `read`, then `summary`, and their arguments.
 
     "mIoU shuffled" scores the same images against masks of other samples: what any face gets.
     "caption attributes" is the share of what the caption names that the judge reads.
     """
-    return summary(read(images, truth, judges, seed, clip, tokenizer), seed, resamples)
+    return summary(read.read(images, truth, judges, seed), seed, resamples)
 
 
 def columns_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     """N, and the columns with their intervals, of `summary`."""
-    names = [name for column in COLUMNS for name in (column, f"{column} low", f"{column} high")]
-    return {"N": summary["N"]} | {name: summary[name] for name in names if name in summary}
+    names = [f"{column}{end}" for column in COLUMNS for end in ("", " low", " high")]
+    return {name: summary[name] for name in ("N", *names) if name in summary}
 
 
-def sample_table(readings: Mapping[str, Reading]) -> pd.DataFrame:
-    """All samples of all rows, in one table; "row" is a row's key."""
-    parts = {key: reading.samples for key, reading in readings.items()}
-    return pd.concat(parts, names=["row"]).reset_index("row").reset_index(drop=True)
+def shown(summary: Mapping[str, Any]) -> str:
+    """The columns of a `summary` as a line of text."""
+    return "  ".join(f"{column} {summary[column]:.3f}" for column in COLUMNS)
 
 
 def header_lines(
@@ -140,9 +123,8 @@ def header_lines(
 def write_csv(path: Path, lines: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """A table, whole or not at all: each line behind "# ", then the rows.
 
-    Args:
-        rows: column → value; the columns are those of all rows, in order of appearance. What a row
-            lacks, or holds as None, stays empty.
+    rows: column → value; the columns are those of all rows, in order of appearance. What a row
+    lacks, or holds as None, stays empty.
     """
     table = pd.DataFrame(list(rows)).to_csv(index=False, float_format="%.6g")
     write_text(path, "".join(f"# {line}\n" for line in lines) + table)
@@ -179,22 +161,18 @@ def draw_figure(
         gridspec_kw={"width_ratios": [3.4, *[1.0] * len(COLUMNS)]},
     )  # fmt: skip
     figure.suptitle(title, fontsize=9)
-    strips = [np.concatenate(list(colours(inputs[:count])), 1)]
-    for row in rows.values():
-        pixels = row.pictures[:count].permute(0, 2, 3, 1).numpy()
-        strips.append(np.concatenate(list(pixels), 1))
+    pictures = [row.pictures[:count].permute(0, 2, 3, 1).numpy() for row in rows.values()]
+    strips = [np.concatenate(list(strip), 1) for strip in (colours(inputs[:count]), *pictures)]
     names = [f"{row.name}\nN = {len(row.reading)}" for row in rows.values()]
     axes[0].imshow(np.concatenate(strips, 0), aspect="auto")
     axes[0].set_yticks([64 + 128 * i for i in range(len(rows) + 1)], ["x", *names], fontsize=8)
     axes[0].set_xticks([])
     for axis, column in zip(axes[1:], COLUMNS, strict=True):
         for i, (key, summary) in enumerate(summaries.items(), start=1):
-            value = summary[column]
-            if f"{column} low" in summary:
-                span = [summary[f"{column} low"], summary[f"{column} high"]]
-                axis.plot(span, [i, i], color="0.6", linewidth=3, zorder=1)
-            ours = rows[key].name.startswith("DMGI")
-            axis.plot(value, i, "o", color="tab:red" if ours else "tab:blue", markersize=5)
+            value, span = summary[column], [summary[f"{column} {end}"] for end in ("low", "high")]
+            tint = "tab:red" if rows[key].name.startswith("DMGI") else "tab:blue"
+            axis.plot(span, [i, i], color="0.6", linewidth=3, zorder=1)
+            axis.plot(value, i, "o", color=tint, markersize=5)
             axis.annotate(f"{value:.3f}", (value, i), (0, 6), textcoords="offset points",
                           ha="center", fontsize=7)  # fmt: skip
         axis.set(ylim=(len(rows) + 0.5, -0.5), yticks=[])

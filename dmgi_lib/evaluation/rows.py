@@ -22,8 +22,9 @@ import tyro
 from torch import Tensor
 from transformers import CLIPModel
 
+from dmgi_lib.checks import one_of
 from dmgi_lib.evaluation.baselines import MaskEncoder, optimise_for_text, text_similarity
-from dmgi_lib.evaluation.draw import Row, draw, judged_size, random_faces
+from dmgi_lib.evaluation.draw import Row, draw, judged_size, random_faces, synthesised
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
 from dmgi_lib.evaluation.samples import GroundTruth, exchanged, others
 from dmgi_lib.files import file_hash, state_hash
@@ -34,7 +35,7 @@ from dmgi_lib.weight_folder import CALL_DEFAULTS, part_name
 
 RUNS = Path("~/.cache/dmgi/runs").expanduser()
 DRAWS = 8  # of one person, see `diverse_rows`
-NAMES = {MappingNetwork: "mapping_network", StyleModulationNetwork: "style_modulation"}
+CONDITIONS = ("mask", "scribble")
 
 
 class OtherModel(NamedTuple):
@@ -60,12 +61,11 @@ class TableConfig:
     text_steps: int = 60  # of the text optimisation after the mask encoder
     batch_size: int = 25  # images drawn at once; the noise of W+ optimisation depends on it
     seed: int = 0  # image i starts from noise of seed + i in every row
-    # "mask" or "scribble", the kind of x; each command asks for it itself
+    # of CONDITIONS, the kind of x; each command asks for it itself
     condition: Annotated[str, tyro.conf.Suppress] = "mask"
 
     def __post_init__(self) -> None:
-        if self.condition not in ("mask", "scribble"):
-            raise ValueError(f"condition came as {self.condition!r}; expected mask or scribble.")
+        one_of("condition", self.condition, CONDITIONS)
         if self.n_inversion < 2:
             raise ValueError(f"n_inversion came as {self.n_inversion}; expected at least 2.")
 
@@ -118,21 +118,15 @@ class Scene:
         return draw(pipe or self.pipe, prompts, inputs, exit_step, *batch, steps)
 
     def method(
-        self,
-        key: str,
-        name: str,
-        against: GroundTruth | None = None,
-        model: str | None = None,
-        **options: Any,
+        self, key: str, name: str, against: GroundTruth | None = None, **options: Any
     ) -> Row:
-        """A row of I', by M and T; options: of `drawn`; model: hash, if it is another one."""
+        """A row of I', by M and T; options: of `drawn`."""
+        made_from = {"condition": self.config.condition, "networks": self.made_from.get("x", "")}
+        made_from |= {name: self.pipe.config[name] for name in CALL_DEFAULTS}
 
         def draw(part: slice) -> Tensor:
             return self.drawn(part, **options)[0]
 
-        made_from = {"condition": self.config.condition, "networks": self.made_from.get("x", "")}
-        made_from |= {name: self.pipe.config[name] for name in CALL_DEFAULTS}
-        made_from |= {} if model is None else {"model": model}
         return Row(key, name, draw, made_from, against or self.truth)
 
     def inputs(self, truth: GroundTruth) -> Tensor:
@@ -149,7 +143,7 @@ def ground_truth(scene: Scene) -> Iterator[Row]:
 def w_plus_optimisation(scene: Scene) -> Iterator[Row]:
     """Inversion of the pictures themselves."""
     config, loss = scene.config, scene.perceptual
-    against = scene.truth.taken(np.arange(min(config.n_inversion, len(scene.truth))))
+    against = scene.truth.first(config.n_inversion)
     optimiser = InversionConfig(steps=config.inversion_steps)
     made_from = {"count": len(against), "steps": config.inversion_steps}
     made_from |= {"perceptual": loss is not None, "batch_size": config.batch_size}
@@ -163,20 +157,18 @@ def w_plus_optimisation(scene: Scene) -> Iterator[Row]:
 
 def floors(scene: Scene) -> Iterator[Row]:
     """Other people's pictures; faces of G that know nothing; others' caption and mask."""
-    n, seed, psi, training = len(scene.truth), scene.config.seed, scene.config.psi, scene.training
-    if training is not None:
-        name = "training pictures (floor of FID)"
-        against = scene.truth.taken(np.arange(min(n, len(training))))
-        made_from = {"pictures": scene.made_from.get("training")}
-        yield Row("training", name, training.__getitem__, made_from, against)
+    truth, seed, psi = scene.truth, scene.config.seed, scene.config.psi
+    if scene.training is not None:
+        name, made_from = "training pictures (floor of FID)", scene.made_from.get("training")
+        against, draw = truth.first(len(scene.training)), scene.training.__getitem__
+        yield Row("training", name, draw, {"pictures": made_from}, against)
 
-    def draw(psi: float) -> Callable[[slice], Tensor]:
-        return lambda part: random_faces(scene.pipe, n, seed, part, psi)
+    def faces(psi: float) -> Callable[[slice], Tensor]:
+        return lambda part: random_faces(scene.pipe, len(truth), seed, part, psi)
 
-    yield Row("random", "random face (floor)", draw(1.0), {}, scene.truth)
-    name = f"random face, ψ = {psi:g}"
-    yield Row("random_psi", name, draw(psi), {"psi": psi}, scene.truth)
-    moved = scene.truth.taken(others(n, seed))
+    yield Row("random", "random face (floor)", faces(1.0), {}, truth)
+    yield Row("random_psi", f"random face, ψ = {psi:g}", faces(psi), {"psi": psi}, truth)
+    moved = truth.taken(others(len(truth), seed))
     yield scene.method("shuffled", "others' inputs (floor)", truth=moved)
 
 
@@ -197,8 +189,7 @@ def controlnet_alone(
         assert denoised is not None  # the process ran to its end
         return denoised
 
-    name = f"ControlNet alone, {steps} steps"
-    yield Row(key, name, draw, made_from, against)
+    yield Row(key, f"ControlNet alone, {steps} steps", draw, made_from, against)
 
 
 def mask_encoder(scene: Scene) -> Iterator[Row]:
@@ -214,16 +205,12 @@ def mask_encoder(scene: Scene) -> Iterator[Row]:
         found = encoder(truth.masks[part].to(encoder.device)).float()
         return truncate_detail(found, G.mean_latent.float(), psi)
 
-    @torch.no_grad()
-    def synthesised(w: Tensor) -> Tensor:
-        return judged_size(G.synthesis(w.to(G.dtype), noise_mode="const"))
-
     def moved(part: slice) -> Tensor:
         likes = text_similarity(scene.clip, pipe.tokenizer, truth.prompts[part])
-        return synthesised(optimise_for_text(G, codes(part), likes, steps))
+        return synthesised(G, optimise_for_text(G, codes(part), likes, steps))
 
     name = "mask encoder (pSp style)"
-    yield Row("encoder", name, lambda part: synthesised(codes(part)), made_from, truth)
+    yield Row("encoder", name, lambda part: synthesised(G, codes(part)), made_from, truth)
     name = "mask encoder + text optimisation (TediGAN style)"
     yield Row("encoder_text", name, moved, made_from | {"steps": steps}, truth)
 
@@ -231,7 +218,8 @@ def mask_encoder(scene: Scene) -> Iterator[Row]:
 def other_models(scene: Scene) -> Iterator[Row]:
     """The model after earlier stages, and other models, at their last exit."""
     for one in scene.others:
-        yield scene.method(one.key, one.name, model=one.made_from, pipe=one.pipe)
+        row = scene.method(one.key, one.name, pipe=one.pipe)
+        yield replace(row, made_from=row.made_from | {"model": one.made_from})
 
 
 def exits(scene: Scene) -> Iterator[Row]:
@@ -278,21 +266,25 @@ def earlier_models(
     Args:
         runs: holds <condition>_stage1/checkpoint.pt and <condition>_stage2/checkpoint.pt.
     """
-    m_part, t_part = (part_name(p, condition) for p in ("mapping_network", "style_modulation"))
+    defaults = {name: pipe.config[name] for name in CALL_DEFAULTS}
+
+    def model(key: str, name: str, made_from: str, **networks: Any) -> OtherModel:
+        parts = {part_name(part, condition): network for part, network in networks.items()}
+        return OtherModel(key, name, DMGIPipeline(**pipe.components | parts, **defaults), made_from)
+
     try:
         M, m_hash, seen = _averaged(runs / f"{condition}_stage1", MappingNetwork, pipe)
     except LookupError as reason:
-        alone = _with(pipe, {t_part: None})
-        found = [OtherModel("m_only", "DMGI, M only (T taken out)", alone, "")]
-        return found, [f"no rows of the model after stages 1 and 2: {reason}"]
-    m_only = _with(pipe, {m_part: M, t_part: None})
-    found = [OtherModel("m_only", f"DMGI, M only (stage 1, {seen})", m_only, m_hash)]
+        alone = model("m_only", "DMGI, M only (T taken out)", "", style_modulation=None)
+        return [alone], [f"no rows of the model after stages 1 and 2: {reason}"]
+    name = f"DMGI, M only (stage 1, {seen})"
+    found = [model("m_only", name, m_hash, mapping_network=M, style_modulation=None)]
     try:
         T, t_hash, seen = _averaged(runs / f"{condition}_stage2", StyleModulationNetwork, pipe, M)
     except LookupError as reason:
         return found, [f"no row of the model after stage 2: {reason}"]
-    both, name = _with(pipe, {m_part: M, t_part: T}), f"DMGI, M + T (stage 2, {seen} more)"
-    return [*found, OtherModel("m_and_t", name, both, f"{m_hash} {t_hash}")], []
+    name, made_from = f"DMGI, M + T (stage 2, {seen} more)", f"{m_hash} {t_hash}"
+    return [*found, model("m_and_t", name, made_from, mapping_network=M, style_modulation=T)], []
 
 
 def _averaged(run_dir: Path, kind: Any, pipe: DMGIPipeline, M: Any = None) -> tuple[Any, str, str]:
@@ -305,17 +297,12 @@ def _averaged(run_dir: Path, kind: Any, pipe: DMGIPipeline, M: Any = None) -> tu
     if not path.is_file():
         raise LookupError(f"{run_dir.name} of the training runs holds no checkpoint")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    made_from, name = state.get("made_from", {}), NAMES[kind]
+    made_from = state.get("made_from", {})
     for frozen, network in (("generator", pipe.generator), ("mapping_network", M)):
         if network is not None and made_from.get("frozen", {}).get(frozen) != state_hash(network):
             raise LookupError(f"{run_dir.name} was trained with another {frozen}")
+    name = "mapping_network" if kind is MappingNetwork else "style_modulation"
     network = kind.from_config(made_from["networks"][name])
     network.load_state_dict(state["ema"][name])
     seen = f"{state['step'] * state['batch_size']:,} samples"
     return network.eval().to(pipe.device, pipe.dtype), file_hash(path), seen
-
-
-def _with(pipe: DMGIPipeline, parts: dict[str, Any]) -> DMGIPipeline:
-    """The same pipeline with other components; the rest is shared."""
-    defaults = {name: pipe.config[name] for name in CALL_DEFAULTS}
-    return DMGIPipeline(**(pipe.components | parts), **defaults)

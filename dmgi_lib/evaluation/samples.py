@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,16 @@ class GroundTruth:
     def taken(self, rows: np.ndarray) -> GroundTruth:
         """The samples `rows`, in that order."""
         index = torch.from_numpy(np.ascontiguousarray(rows))
+        taken: dict[str, Any] = {
+            name: [part[i] for i in rows] if isinstance(part, list) else part[index]
+            for name, part in vars(self).items()
+            if part is not None
+        }
+        return replace(self, **taken)
 
-        def of(part: Any) -> Any:
-            return [part[i] for i in rows] if isinstance(part, list) else part[index]
-
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: of(part) for k, part in parts.items() if part is not None})
+    def first(self, n: int) -> GroundTruth:
+        """The first n samples, or all if there are fewer."""
+        return self.taken(np.arange(min(n, len(self))))
 
 
 def others(n: int, seed: int) -> np.ndarray:

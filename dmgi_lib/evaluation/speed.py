@@ -14,18 +14,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 
 def measure_in_fresh_process(**options: Any) -> dict[str, Any]:
-    """Runs `measure_here` in a process of its own, with the same options and result.
-
-    Raises:
-        RuntimeError: if the process fails, with the end of its error output.
-    """
+    """`measure_here` in a process of its own. Raises RuntimeError, with its errors, if it fails."""
     command = [sys.executable, "-m", "dmgi_lib.evaluation.speed"]
     command += [f"--{name}={value}" for name, value in options.items()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -68,12 +64,12 @@ def measure_here(
 
     found["first_image"] = seconds(0)
     found["exit_step_0"] = early = median(seconds(0) for _ in range(repeats))
-    memory = {"peak_memory_gb": peak_memory_gb(), "peak_gpu_gb": peak_gb(where)}
+    found |= {"peak_memory_gb": peak_memory_gb(), "peak_gpu_gb": peak_gb(where)}
     seconds(None)  # warm up the decoder
     found["full_process"] = full = median(seconds(None) for _ in range(max(1, repeats // 2)))
-    memory |= {"peak_memory_full_gb": peak_memory_gb(), "peak_gpu_full_gb": peak_gb(where)}
-    found |= {name: gigabytes for name, gigabytes in memory.items() if gigabytes is not None}
-    return found | {"ratio": full / early, "num_inference_steps": pipe.config.num_inference_steps}
+    found |= {"peak_memory_full_gb": peak_memory_gb(), "peak_gpu_full_gb": peak_gb(where)}
+    found |= {"ratio": full / early, "num_inference_steps": pipe.config.num_inference_steps}
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def _seconds(call: Callable[[], Any], device: Any) -> float:
@@ -87,54 +83,14 @@ def _seconds(call: Callable[[], Any], device: Any) -> float:
     return time.perf_counter() - begin
 
 
-def seconds_a_face(
-    pipe: Any,
-    prompt: str,
-    x: Any,
-    condition: str,
-    exit_steps: tuple[int, ...],
-    controlnet_steps: int,
-    repeats: int = 5,
+def in_turns(
+    calls: Mapping[str, Callable[[], Any]], device: Any, repeats: int = 5
 ) -> dict[str, float]:
-    """Median seconds of one face at batch 1, in this process: early exits and ControlNet alone.
-
-    The calls take turns, so that whatever else the machine does slows all of them alike.
-
-    Args:
-        x: (H, W) class ids or strokes, as `condition` says.
-        controlnet_steps: of the reverse process whose own image I_0^d is decoded, without M, T
-            and G.
-
-    Returns:
-        "exit_<step>" for each step, and "controlnet".
-    """
-    import torch
-
-    from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
-    from dmgi_lib.prompts import encode_empty, encode_text, tokenize
-
-    @torch.no_grad()
-    def controlnet_alone() -> None:
-        picture = (mask_to_rgb if condition == "mask" else scribble_to_rgb)(x[None])
-        text = encode_text(pipe.text_encoder, tokenize(pipe.tokenizer, [prompt]).ids)
-        states = pipe.encoder(condition).reverse_process(
-            text,
-            encode_empty(pipe.tokenizer, pipe.text_encoder),
-            picture.to(text),
-            generator=torch.Generator().manual_seed(0),
-            num_inference_steps=controlnet_steps,
-            guidance_scale=pipe.config.guidance_scale,
-            capture_steps=(),
-        )
-        pipe.decode_latents([state.latents for state in states][-1])
-
-    calls: dict[str, Any] = {"controlnet": controlnet_alone}
-    for step in exit_steps:
-        calls[f"exit_{step}"] = lambda s=step: pipe(prompt, **{condition: x}, exit_step=s)
+    """Median seconds of calls, which take turns: whatever else the machine does slows all alike."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         for name, call in calls.items():
-            taken[name].append(_seconds(call, pipe.device))
+            taken[name].append(_seconds(call, device))
     return {name: median(values[1:]) for name, values in taken.items()}  # the first one warms up
 
 

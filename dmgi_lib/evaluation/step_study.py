@@ -9,19 +9,35 @@ and words differ: an exit at step k decodes the very features that the full proc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmgi_lib.evaluation.draw import judged_size
+from dmgi_lib.diffusion_encoder import ReverseState
+from dmgi_lib.evaluation.draw import judged_size, synthesised
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import modulate, pool_attention, truncate_detail
+
+PICTURES = {"mask": mask_to_rgb, "scribble": scribble_to_rgb}  # x as ControlNet reads it
+
+
+def reverse_process(
+    pipe: DMGIPipeline, condition: str, text: Tensor, x: Tensor, **options: Any
+) -> Iterator[ReverseState]:
+    """`DiffusionEncoder.reverse_process` on text (B, L, D) and x (B, H, W), ids or strokes."""
+    return pipe.encoder(condition).reverse_process(
+        text,
+        encode_empty(pipe.tokenizer, pipe.text_encoder),
+        PICTURES[condition](x),
+        guidance_scale=pipe.config.guidance_scale,
+        **options,
+    )
 
 
 class StepStudy:
@@ -53,20 +69,30 @@ class StepStudy:
         leaking: bool = False,
         batch_size: int = 16,
     ) -> None:
-        self.pipe, self.truth, self.steps = pipe, truth, sorted(set(steps))
-        self.condition = condition
-        count = len(truth.prompts)
-        seeds = list(range(seed, seed + count)) if isinstance(seed, int) else list(seed)
+        self.pipe, self.steps = pipe, sorted(set(steps))
         self.tokens = tokenize(pipe.tokenizer, truth.prompts)
-        parts: list[list[DiffusionFeatures]] = []
+        seeds = range(seed, seed + len(truth)) if isinstance(seed, int) else seed
+        inputs, vae = truth.masks if condition == "mask" else truth.scribbles, pipe.vae
+        parts: list[list[Any]] = []
         finished: list[Tensor] = []
-        run = self._noised if leaking else self._reversed
-        for rows in torch.arange(count).split(batch_size):
+        for rows in torch.arange(len(truth)).split(batch_size):
             text = encode_text(pipe.text_encoder, self.tokens.ids[rows])
-            sources = [torch.Generator().manual_seed(seeds[i]) for i in rows.tolist()]
-            features, images = run(rows, text, sources)
-            parts.append(features)
-            finished += images
+            options: dict[str, Any] = {
+                "generator": [torch.Generator().manual_seed(seeds[i]) for i in rows.tolist()],
+                "num_inference_steps": pipe.config.num_inference_steps,
+            }
+            if leaking:
+                images = truth.images[rows].to(vae.device, vae.dtype)
+                clean = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
+                given = (clean, text, PICTURES[condition](inputs[rows]))
+                noised = pipe.encoder(condition).noised_features
+                parts.append(noised(*given, steps=self.steps, **options))
+                continue
+            options |= {"exit_step": self.steps[-1], "capture_steps": self.steps}
+            states = list(reverse_process(pipe, condition, text, inputs[rows], **options))
+            parts.append([state.features for state in states if state.features is not None])
+            if states[-1].latents is not None:
+                finished.append(judged_size(pipe.decode_latents(states[-1].latents)))
         batches = zip(*parts, strict=True)  # of each step
         self.features = {k: _joined(of) for k, of in zip(self.steps, batches, strict=True)}
         self.diffusion_images = torch.cat(finished) if finished else None
@@ -91,56 +117,11 @@ class StepStudy:
         """I'_t (N, 3, 128, 128) in [-1, 1], on the CPU."""
         return self.draw(self.codes(step, mapping_network, style_modulation))
 
-    @torch.no_grad()
     def draw(self, w: Tensor) -> Tensor:
         """G(w) for any codes (B, num_ws, w_dim), truncated as in a call, as the judges read it."""
         G = self.pipe.generator
         w = truncate_detail(w.to(G.mean_latent), G.mean_latent, self.pipe.config.detail_psi)
-        parts = [G.synthesis(part, noise_mode="const") for part in w.split(16)]
-        return torch.cat([judged_size(part) for part in parts])
-
-    def _visual(self, rows: Tensor) -> Tensor:
-        """x of some samples, (B, 3, 128, 128) in [0, 1], as the pipeline computes."""
-        mask = self.condition == "mask"
-        x = self.truth.masks if mask else self.truth.scribbles
-        picture = (mask_to_rgb if mask else scribble_to_rgb)(x[rows])
-        return picture.to(self.pipe.device, self.pipe.unet.dtype)
-
-    def _reversed(
-        self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
-    ) -> tuple[list[DiffusionFeatures], list[Tensor]]:
-        pipe, found = self.pipe, []
-        for state in pipe.encoder(self.condition).reverse_process(
-            text,
-            encode_empty(pipe.tokenizer, pipe.text_encoder),
-            self._visual(rows),
-            generator=sources,
-            num_inference_steps=pipe.config.num_inference_steps,
-            guidance_scale=pipe.config.guidance_scale,
-            exit_step=self.steps[-1],
-            capture_steps=self.steps,
-        ):
-            if state.features is not None:
-                found.append(state.features)
-        if state.latents is None:
-            return found, []
-        return found, [judged_size(pipe.decode_latents(state.latents))]
-
-    def _noised(
-        self, rows: Tensor, text: Tensor, sources: list[torch.Generator]
-    ) -> tuple[list[DiffusionFeatures], list[Tensor]]:
-        vae = self.pipe.vae
-        images = self.truth.images[rows].to(vae.device, vae.dtype)
-        clean = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
-        features = self.pipe.encoder(self.condition).noised_features(
-            clean,
-            text,
-            self._visual(rows),
-            generator=sources,
-            steps=self.steps,
-            num_inference_steps=self.pipe.config.num_inference_steps,
-        )
-        return features, []
+        return synthesised(G, w)
 
 
 def _joined(parts: Sequence[DiffusionFeatures]) -> DiffusionFeatures:

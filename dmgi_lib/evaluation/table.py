@@ -3,10 +3,10 @@
     python -m dmgi_lib.evaluation.table --out runs/table1.csv
 
 One table for each kind of x that the model has networks for: runs/table1.csv for masks,
-runs/table1_scribble.csv for scribbles, each with a figure (.png) and the numbers of all samples
-(.parquet). Pictures and readings of each row are kept under --rows, so a run that was killed goes
-on where it was. The columns are the paper's, computed with the kit's own extractors, so no number
-compares with the paper's.
+runs/table1_scribble.csv for scribbles, each with a figure (.png) and all that was read of the
+samples (.parquet). Pictures and readings of each row are kept under --rows, so a run that was
+killed goes on where it was. The columns are the paper's, computed with the kit's own extractors, so
+no number compares with the paper's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 import tyro
 from torch import Tensor
@@ -25,41 +27,23 @@ from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import pick_device
-from dmgi_lib.evaluation import goals, metrics, report
-from dmgi_lib.evaluation.draw import Row, place
-from dmgi_lib.evaluation.goals import Finding
-from dmgi_lib.evaluation.read import (
-    COLUMNS,
-    FinishedRow,
-    Reading,
-    finish,
-    load_clip,
-    on_device,
-    read,
-)
-from dmgi_lib.evaluation.rows import (
-    DRAWS,
-    RUNS,
-    OtherModel,
-    Scene,
-    TableConfig,
-    diverse_rows,
-    earlier_models,
-    swap_rows,
-)
+from dmgi_lib.evaluation import goals, metrics, read, report, rows
+from dmgi_lib.evaluation.draw import Dtype, Row, place
+from dmgi_lib.evaluation.read import FinishedRow, Reading
+from dmgi_lib.evaluation.rows import CONDITIONS, DRAWS, RUNS, Scene, TableConfig
 from dmgi_lib.evaluation.samples import GroundTruth, givers
-from dmgi_lib.evaluation.speed import seconds_a_face
-from dmgi_lib.files import folder_hash, write_text, write_whole
+from dmgi_lib.evaluation.speed import in_turns
+from dmgi_lib.evaluation.step_study import reverse_process
+from dmgi_lib.files import folder_hash, read_json, write_text, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
+from dmgi_lib.prompts import encode_text, tokenize
 from dmgi_lib.recognizers import Judges, load_judges
 from dmgi_lib.training.losses import PerceptualLoss
 from dmgi_lib.weight_folder import load_part, part_name, required_part
 
-CONDITIONS = ("mask", "scribble")
 OWN = ("controlnet", "mapping_network", "style_modulation")  # one for each kind of x
 DIVERSITY = f"diversity of {DRAWS} draws"
-Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(kw_only=True)
@@ -76,24 +60,42 @@ class Table(Scene):
 
     def read(self, images: Tensor, truth: GroundTruth) -> Reading:
         """The judges' reading of pictures against samples."""
-        return read(images, truth, self.judges, self.config.seed, self.clip, self.pipe.tokenizer)
+        rest = (self.config.seed, self.clip, self.pipe.tokenizer)
+        return read.read(images, truth, self.judges, *rest)
 
     def finished(self, row: Row) -> FinishedRow:
         """The row, drawn and read, or as its files hold it."""
         path = place(self.folder, row.key, self.facts | row.made_from)
-        return finish(row, path, self.read, self.config.batch_size)
+        return read.finish(row, path, self.read, self.config.batch_size)
 
     def seconds(self) -> dict[str, float]:
-        """Of one face at batch 1: each exit, and ControlNet alone. See `seconds_a_face`."""
+        """Median seconds of one face at batch 1, in this process: "exit_<step>" and "controlnet".
+
+        The latter decodes I_0^d of `controlnet_steps`, without M, T and G.
+        """
         steps, condition = self.config.controlnet_steps, self.config.condition
         made_from = {"networks": self.made_from.get("x", ""), "steps": [*self.exits, steps]}
         path = place(self.folder, "seconds", self.facts | made_from | {"condition": condition})
         path = path.with_suffix(".json")
-        if not path.exists():
-            x, prompt = self.inputs(self.truth)[0], self.truth.prompts[0]
-            taken = seconds_a_face(self.pipe, prompt, x, condition, self.exits, steps)
-            write_text(path, json.dumps(taken, indent=1) + "\n")
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.exists():
+            return read_json(path)
+        pipe: Any = self.pipe
+        x, prompt = self.inputs(self.truth)[0], self.truth.prompts[0]
+
+        @torch.no_grad()
+        def controlnet_alone() -> None:
+            text = encode_text(pipe.text_encoder, tokenize(pipe.tokenizer, [prompt]).ids)
+            options = {"num_inference_steps": steps, "capture_steps": ()}
+            rng = torch.Generator().manual_seed(0)
+            *_, final = reverse_process(pipe, condition, text, x[None], generator=rng, **options)
+            pipe.decode_latents(final.latents)
+
+        calls: dict[str, Any] = {"controlnet": controlnet_alone}
+        for step in self.exits:
+            calls[f"exit_{step}"] = partial(pipe, prompt, **{condition: x}, exit_step=step)
+        taken = in_turns(calls, pipe.device)
+        write_text(path, json.dumps(taken, indent=1) + "\n")
+        return taken
 
     def diversity(self) -> dict[str, float]:
         """How far DRAWS faces of one input lie apart, of rows that are drawn so (by key).
@@ -102,31 +104,33 @@ class Table(Scene):
         true pictures.
         """
         found = {}
-        for row in diverse_rows(self):
+        for row in rows.diverse_rows(self):
             reading = self.finished(row).reading
-            people = metrics.spread(reading.reference[::DRAWS][None])
-            draws = metrics.spread(reading.embedding.unflatten(0, (-1, DRAWS)))
+            people = metrics.spread(reading["reference"][::DRAWS][None])
+            draws = metrics.spread(reading["embedding"].unflatten(0, (-1, DRAWS)))
             found[row.key.removeprefix("diverse_")] = (draws.mean() / people).item()
         return found
 
-    def swaps(self, own: Reading) -> list[Finding]:
+    def swaps(self, own: Reading) -> list[goals.Finding]:
         """What exchanged captions and masks change; own: of the exit at the last step."""
-        rows = {row.key.removeprefix("swap_"): self.finished(row) for row in swap_rows(self)}
-        readings = {"own": own} | {key: row.reading for key, row in rows.items()}
+        readings = {"own": own}
+        for row in rows.swap_rows(self):
+            readings[row.key.removeprefix("swap_")] = self.finished(row).reading
         giver = self.truth.taken(givers(self.truth, self.config.seed)).attributes
         return goals.swap_findings(readings, giver, self.config.seed)
 
-    def findings(self, rows: Mapping[str, FinishedRow]) -> list[Finding]:
+    def findings(self, finished: Mapping[str, FinishedRow]) -> list[goals.Finding]:
         """Swaps and goals of a finished table."""
-        first, last = (f"exit_{step}" for step in (0, self.last))
-        readings, seed = {key: row.reading for key, row in rows.items()}, self.config.seed
-        found = self.swaps(readings[last])
-        if self.config.condition == "scribble":
-            asked = goals.lead(last, "DMGI", "controlnet", COLUMNS[:4])
-            return found + goals.compare(readings, asked, seed)
-        found += goals.compare(readings, goals.mask_goals(first, last), seed)
-        ratio = self.seconds()["controlnet"] / self.seconds()[first]
-        return [*found, Finding("exit step 0, times faster than ControlNet alone", ratio, 20.0)]
+        first, last, masks = "exit_0", f"exit_{self.last}", self.config.condition == "mask"
+        readings = {key: row.reading for key, row in finished.items()}
+        few = goals.lead(last, "DMGI", "controlnet", read.COLUMNS[:4])
+        asked = goals.mask_goals(first, last) if masks else few
+        found = self.swaps(readings[last]) + goals.compare(readings, asked, self.config.seed)
+        if masks:
+            ratio = self.seconds()["controlnet"] / self.seconds()[first]
+            name = "exit step 0, times faster than ControlNet alone"
+            found.append(goals.Finding(name, ratio, 20.0))
+        return found
 
 
 def shared_hash(folder: Path) -> str:
@@ -136,13 +140,7 @@ def shared_hash(folder: Path) -> str:
     of a call, in model_index.json, those that no call draws; directions of edits draw no row.
     """
     own = {part_name(p, x) for p in OWN for x in CONDITIONS}
-    return folder_hash(folder, own | {"mask_encoder", "edit_directions", "model_index.json"})
-
-
-def missing_parts(pipe: DMGIPipeline, condition: str) -> list[str]:
-    """Networks without which a model cannot draw from that kind of x."""
-    names = (part_name(part, condition) for part in OWN)
-    return [name for name in names if getattr(pipe, name) is None]
+    return folder_hash(folder, own | {"3d", "mask_encoder", "edit_directions", "model_index.json"})
 
 
 def last_stage(folder: Path, condition: str) -> int | None:
@@ -157,7 +155,7 @@ def open_table(
     folder: Path,
     dataset: FaceDataset,
     n: int,
-    rows: Path,
+    kept: Path,
     config: TableConfig,
     runs: Path = RUNS,
     others: Mapping[str, Path] | None = None,
@@ -169,18 +167,21 @@ def open_table(
 
     Args:
         folder: of model, judges, loss_net and image_encoder; mask_encoder if it was trained.
-        rows:   where pictures and readings are kept.
+        kept:   where pictures and readings are kept.
         runs:   training runs of the earlier stages.
         others: name → folder: models whose last exit is a row too.
         training: people that networks saw, whose pictures are the floor of FID; None: no such row.
         device, dtype: of the drawing; the judges read there too, in fp32.
     """
-    pipe = DMGIPipeline.from_pretrained(folder, dtype=dtype).to(device)
-    condition = config.condition
-    models, notes = earlier_models(pipe, condition, runs)
+
+    def opened(folder: Path) -> DMGIPipeline:
+        return DMGIPipeline.from_pretrained(folder, dtype=dtype).to(device)
+
+    pipe, condition = opened(folder), config.condition
+    models, notes = rows.earlier_models(pipe, condition, runs)
     for number, (name, other) in enumerate((others or {}).items()):
-        model = DMGIPipeline.from_pretrained(other, dtype=dtype).to(device)
-        models.append(OtherModel(f"other_{number}", name, model, folder_hash(other)))
+        found = (opened(other), folder_hash(other))
+        models.append(rows.OtherModel(f"other_{number}", name, *found))
     encoder = load_part(folder, "mask_encoder") if condition == "mask" else None
     if condition == "mask" and encoder is None:
         notes.append(
@@ -193,11 +194,11 @@ def open_table(
     loss_net = required_part(folder, "loss_net", "data_prep.priors.trainer loss_net")
     own = {part: folder_hash(folder / part_name(part, condition)) for part in OWN}
     facts = {"weights": shared_hash(folder), "data": dataset.digest, "n": n, "seed": config.seed}
-    facts["columns"] = COLUMNS  # what a reading holds
+    facts |= {"columns": read.COLUMNS}  # what a reading holds
     table = Table(
         pipe=pipe,
         truth=GroundTruth.read(dataset, n),
-        clip=load_clip(folder).to(device),
+        clip=read.load_clip(folder).to(device),
         config=config,
         mask_encoder=None if encoder is None else encoder.eval().to(device),
         perceptual=PerceptualLoss(loss_net.eval().requires_grad_(False).to(device)),
@@ -210,25 +211,24 @@ def open_table(
             "mask_encoder": folder_hash(folder / "mask_encoder"),
             "training": "" if training is None else training.digest,
         },
-        judges=on_device(load_judges(folder), pipe.device),
-        folder=rows,
+        judges=read.on_device(load_judges(folder), pipe.device),
+        folder=kept,
         facts=facts | ({} if dtype == torch.float32 else {"dtype": str(dtype)}),
     )
     return table, notes
 
 
-def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Finding]:
+def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[goals.Finding]:
     """Draws and reads what is missing, writes the table, prints each row and the findings."""
-    rows: dict[str, FinishedRow] = {}
+    done: dict[str, FinishedRow] = {}
     numbers: dict[str, dict[str, Any]] = {}
-    seconds, config, defaults = table.seconds(), table.config, table.pipe.config
-    diversity = table.diversity()
+    seconds, diversity = table.seconds(), table.diversity()
+    config, defaults = table.config, table.pipe.config
     for row in tqdm(list(table.rows()), desc="rows", disable=None):
-        rows[row.key] = done = table.finished(row)
-        numbers[row.key] = report.summary(done.reading, config.seed)
-        shown = "  ".join(f"{name} {numbers[row.key][name]:.3f}" for name in COLUMNS)
-        tqdm.write(f"{done.name}, N = {len(done.reading)}: {shown}")
-    findings = table.findings(rows)
+        done[row.key] = table.finished(row)
+        numbers[row.key] = report.summary(done[row.key].reading, config.seed)
+        tqdm.write(f"{row.name}, N = {row.count}: {report.shown(numbers[row.key])}")
+    findings = table.findings(done)
     header = report.header_lines(table.truth, config.condition, dataset, table.pipe.device)
     met = [finding.met for finding in findings if finding.bound is not None]
     lines = [
@@ -251,13 +251,13 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[Findin
         | report.columns_of(numbers[key])
         | {DIVERSITY: diversity.get(key), "seconds a face": seconds.get(key)}
         | {"minutes drawn and read": row.minutes}
-        for key, row in rows.items()
+        for key, row in done.items()
     ]
     report.write_csv(out, lines, written)
     figure, parquet = out.with_suffix(".png"), out.with_suffix(".parquet")
-    samples = report.sample_table({key: row.reading for key, row in rows.items()})
-    write_whole(parquet, lambda path: samples.to_parquet(path, index=False))
-    report.draw_figure(rows, numbers, table.inputs(table.truth), header[0], figure)
+    samples = pd.concat({key: row.reading.samples for key, row in done.items()}, names=["row"])
+    write_whole(parquet, samples.reset_index("row").reset_index(drop=True).to_parquet)
+    report.draw_figure(done, numbers, table.inputs(table.truth), header[0], figure)
     print(*lines, f"{out}, {figure}, {parquet}", sep="\n")
     return findings
 
@@ -289,11 +289,12 @@ def run(
         device: auto, cpu, cuda or mps
         dtype: precision of the drawing
     """
-    folder, where, root = weights_folder(weights), pick_device(device), data or default_root()
+    folder, root = weights_folder(weights), data or default_root()
     models = {name: Path(path) for name, _, path in (text.partition("=") for text in other)}
     pipe = DMGIPipeline.from_pretrained(folder)
     for kind in (condition,) if condition else CONDITIONS:
-        if missing := missing_parts(pipe, kind):
+        names = (part_name(part, kind) for part in OWN)
+        if missing := [name for name in names if getattr(pipe, name) is None]:
             text = (
                 f"no {kind} table: this model has no {', '.join(missing)}. Train them with"
                 f" `make train`, or by --condition {kind} of dmgi_lib.training.stages."
@@ -303,10 +304,8 @@ def run(
             print(text)
             continue
         seen, faces = (FaceDataset(root, split) for split in ("train", "test"))
-        asked = replace(config, condition=kind)
-        precision = getattr(torch, dtype)
-        parts = (folder, faces, n, rows, asked, runs, models, seen)
-        table, notes = open_table(*parts, where, precision)
+        parts = (folder, faces, n, rows, replace(config, condition=kind), runs, models, seen)
+        table, notes = open_table(*parts, pick_device(device), getattr(torch, dtype))
         suffix = "" if kind == "mask" else f"_{kind}"
         make(table, notes, root.name, out.with_stem(out.stem + suffix))
 

@@ -1,6 +1,6 @@
 """Heads in three dimensions against the truth, which only a rendered world has.
 
-    python -m dmgi_lib.evaluation.views --generator ~/.cache/dmgi/world/generator_3d
+    python -m dmgi_lib.evaluation.views --generator ~/.cache/dmgi/world/3d/generator
 
 One picture of each person, the most frontal one, is inverted into W+; the other cameras of the
 `views` split then show how far the head is right that nobody saw. The paper measures none of this:
@@ -11,9 +11,8 @@ disc), and the mean latent's head.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -27,7 +26,7 @@ from dmgi_lib.devices import pick_device
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
 from dmgi_lib.files import write_text
 from dmgi_lib.generators.eg3d import EG3DOutput, TriPlaneGenerator
-from dmgi_lib.generators.eg3d.cameras import camera_rays, split_camera
+from dmgi_lib.generators.eg3d.cameras import camera_angles, camera_rays, split_camera
 from dmgi_lib.presets import MINI
 from dmgi_lib.recognizers import load_judges
 from dmgi_lib.training.losses import PerceptualLoss
@@ -50,8 +49,7 @@ def normals(points: Tensor) -> Tensor:
 
 
 def project(points: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Where cameras (B, 25) see points (B, ..., 3): (B, ..., 2) in [-1, 1], x then y, and how far
-    they are, (B, ...)."""
+    """Places (B, ..., 2) in [-1, 1], x then y, and distances at which cameras see points."""
     cam2world, K = split_camera(c.to(points))
     flat = points.flatten(1, -2) - cam2world[:, None, :3, 3]
     seen = flat @ cam2world[:, :3, :3] @ K.mT
@@ -69,10 +67,7 @@ def masked_mean(value: Tensor, inside: Tensor) -> Tensor:
 
 
 def head_psnr(image: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
-    """PSNR in dB on pixels that are not background, (B,).
-
-    image, truth: (B, 3, H, W) in [-1, 1], clipped; mask: (B, H, W) class ids
-    """
+    """PSNR in dB of (B, 3, H, W) in [-1, 1] where masks (B, H, W) show no background, (B,)."""
     square = (image.clamp(-1, 1) - truth).square().mean(1, keepdim=True)
     return -10 * torch.log10(masked_mean(square, mask[:, None] > 0).clamp_min(1e-10) / 4)
 
@@ -104,30 +99,20 @@ def reprojection_error(
     return masked_mean(difference, seen)
 
 
-@dataclass(frozen=True)
-class People:
-    """Some people, each seen by K cameras, the most frontal one first.
+class People(NamedTuple):
+    """P people, each seen by K cameras, the most frontal one first."""
 
-    images (P, K, 3, H, W) in [-1, 1]; masks and depth (P, K, H, W); cameras (P, K, 25);
-    yaw (P, K) degrees
-    """
-
-    images: Tensor
-    masks: Tensor
-    depth: Tensor
-    cameras: Tensor
-    yaw: Tensor
+    images: Tensor  # (P, K, 3, H, W) in [-1, 1]
+    masks: Tensor  # (P, K, H, W)
+    depth: Tensor  # (P, K, H, W)
+    cameras: Tensor  # (P, K, 25)
+    yaw: Tensor  # (P, K) degrees
 
 
 def people_of(dataset: FaceDataset, count: int) -> People:
-    """The first people of a split, who are all seen by equally many cameras.
-
-    Raises:
-        ValueError: they are not, or by one alone
-        FileNotFoundError: the split holds no depth
-    """
+    """The first people of a split; ValueError unless all are seen by equally many cameras."""
     identities, c = dataset.identities, dataset.cameras
-    yaw = torch.rad2deg(torch.atan2(c[:, 3], c[:, 11]))
+    yaw = camera_angles(c)[:, 0]
     groups = [(identities == i).nonzero()[:, 0] for i in identities.unique()[:count]]
     sizes = sorted({len(rows) for rows in groups})
     if len(sizes) > 1 or sizes[0] < 2:
@@ -135,68 +120,58 @@ def people_of(dataset: FaceDataset, count: int) -> People:
             f"people of {dataset.folder} are seen by {sizes} cameras; expected equally many, at"
             " least 2, as in the splits views and train_views."
         )
-    groups = [rows[yaw[rows].abs().argsort()] for rows in groups]
-    rows = torch.stack(groups).flatten()
+    rows = torch.cat([rows[yaw[rows].abs().argsort()] for rows in groups])
     found = (to_float(dataset.images[rows]), dataset.masks[rows], dataset.depth[rows], c[rows])
     return People(*(x.unflatten(0, (-1, sizes[0])) for x in (*found, yaw[rows])))
 
 
 @torch.no_grad()
 def measure(G: TriPlaneGenerator, ws: Tensor, people: People, identity: Any = None) -> pd.DataFrame:
-    """A row a view: person, yaw, whether it was read, and what `report` averages.
+    """A row a view: yaw, whether it was read, and what `report` averages.
 
-    Args:
-        ws: (P, num_ws, w_dim), read from each person's first view
-        identity: (B, 3, H, W) → unit vectors, such as `IdentityJudge.identity`; None: no such row
+    ws: (P, num_ws, w_dim), read from each person's first view; identity: such as
+    `IdentityJudge.identity`; None leaves it out
     """
-    rows: list[pd.DataFrame] = []
-    device = ws.device
+    tables = []
     mean = G.mean_latent.expand(len(ws), G.num_ws, -1)
-    first_c = people.cameras[:, 0].to(device)
-    first = G.synthesis(ws, first_c)
-    known = people.images[:, 0].to(device)
-    for k in range(people.cameras.shape[1]):
-        c, truth = people.cameras[:, k].to(device), people.images[:, k].to(device)
-        mask, depth = people.masks[:, k].to(device), people.depth[:, k : k + 1].to(device)
+    images, masks, depths, cameras = (x.to(ws.device) for x in people[:4])
+    first = G.synthesis(ws, cameras[:, 0])
+    for k in range(cameras.shape[1]):
+        c, truth, depth = cameras[:, k], images[:, k], depths[:, k : k + 1]
         view = G.synthesis(ws, c)
         shrink = depth.shape[-1] // view.image_depth.shape[-1]
         inside = F.avg_pool2d((depth > 0).float(), shrink) == 1
         depth = F.avg_pool2d(depth, shrink)
         flat = masked_mean(depth, inside)[:, None, None, None].expand_as(depth)
-        columns = {
-            "PSNR on the head (dB)": head_psnr(view.image, truth, mask),
-            "depth error": masked_mean((view.image_depth - depth).abs(), inside),
-            "depth error, flat disc": masked_mean((flat - depth).abs(), inside),
-            "depth error, mean head": masked_mean(
-                (G.synthesis(mean, c).image_depth - depth).abs(), inside
-            ),
-            "normals (degrees)": normal_angle(c, view.image_depth, depth, inside),
-            "normals, flat disc (degrees)": normal_angle(c, flat, depth, inside),
-        }
+        heads = {"": view.image_depth, ", flat disc": flat}
+        heads[", mean head"] = G.synthesis(mean, c).image_depth
+        columns = {"PSNR on the head (dB)": head_psnr(view.image, truth, masks[:, k])}
+        for of, found in heads.items():
+            columns[f"depth error{of}"] = masked_mean((found - depth).abs(), inside)
+        for of in ("", ", flat disc"):
+            columns[f"normals{of} (degrees)"] = normal_angle(c, heads[of], depth, inside)
         if k:
-            columns["reprojection (L1)"] = reprojection_error(view, c, first, first_c)
+            columns["reprojection (L1)"] = reprojection_error(view, c, first, cameras[:, 0])
         if identity is not None:
-            vectors = [identity(x.clamp(-1, 1)) for x in (known, view.image, truth)]
+            vectors = [identity(x.clamp(-1, 1)) for x in (images[:, 0], view.image, truth)]
             columns["identity cosine to the picture read"] = (vectors[0] * vectors[1]).sum(1)
             columns["identity cosine, the truth's own view"] = (vectors[0] * vectors[2]).sum(1)
-        table = pd.DataFrame({name: value.float().cpu().numpy() for name, value in columns.items()})
-        table.insert(0, "yaw", people.yaw[:, k].round().int().numpy())
-        table.insert(1, "read", k == 0)
-        rows.append(table)
-    return pd.concat(rows, ignore_index=True)
+        yaw = people.yaw[:, k].round().int().numpy()
+        numbers = {name: value.float().cpu().numpy() for name, value in columns.items()}
+        tables.append(pd.DataFrame({"yaw": yaw, "read": k == 0} | numbers))
+    return pd.concat(tables, ignore_index=True)
 
 
 def report(table: pd.DataFrame) -> pd.DataFrame:
     """Means: the view that was read, all others, and the others by yaw, in steps of 20 degrees."""
-    others = table[~table["read"]].copy()
+    others = table[~table["read"]]
     near = (others["yaw"] / 20).round().astype(int) * 20
     parts = {"read": table[table["read"]], "all other views": others}
     parts |= {f"yaw {yaw:+d}": others[near == yaw] for yaw in sorted(near.unique())}
-    means = {
-        name: {"views": len(rows)} | rows.drop(columns=["yaw", "read"]).mean().to_dict()
+    return pd.DataFrame(
+        {"view": name, "views": len(rows)} | rows.drop(columns=["yaw", "read"]).mean().to_dict()
         for name, rows in parts.items()
-    }
-    return pd.DataFrame.from_dict(means, orient="index").rename_axis("view").reset_index()
+    )
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -230,23 +205,16 @@ def main(
     if not isinstance(G, TriPlaneGenerator):
         raise ValueError(f"{generator} came; expected the weight folder of a TriPlaneGenerator.")
     G = G.to(place).eval().requires_grad_(False)
-    perceptual = PerceptualLoss(
-        required_part(weights, "loss_net", "data_prep.priors.trainer loss_net").to(place)
-    )
+    loss_net = required_part(weights, "loss_net", "data_prep.priors.trainer loss_net")
+    perceptual = PerceptualLoss(loss_net.to(place))
     judged = (weights / "judge_identity").is_dir()
     identity = load_judges(weights).identity.to(place).identity if judged else None
     everyone = people_of(FaceDataset(root, split), people)
     config, tables = InversionConfig(steps=steps), []
-    for start in tqdm(range(0, len(everyone.yaw), batch_size), desc="people"):
-        some = People(*(x[start : start + batch_size] for x in vars(everyone).values()))
-        found = invert(
-            G,
-            some.images[:, 0],
-            config,
-            camera=some.cameras[:, 0],
-            perceptual=perceptual,
-            progress=False,
-        )
+    parts = zip(*(x.split(batch_size) for x in everyone), strict=True)
+    for some in map(People._make, tqdm(list(parts), desc="people")):
+        seen: dict[str, Any] = {"camera": some.cameras[:, 0], "perceptual": perceptual}
+        found = invert(G, some.images[:, 0], config, **seen)
         tables.append(measure(G, found.latents, some, identity))
     result = report(pd.concat(tables))
     write_text(out, result.to_csv(index=False, float_format="%.4g", lineterminator="\n"))

@@ -29,8 +29,10 @@ PARTS = (
 )
 FACE = (SKIN, NOSE, GLASSES, L_EYE, R_EYE, L_BROW, R_BROW, MOUTH, U_LIP, L_LIP)
 LEFT_OUT = {L_EAR: 0.15, R_EAR: 0.15, EARRING: 0.3, NECKLACE: 0.3, GLASSES: 0.05}  # probabilities
+IDS = np.arange(len(CLASSES))  # a table of 19 is looked up faster than all pixels are compared
 SMALLEST = 5  # pixels of a part at 128 px; a speck is not drawn
 OPEN = 25  # pixels of a mouth at 128 px; fewer show between closed lips
+UP_AND_LEFT = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0]])  # eats no stroke of two pixels whole
 
 Mask = NDArray[np.uint8]
 Region = NDArray[np.bool_]
@@ -85,7 +87,7 @@ def _mask_by_hand(mask: Mask, rng: np.random.Generator) -> Mask:
     boxes = ndimage.find_objects(mask, len(CLASSES) - 1)
     is_open = (mask == MOUTH).sum() > OPEN * scale**2
     if is_open and rng.random() < 0.15:  # a hole without lips is still an open mouth
-        mask = np.where(_is_in(mask, (U_LIP, L_LIP)), MOUTH, mask).astype(np.uint8)
+        mask = np.where(np.isin(IDS, (U_LIP, L_LIP))[mask], MOUTH, mask).astype(np.uint8)
         boxes = ndimage.find_objects(mask, len(CLASSES) - 1)
     left_out = {part for part, chance in LEFT_OUT.items() if rng.random() < chance}
     if not boxes[L_EYE - 1] or not boxes[R_EYE - 1]:
@@ -95,7 +97,7 @@ def _mask_by_hand(mask: Mask, rng: np.random.Generator) -> Mask:
     result = _without(mask, (*PARTS, SKIN) if oval else PARTS)
     result = _coarse(result, scale * rng.uniform(3, 4 + 7 * strength), rng)
     if oval:
-        result[_rounded(_is_in(mask, FACE), 0, 1.0, rng)] = SKIN
+        result[_rounded(np.isin(IDS, FACE)[mask], 0, 1.0, rng)] = SKIN
     corners = 0 if rng.random() < 0.6 else int(rng.integers(6, 9))  # of all parts alike
     redrawn, size = rng.random() < 0.3 + 0.6 * strength, 1 + strength * rng.uniform(-0.1, 0.2)
     for part in PARTS:
@@ -108,7 +110,8 @@ def _mask_by_hand(mask: Mask, rng: np.random.Generator) -> Mask:
         region = mask[window] == part
         if region.sum() < SMALLEST * scale**2:
             continue
-        region = _moved(region, np.rint(rng.normal(0, 0.7 * strength * scale, 2)))
+        by = np.rint(rng.normal(0, 0.7 * strength * scale, 2))
+        region = ndimage.shift(region, by, order=0, mode="nearest")
         if redrawn and part not in (GLASSES, EARRING, NECKLACE) and _is_compact(region):
             region = _rounded(region, corners, size, rng)
         elif rng.random() < strength:
@@ -121,12 +124,13 @@ def _scribble_by_hand(strokes: Mask, rng: np.random.Generator) -> Mask:
     """(H, W) 0 and 255 -> the same sketch in another hand."""
     strength, scale = rng.uniform(0.3, 1.0), strokes.shape[1] / 128
     drawn = _trembling(strokes, 2.5 * strength, rng) > 0
-    whole, longest = drawn.copy(), _pieces(drawn)[2] == 1
+    whole, (pieces, sizes) = drawn.copy(), _pieces(drawn)
+    longest = pieces == sizes[1:].argmax() + 1 if len(sizes) > 1 else drawn
     gaps = rng.permutation(np.argwhere(drawn))[: int(rng.uniform(0, 14) * strength)]
     for y, x in gaps:
         _disc(drawn, y, x, scale * rng.uniform(1.5, 2 + 2 * strength), False)
     # Only pieces of the longest stroke are left out: the others are eyes, nose and mouth.
-    pieces, sizes, _ = _pieces(drawn & longest)
+    pieces, sizes = _pieces(drawn & longest)
     forgotten = (sizes < 0.25 * whole.sum()) & (rng.random(len(sizes)) < 0.3 * strength)
     forgotten[0] = False
     drawn &= ~forgotten[pieces]
@@ -136,19 +140,16 @@ def _scribble_by_hand(strokes: Mask, rng: np.random.Generator) -> Mask:
         _stray(drawn, scale * rng.uniform(8, 30), scale, rng)
     pen = rng.random()
     if pen < 0.3:
-        drawn = _thinned(drawn, max(1, round(scale)))
+        drawn = ndimage.binary_erosion(drawn, UP_AND_LEFT, max(1, round(scale)), border_value=1)
     elif pen > 0.75:
         drawn = ndimage.binary_dilation(drawn, iterations=max(1, round(scale)))
     return np.where(drawn, 255, 0).astype(np.uint8)
 
 
-def _pieces(drawn: Region) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Connected strokes: id per pixel, pixels per id, and rank by length per pixel (0: ground)."""
-    pieces, count = ndimage.label(drawn, np.ones((3, 3), bool))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    rank = np.zeros(count + 1, np.intp)
-    rank[1 + np.argsort(-sizes[1:], kind="stable")] = np.arange(1, count + 1)
-    return pieces, sizes, rank[pieces]
+def _pieces(drawn: Region) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Connected strokes: id per pixel, and pixels per id (0: ground)."""
+    pieces, _ = ndimage.label(drawn, np.ones((3, 3), bool))
+    return pieces, np.bincount(pieces.ravel())
 
 
 def _trembling(picture: Mask, amplitude: float, rng: np.random.Generator) -> Mask:
@@ -186,39 +187,20 @@ def _coarse(mask: Mask, distance: float, rng: np.random.Generator) -> Mask:
     classes = np.flatnonzero(np.bincount(mask.ravel())).astype(np.uint8)
     known = (mask == classes[:, None, None]).astype(np.float32)
     shares = down @ (pick_rows @ known @ pick_columns.T) @ across.T  # (classes, H, W)
-    result = classes[_largest(shares)]
+    result = classes[shares.argmax(0)]
     for one, was in zip(classes, known, strict=True):
         if 2 * (result == one).sum() < was.sum():  # too thin for the knots
             result[was > 0] = one
     return result
 
 
-def _largest(values: NDArray[np.float32]) -> NDArray[np.intp]:
-    """argmax over the first axis, an order faster than numpy's."""
-    best, where = values[0].copy(), np.zeros(values.shape[1:], np.intp)
-    for index, value in enumerate(values[1:], start=1):
-        better = value > best
-        best[better], where[better] = value[better], index
-    return where
-
-
-def _is_in(mask: Mask, classes: Sequence[int]) -> Region:
-    table = np.zeros(len(CLASSES), bool)
-    table[list(classes)] = True
-    found: Region = table[mask]
-    return found
-
-
 def _without(mask: Mask, classes: Sequence[int]) -> Mask:
     """Pixels of some classes get the class of the nearest other pixel."""
-    gone = _is_in(mask, classes)
+    gone = np.isin(IDS, classes)[mask]
     if gone.all():
         return mask
-    rows, columns = ndimage.distance_transform_edt(
-        gone, return_distances=False, return_indices=True
-    )
-    result: Mask = mask[rows, columns]
-    return result
+    nearest = ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True)
+    return mask[tuple(nearest)]
 
 
 def _axes(region: Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -249,23 +231,6 @@ def _rounded(region: Region, corners: int, size: float, rng: np.random.Generator
     for turn in 2 * np.pi * (turns + rng.random()):
         inside &= np.cos(turn) * u + np.sin(turn) * v <= 1.85
     return inside
-
-
-def _moved(region: Region, by: NDArray[np.floating]) -> Region:
-    """Shifted by (rows, columns); what touches a border is drawn on to it."""
-    rows, columns = (
-        np.clip(np.arange(n) - int(d), 0, n - 1) for n, d in zip(region.shape, by, strict=True)
-    )
-    return region[rows[:, None], columns]
-
-
-def _thinned(region: Region, times: int) -> Region:
-    """One pixel thinner, at the upper and the left side alone: no stroke of two pixels goes."""
-    for _ in range(times):
-        before, region = region, region.copy()
-        region[1:] &= before[:-1]
-        region[:, 1:] &= before[:, :-1]
-    return region
 
 
 def _disc(region: Region, y: float, x: float, radius: float, value: bool) -> None:

@@ -9,7 +9,7 @@ available sources name neither: our choice, off by default, see `losses.LossWeig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,40 +17,48 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import gather, reduce
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from dmgi_lib.training.feature_discriminator import FeatureDiscriminator, adversarial_losses
 from dmgi_lib.training.losses import LossWeights, drawn_codes
 
 R1_GAMMA, R1_INTERVAL = 10.0, 16  # e4e's; an interval of steps
 POOL = 50  # codes that a critic may see again, e4e's
 
 
-class Critic(nn.Module):
-    """Called, it says how far I' and w_t, one number a sample, are from passing for real."""
+class FeatureDiscriminator(nn.Module):
+    """Heads that tell real from made by a frozen network's features (arXiv 2111.01007, Sec. 3).
 
-    learning_rate: float
+    One a scale: spectrally normalised convolutions to the coarsest size, a logit a place. What
+    starts from pixels needs very many pictures before it knows what an eye is; the loss net knows.
 
-    def logits(self, shown: Tensor) -> Tensor:
-        """What it is shown (B, …) → (B, P), positive for real."""
-        raise NotImplementedError
+    Args:
+        channels: of the features, finest first, each half the size of the one before
+        width:    of the heads
+    """
 
-    def forward(self, w: Tensor, image: Tensor) -> Tensor:
-        """w_t (B, num_ws, w_dim), I' (B, 3, H, W) in [-1, 1] → (B,)."""
-        raise NotImplementedError
+    def __init__(self, channels: Sequence[int] = (32, 64, 96, 128), width: int = 64) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList()
+        for level, count in enumerate(channels):
+            layers: list[nn.Module] = [spectral_norm(nn.Conv2d(count, width, 1))]
+            for _ in range(len(channels) - 1 - level):
+                layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(width, width, 4, 2, 1))]
+            layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(width, width, 3, padding=1))]
+            layers += [nn.LeakyReLU(0.2), spectral_norm(nn.Conv2d(width, 1, 1))]
+            self.heads.append(nn.Sequential(*layers))
 
-    def examples(
-        self, w: Tensor, image: Tensor, photographs: Tensor, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """What it learns from: real ones, and made ones without their graph.
-
-        Args:
-            photographs: I, (B, 3, H, W) in [-1, 1].
-            rng: CPU generator, the same in all processes.
-        """
-        raise NotImplementedError
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (B, C, S, S), one a head → logits (B, heads × places), positive for real."""
+        pairs = zip(self.heads, features, strict=True)
+        return torch.cat([head(f).float().flatten(1) for head, f in pairs], dim=1)
 
 
-class ImageCritic(Critic):
+def adversarial_losses(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """Non-saturating loss of a discriminator, mean over samples and places."""
+    return F.softplus(logits_fake).mean() + F.softplus(-logits_real).mean()
+
+
+class ImageCritic(nn.Module):
     """Heads on the frozen loss net's features, all but the finest.
 
     Args:
@@ -64,20 +72,19 @@ class ImageCritic(Critic):
         self.heads = FeatureDiscriminator(loss_net.config.channels[1:])
         self._features = lambda image: loss_net.features(image)[1:]
 
-    def logits(self, shown: Tensor) -> Tensor:
-        logits: Tensor = self.heads(self._features(shown))
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] → logits (B, P), positive for real."""
+        logits: Tensor = self.heads(self._features(image))
         return logits
-
-    def forward(self, w: Tensor, image: Tensor) -> Tensor:
-        return F.softplus(-self.logits(image)).mean(1)
 
     def examples(
         self, w: Tensor, image: Tensor, photographs: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
+        """Real ones to learn from, and made ones without their graph."""
         return photographs, image.detach()
 
 
-class CodeCritic(Critic):
+class CodeCritic(nn.Module):
     """A perceptron of four layers on one row of a code.
 
     It learns from one row of each w_t, drawn at random, half of them from a pool of earlier ones,
@@ -95,16 +102,15 @@ class CodeCritic(Critic):
         self.register_buffer("pool", G.mean_latent.detach().float().repeat(POOL, 1))
         self._draw = lambda count, rng: drawn_codes(G, count, rng)
 
-    def logits(self, shown: Tensor) -> Tensor:
-        logits: Tensor = self.layers(shown).float().flatten(1)
+    def forward(self, w: Tensor) -> Tensor:
+        """(B, …, w_dim) → logits (B, P), one a row, positive for real."""
+        logits: Tensor = self.layers(w).float().flatten(1)
         return logits
-
-    def forward(self, w: Tensor, image: Tensor) -> Tensor:
-        return F.softplus(-self.logits(w)).mean(1)
 
     def examples(
         self, w: Tensor, image: Tensor, photographs: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
+        """(B', w_dim) each, B' being the batch of all processes; rng, of the CPU, is the same."""
         every = gather(w.detach().float().contiguous())  # pools stay alike in all processes
         every = torch.stack(every.chunk(len(every) // len(w)), 1).flatten(0, 1)
         rows = torch.randint(every.shape[1], (len(every),), generator=rng).to(w.device)
@@ -115,6 +121,9 @@ class CodeCritic(Critic):
         self.pool.index_copy_(0, places, torch.where(swapped, new, old))
         made = torch.cat([torch.where(swapped, old, new), made[len(places) :]])
         return self._draw(len(every), rng), made
+
+
+Critic = ImageCritic | CodeCritic
 
 
 def critics_for(weights: LossWeights, G: Any, loss_net: Any, seed: int) -> dict[str, Critic]:
@@ -131,16 +140,14 @@ def critics_for(weights: LossWeights, G: Any, loss_net: Any, seed: int) -> dict[
     return critics
 
 
-def optimizers_for(critics: Mapping[str, Critic]) -> dict[str, torch.optim.Optimizer]:
-    """Adam as for StyleGAN2's discriminator, by name; the loop warms it up and cools it down."""
-    return {
-        name: torch.optim.Adam(critic.parameters(), critic.learning_rate, (0.0, 0.99))
-        for name, critic in critics.items()
-    }
+def judged(critics: Mapping[str, Critic], w: Tensor, image: Tensor) -> dict[str, Tensor]:
+    """How far w_t (B, num_ws, w_dim) and I' (B, 3, H, W) are from passing for real, (B,) each."""
+    shown = {"adversarial": image, "code_critic": w}
+    return {name: F.softplus(-critic(shown[name])).mean(1) for name, critic in critics.items()}
 
 
 def teach(
-    critic: Critic,
+    critic: nn.Module,
     optimizer: torch.optim.Optimizer,
     real: Tensor,
     made: Tensor,
@@ -151,13 +158,13 @@ def teach(
     """One step of a critic, gradients averaged over the processes; what is to be logged.
 
     Args:
-        real, made: from `Critic.examples`.
+        real, made: from the critic's `examples`.
         step: R1 is added where R1_INTERVAL divides it, as many times heavier.
         precision: of the logits; R1 is computed in fp32.
     """
     critic.requires_grad_(True)
     with precision:
-        loss = adversarial_losses(critic.logits(real), critic.logits(made))
+        loss = adversarial_losses(critic(real), critic(made))
     log = {"loss": loss.detach()}
     if step % R1_INTERVAL == 0:
         penalty = r1_penalty(critic, real)
@@ -173,10 +180,10 @@ def teach(
     return log
 
 
-def r1_penalty(critic: Critic, real: Tensor) -> Tensor:
+def r1_penalty(critic: nn.Module, real: Tensor) -> Tensor:
     """E ‖∇ D(real)‖², D being the mean over a sample's logits."""
     real = real.detach().float().requires_grad_(True)
     with torch.autocast(real.device.type, enabled=False):
-        logits = critic.logits(real).mean(1).sum()
+        logits = critic(real).mean(1).sum()
         (gradient,) = torch.autograd.grad(logits, real, create_graph=True)
     return gradient.flatten(1).square().sum(1).mean()

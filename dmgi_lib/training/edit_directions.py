@@ -17,11 +17,8 @@ does.
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,7 @@ from dmgi_lib.generators.eg3d.cameras import camera_angles
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, weights_folder
 from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training.run_files import card
 from dmgi_lib.weight_folder import required_part, save_component, write_model_index
 
 YAW_STEP = 15.0  # degrees that strength 1 turns the head
@@ -168,7 +166,6 @@ class Search:
         self.root = torch.linalg.cholesky(torch.cov(w.T) + tiny)  # cov(w) = root rootᵀ
 
     def draw(self, codes: Tensor) -> Tensor:
-        """G's pictures, float32."""
         pictures: Tensor = self.G.synthesis(codes, noise_mode="const").float()
         return pictures
 
@@ -178,8 +175,9 @@ class Search:
 
         A step is as long as from the middle face that is not to the middle one that is.
         """
-        parts = [self.reader(self.draw(self._rows(w))) for w in self.random.split(25)]
-        logits, yaw = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        rows = self.random[:, None].repeat(1, self.G.num_ws, 1)
+        parts = [self.reader(self.draw(part)) for part in rows.split(25)]
+        logits, yaw, _ = map(torch.cat, zip(*parts, strict=True))
         logits = logits.clamp(-4, 4)  # beyond it a reading tells no more
         own = torch.stack([axis_reading(name, logits, yaw) for name in EDITS], 1)
         told = [{*other_attributes(name, self.reader.columns)} for name in EDITS]
@@ -239,44 +237,6 @@ class Search:
             + config.picture * stays
         )
 
-    def _rows(self, w: Tensor) -> Tensor:
-        return w[:, None].repeat(1, self.G.num_ws, 1)
-
-
-def find(pipe: DMGIPipeline, search: Search) -> tuple[EditDirections, dict[str, float]]:
-    """The directions, and for each the loss at its end."""
-    starts = search.start()
-    found, losses = {}, {}
-    for name in EDITS:
-        found[name], losses[name] = search.fit(name, starts[name])
-        print(f"{name}: loss {losses[name]:.3f}, length {found[name].norm():.2f}", flush=True)
-    G = pipe.generator
-    module = EditDirections(tuple(EDITS), G.num_ws, G.mean_latent.shape[0], state_hash(G))
-    module.directions.data.copy_(torch.stack([found[name] for name in EDITS]))
-    return module, losses
-
-
-def card(losses: dict[str, float], config: SearchConfig, seconds: float) -> str:
-    """Markdown card of what is written."""
-    return "\n".join(
-        [
-            "# edit_directions",
-            "",
-            "Steps in W+ of `pipe.edit`, each (num_ws, w_dim); `generator` in config.json is the"
-            " hash of the G they fit. Found by readings of the loss net alone; the judges measure"
-            " them in `docs/edits.csv` (`python -m dmgi_lib.evaluation.edits`).",
-            "",
-            f"- command: `python -m dmgi_lib.training.edit_directions {shlex.join(sys.argv[1:])}`",
-            f"- date: {date.today().isoformat()}, {seconds / 60:.1f} minutes",
-            f"- {', '.join(f'{k} {v}' for k, v in vars(config).items())}",
-            "",
-            "| direction | loss of the last steps |",
-            "|---|---|",
-            *(f"| {name} | {value:.3f} |" for name, value in losses.items()),
-            "",
-        ]
-    )
-
 
 def main(
     weights: str = MINI.name,
@@ -299,14 +259,27 @@ def main(
     people = FaceDataset(data, "train", memory=0)
     rows = people.first_views()[-config.pictures :].tolist()
     reader = Reader(network, to_float(people.images[rows]), sample_yaws(people, rows))
-    codes = pipeline_codes(pipe, people, config.people)
-    module, losses = find(pipe, Search(pipe.generator.float(), reader, codes, config))
+    G, codes = pipe.generator.float(), pipeline_codes(pipe, people, config.people)
+    search = Search(G, reader, codes, config)
+    starts, losses = search.start(), dict[str, float]()
+    module = EditDirections(tuple(EDITS), G.num_ws, len(G.mean_latent), state_hash(G))
+    for direction, name in zip(module.directions.data, EDITS, strict=True):
+        found, losses[name] = search.fit(name, starts[name])
+        direction.copy_(found)
+        print(f"{name}: loss {losses[name]:.3f}, length {found.norm():.2f}", flush=True)
     home = folder if out is None else out
-    seconds = time.perf_counter() - began
-    save_component(module, home / "edit_directions", card(losses, config, seconds))
+    minutes = f"{(time.perf_counter() - began) / 60:.1f} minutes"
+    about = (
+        "Steps in W+ of `pipe.edit`, each (num_ws, w_dim); `generator` in config.json is the hash"
+        " of the G they fit. Found by readings of the loss net alone; the judges measure them in"
+        " `docs/edits.csv` (`python -m dmgi_lib.evaluation.edits`). Losses are of the last steps."
+    )
+    command = "dmgi_lib.training.edit_directions"
+    text = card("edit_directions", command, [minutes], [config], about, "direction: loss", losses)
+    save_component(module, home / "edit_directions", text)
     if (home / "model_index.json").is_file():
         write_model_index(home)
-    print(f"{home / 'edit_directions'}: {seconds / 60:.1f} minutes")
+    print(f"{home / 'edit_directions'}: {minutes}")
 
 
 if __name__ == "__main__":

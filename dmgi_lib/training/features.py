@@ -11,10 +11,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -23,20 +22,21 @@ from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.devices import autocast
 from dmgi_lib.diffusion_encoder import check_exit_step
 from dmgi_lib.feature_capture import DiffusionFeatures
-from dmgi_lib.files import plain, state_hash
+from dmgi_lib.files import differences, plain, state_hash
 from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import MINI, PRESETS
+from dmgi_lib.presets import PRESETS
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import POOLS, pool_attention
 from dmgi_lib.training.condition_augmentation import by_hand, check_share
+from dmgi_lib.training.loop import seed_of
 from dmgi_lib.weight_folder import part_name
 
-CONDITIONS = ("mask", "scribble")
-SOURCES = ("reverse", "noised")
+PresetName = Literal["mini", "mini-3d", "paper"]
 WHOLE = ("sample", "caption", "diffusion_image")  # what a shard holds once for all steps
 STORED = torch.float16  # in shards
 FROZEN = ("text_encoder", "unet", "vae")  # and a ControlNet
+Rows = dict[str, torch.Tensor]  # h, f1, …, a1, …, sample, caption and diffusion_image, each (B, …)
 
 Steps = Annotated[  # of commands: 0,2,4,7,9
     tuple[int, ...],
@@ -50,38 +50,56 @@ Steps = Annotated[  # of commands: 0,2,4,7,9
 ]
 
 
+def spread_steps(num_inference_steps: int, count: int = 5) -> tuple[int, ...]:
+    """`count` steps of 0 … S-1 at equal distances, with the first and the last."""
+    last = num_inference_steps - 1
+    return tuple(sorted({round(last * k / (count - 1)) for k in range(count)}))
+
+
 @dataclass(frozen=True)
 class CacheConfig:
     """What the content of an entry depends on; a cache made with another value is refused.
 
-    steps: steps kept, 0 … num_inference_steps - 1
-    seed: with view and sample, the seed of caption and noise
-    condition: "mask" or "scribble"
-    augment: share of entries whose x is as if drawn by hand, see `condition_augmentation`
-    source: "reverse" process from noise, or "noised" pictures I, which leak I and hold no I_0^d:
-        only to measure how much that flatters M
-    shard_size: samples a file
-    preset: whose E it is, "mini" or "paper"
+    Args:
+        steps: steps kept, 0 … S-1; none: five, evenly spread
+        num_inference_steps: S; 0: the preset's
+        guidance_scale: at most 1 turns it off; 0: the preset's
+        seed: with view and sample, the seed of caption and noise
+        condition: kind of x, mask or scribble
+        source: reverse process from noise, or noised pictures I, which leak I and hold no I_0^d:
+            only to measure how much that flatters M
+        shard_size: samples a file; 0: as many as stay below a GB
+        preset: whose E it is, mini or paper
+        augment: share of entries whose x is as if drawn by hand, see `condition_augmentation`
     """
 
-    steps: tuple[int, ...] = (0, 2, 4, 7, 9)
-    num_inference_steps: int = MINI.num_inference_steps
-    guidance_scale: float = MINI.guidance_scale
+    steps: Steps = ()
+    num_inference_steps: int = 0
+    guidance_scale: float = 0.0
     seed: int = 0
-    condition: str = "mask"
-    source: str = "reverse"
-    shard_size: int = 128
-    preset: str = MINI.name
+    condition: Literal["mask", "scribble"] = "mask"
+    source: Literal["reverse", "noised"] = "reverse"
+    shard_size: int = 0
+    preset: PresetName = "mini"
     augment: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.steps or list(self.steps) != sorted(set(self.steps)):
+        sizes = PRESETS[one_of("preset", self.preset, tuple(PRESETS))]
+        total = self.num_inference_steps or sizes.num_inference_steps
+        usual = {
+            "steps": spread_steps(total),
+            "num_inference_steps": total,
+            "guidance_scale": sizes.guidance_scale,
+            "shard_size": 16 if sizes.base_model else 128,  # at 54 MB a sample of Stable Diffusion
+        }
+        for name, value in usual.items():
+            object.__setattr__(self, name, getattr(self, name) or value)
+        if list(self.steps) != sorted(set(self.steps)):
             raise ValueError(f"steps came as {self.steps}; expected rising, different steps.")
         for step in self.steps:
             check_exit_step(step, self.num_inference_steps)
-        one_of("condition", self.condition, CONDITIONS)
-        one_of("source", self.source, SOURCES)
-        one_of("preset", self.preset, tuple(PRESETS))
+        one_of("condition", self.condition, ("mask", "scribble"))
+        one_of("source", self.source, ("reverse", "noised"))
         check_share(self.augment)
 
 
@@ -112,21 +130,27 @@ def encode_samples(
     dataset: FaceDataset,
     samples: Sequence[int],
     view: int,
-) -> dict[str, torch.Tensor]:
-    """One batch of reverse processes, named as in a shard: sample, caption, h, f1…, a1…, image.
+) -> Rows:
+    """One batch of reverse processes as a shard holds them; steps are the second axis.
 
     E runs where the pipeline is, with noise drawn on the CPU; the tensors come back to the CPU.
+    Each sample has a generator of its own, so that an entry depends on no batch.
     """
-    generators = [_sample_generator(config.seed, view, sample) for sample in samples]
+    generators = [torch.Generator().manual_seed(seed_of(config.seed, view, i)) for i in samples]
+    choices = [dataset.records[i]["captions"] for i in samples]
     picked = [
-        int(torch.randint(len(dataset.captions[i]), (1,), generator=g))
-        for i, g in zip(samples, generators, strict=True)
+        int(torch.randint(len(captions), (1,), generator=rng))
+        for captions, rng in zip(choices, generators, strict=True)
     ]
-    captions = [dataset.captions[i][k] for i, k in zip(samples, picked, strict=True)]
-    tokens = tokenize(pipe.tokenizer, captions)
+    tokens = tokenize(pipe.tokenizer, [c[k] for c, k in zip(choices, picked, strict=True)])
     text = encode_text(pipe.text_encoder, tokens.ids).to(pipe.unet.dtype)
     encoder, rows, flipped = pipe.encoder(config.condition), torch.tensor(samples), view % 2 == 1
-    condition = _condition(config, dataset, rows, flipped, generators).to(text)
+    is_mask = config.condition == "mask"
+    x = dataset.masks[rows] if is_mask else dataset.scribbles[rows]
+    if flipped:
+        x = flip_mask(x) if is_mask else x.flip(-1)
+    x = by_hand(config.condition, x, config.augment, generators)
+    condition = (mask_to_rgb(x) if is_mask else scribble_to_rgb(x)).to(text)
     image, features = None, []
     with autocast(text.device, enabled=text.dtype == torch.float32):
         if config.source == "noised":
@@ -161,59 +185,18 @@ def encode_samples(
     return entry if image is None else entry | {"diffusion_image": to_uint8(image).cpu()}
 
 
-def _stacked(
-    features: Sequence[DiffusionFeatures], word_mask: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Features of all steps as they are stored; steps are the second axis."""
-    kept: list[tuple[torch.Tensor, ...]] = []
+def _stacked(features: Sequence[DiffusionFeatures], word_mask: torch.Tensor) -> Rows:
+    """Features of all steps as they are stored, (B, steps, …)."""
+    kept = []
     for one in features:
         pooled = [pool_attention(one.a, word_mask, p) for p in POOLS]
         maps = [torch.cat(block, dim=1) for block in zip(*pooled, strict=True)]
         kept.append((one.h, *one.f, *maps))
-    stacked = [torch.stack(x, dim=1).to(STORED).cpu() for x in zip(*kept, strict=True)]
-    blocks = range(1, 1 + (len(stacked) - 1) // 2)
+    blocks = range(1, 1 + len(features[0].f))
     names = ["h", *(f"f{n}" for n in blocks), *(f"a{n}" for n in blocks)]
-    return dict(zip(names, stacked, strict=True))  # each (B, steps, …)
-
-
-def as_batch(
-    rows: dict[str, torch.Tensor], mirrored: torch.Tensor, steps: Sequence[int], pool: str
-) -> CachedBatch:
-    """Rows of a shard at one step each, as what a stage reads."""
-    channel = POOLS.index(pool)
-    blocks = range(1, 1 + sum(name.startswith("f") for name in rows))
-    return CachedBatch(
-        sample=rows["sample"],
-        caption=rows["caption"],
-        mirrored=mirrored,
-        step=torch.tensor(steps),
-        h=rows["h"],
-        f=tuple(rows[f"f{n}"] for n in blocks),
-        maps=tuple(rows[f"a{n}"][:, channel : channel + 1] for n in blocks),
-        diffusion_images=rows.get("diffusion_image"),
-    )
-
-
-def _condition(
-    config: CacheConfig,
-    dataset: FaceDataset,
-    rows: torch.Tensor,
-    flipped: bool,
-    generators: Sequence[torch.Generator],
-) -> torch.Tensor:
-    """x as the picture (B, 3, H, W) that ControlNet reads."""
-    is_mask = config.condition == "mask"
-    x = dataset.masks[rows] if is_mask else dataset.scribbles[rows]
-    if flipped:
-        x = flip_mask(x) if is_mask else x.flip(-1)
-    x = by_hand(config.condition, x, config.augment, generators)
-    return mask_to_rgb(x) if is_mask else scribble_to_rgb(x)
-
-
-def _sample_generator(seed: int, view: int, sample: int) -> torch.Generator:
-    """Independent of batch and shard sizes, so that an entry is reproducible alone."""
-    state = np.random.SeedSequence([seed, view, sample]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return {
+        name: torch.stack(x, dim=1).to(STORED).cpu() for name, *x in zip(names, *kept, strict=True)
+    }
 
 
 def encoder_facts(config: CacheConfig, pipe: DMGIPipeline) -> dict[str, Any]:
@@ -221,13 +204,14 @@ def encoder_facts(config: CacheConfig, pipe: DMGIPipeline) -> dict[str, Any]:
 
     augment = 0 is left out: caches from before there was augmentation are the same.
     """
+    networks = {name: getattr(pipe, name) for name in FROZEN}
+    networks[part_name("controlnet", config.condition)] = pipe.encoder(config.condition).controlnet
     schedule = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
-    network = part_name("controlnet", config.condition)
     words = json.dumps(pipe.tokenizer.get_vocab(), sort_keys=True)
     return plain(
         {
             "config": {k: v for k, v in asdict(config).items() if k != "augment" or v},
-            "weights": {name: state_hash(getattr(pipe, name)) for name in (*FROZEN, network)},
+            "weights": {name: state_hash(network) for name, network in networks.items()},
             "vocabulary": hashlib.sha256(words.encode()).hexdigest()[:16],
             "scheduler": {"class": type(pipe.scheduler).__name__} | schedule,
             "precision": {"weights": str(pipe.unet.dtype), "stored": str(STORED)},
@@ -240,14 +224,92 @@ def dataset_facts(dataset: FaceDataset) -> dict[str, Any]:
     return {"split": dataset.split, "samples": len(dataset), "digest": dataset.digest}
 
 
-class OnlineFeatures:
+def compare(folder: Path | str, made_from: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ValueError naming all that differs. Parts that `now` lacks are not compared."""
+    found = differences({part: made_from.get(part, {}) for part in now}, now)
+    if found:
+        raise ValueError(
+            f"feature cache {folder} was made from something else: {'; '.join(found)}."
+            " Delete it and build it anew, or give another --cache folder."
+        )
+
+
+class Features:
+    """What a stage reads its entries from: a `FeatureCache`, or E itself in `OnlineFeatures`.
+
+    Attributes:
+        folder: where they are, for messages.
+        manifest: what they are made from, see `encoder_facts` and `dataset_facts`.
+        views, samples: (E,) of each entry; odd views are mirrored.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        config: CacheConfig,
+        manifest: dict[str, Any],
+        views: torch.Tensor,
+        samples: torch.Tensor,
+    ) -> None:
+        self.folder, self.config, self.manifest = folder, config, manifest
+        self.views, self.samples = views, samples
+        self.steps, self.num_inference_steps = config.steps, config.num_inference_steps
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def check(self, dataset: FaceDataset, pipe: DMGIPipeline | None = None, **wanted: Any) -> None:
+        """Raises ValueError naming all that differs from what the features were made from.
+
+        Args:
+            pipe: holds E; None compares the data set alone.
+            wanted: fields of the config that are asked for; compared with a pipe only.
+        """
+        now = {"dataset": dataset_facts(dataset)}
+        now |= encoder_facts(replace(self.config, **wanted), pipe) if pipe else {}
+        compare(self.folder, self.manifest, now)
+
+    def keep_on(self, device: torch.device) -> None:
+        """Moves what is stored to a GPU that has room for it."""
+
+    def batch(
+        self, entries: torch.Tensor, slots: torch.Tensor, pool: str = "tokens"
+    ) -> CachedBatch:
+        """Entries (B,) at `steps[slots]`, slots (B,); pool as in ModulationConfig."""
+        rows, channel = self._read(entries, slots), POOLS.index(pool)
+        blocks = range(1, 1 + sum(name.startswith("f") for name in rows))
+        return CachedBatch(
+            sample=rows["sample"],
+            caption=rows["caption"],
+            mirrored=self.views[entries] % 2 == 1,
+            step=torch.tensor(self.steps)[slots],
+            h=rows["h"],
+            f=tuple(rows[f"f{n}"] for n in blocks),
+            maps=tuple(rows[f"a{n}"][:, channel : channel + 1] for n in blocks),
+            diffusion_images=rows.get("diffusion_image"),
+        )
+
+    def _read(self, entries: torch.Tensor, slots: torch.Tensor) -> Rows:
+        """Entries at one step each, see `at`."""
+        raise NotImplementedError
+
+
+def at(name: str, x: torch.Tensor, row: Any, slot: Any) -> torch.Tensor:
+    """Rows of a shard's tensor at one step each, float32 where there are steps."""
+    return x[row] if name in WHOLE else x[row, slot].float()
+
+
+def stacked(rows: Sequence[Rows]) -> Rows:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+class OnlineFeatures(Features):
     """Features without a cache: E runs anew for every batch, for data sets too large to store.
 
         online = OnlineFeatures(CacheConfig(steps=(0, 9)), pipe, dataset, diffusion_images=True)
         StageTrainer(config, online, dataset, ...)
 
-    Read like a `FeatureCache`. Noise and caption of an entry stay the same from epoch to epoch, as
-    they do in a cache.
+    Noise and caption of an entry stay the same from epoch to epoch, as they do in a cache.
 
     Args:
         config: steps that may be asked for.
@@ -255,8 +317,6 @@ class OnlineFeatures:
         diffusion_images: run every process to its end, for stages that need I_0^d.
         batch_size: samples per reverse process.
     """
-
-    folder = "(online)"
 
     def __init__(
         self,
@@ -267,40 +327,24 @@ class OnlineFeatures:
         diffusion_images: bool = False,
         batch_size: int = 16,
     ) -> None:
-        self.batch_size = batch_size
-        self.config, self.pipe, self.dataset = config, pipe, dataset
-        self.diffusion_images = diffusion_images
-        self.steps, self.num_inference_steps = config.steps, config.num_inference_steps
-        self.views = [view for view in range(views) for _ in range(len(dataset))]
-        self.samples = torch.arange(len(dataset)).repeat(views)
+        manifest = encoder_facts(config, pipe) | {"dataset": dataset_facts(dataset)}
+        samples = torch.arange(len(dataset)).repeat(views)
+        view = torch.arange(views).repeat_interleave(len(dataset))
+        super().__init__("(online)", config, manifest, view, samples)
+        self.pipe, self.dataset = pipe, dataset
+        self.diffusion_images, self.batch_size = diffusion_images, batch_size
 
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """What a cache of the same features would be made from."""
-        return encoder_facts(self.config, self.pipe) | {"dataset": dataset_facts(self.dataset)}
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-    def batch(
-        self, entries: torch.Tensor, slots: torch.Tensor, pool: str = "tokens"
-    ) -> CachedBatch:
-        """Entries (B,) at `steps[slots]`, slots (B,); pool as in ModulationConfig."""
-        wanted = sorted({self.steps[k] for k in slots.tolist()})
-        last = self.num_inference_steps - 1
-        made = wanted if not self.diffusion_images else sorted({*wanted, last})
+    def _read(self, entries: torch.Tensor, slots: torch.Tensor) -> Rows:
+        steps = [self.steps[k] for k in slots.tolist()]
+        made = sorted({*steps, self.num_inference_steps - 1} if self.diffusion_images else {*steps})
         config = replace(self.config, steps=tuple(made))
-        rows: list[dict[str, torch.Tensor]] = [{}] * len(entries)
-        views = torch.tensor([self.views[e] for e in entries.tolist()])
+        rows: list[Rows] = [{}] * len(entries)
+        views = self.views[entries]
         for view in views.unique().tolist():
             for part in (views == view).nonzero()[:, 0].split(self.batch_size):
-                places = part.tolist()
                 samples = self.samples[entries[part]].tolist()
                 found = encode_samples(config, self.pipe, self.dataset, samples, view)
-                for row, place in enumerate(places):
-                    slot = made.index(self.steps[int(slots[place])])
-                    rows[place] = {
-                        k: v[row] if k in WHOLE else v[row, slot].float() for k, v in found.items()
-                    }
-        stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        return as_batch(stacked, views % 2 == 1, [self.steps[k] for k in slots.tolist()], pool)
+                for row, place in enumerate(part.tolist()):
+                    slot = made.index(steps[place])
+                    rows[place] = {name: at(name, x, row, slot) for name, x in found.items()}
+        return stacked(rows)

@@ -92,26 +92,18 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """Where a run stands.
+    """Where a run stands."""
 
-    Args:
-        step:      optimisation steps done, over all resumes
-        seconds:   seconds spent, over all resumes
-        ema:       name -> averaged copy of the module, in eval mode
-        last:      last averaged row of the log
-        log_path:  the CSV file
-    """
-
-    step: int
-    seconds: float
-    ema: dict[str, Any]
-    last: dict[str, float]
-    log_path: Path
+    step: int  # optimisation steps done, over all resumes
+    seconds: float  # spent, over all resumes
+    ema: dict[str, Any]  # name -> averaged copy of the module, in eval mode
+    last: dict[str, float]  # averaged row of the log
+    log_path: Path  # the CSV file
 
 
-def seed_of(seed: int, step: int) -> int:
-    """A 63-bit seed that is a pure function of (seed, step) and differs between neighbours."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def seed_of(*numbers: int) -> int:
+    """A 63-bit seed that is a pure function of some numbers and differs between neighbours."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @functools.lru_cache(maxsize=16)
@@ -122,8 +114,7 @@ def _permutation(n: int, seed: int, epoch: int) -> torch.Tensor:
 def batch_indices(n: int, batch_size: int, step: int, seed: int) -> torch.Tensor:
     """Indices of batch `step`, a pure function of its arguments: (batch_size,) int64 in [0, n).
 
-    The batches cut an endless row of permutations of range(n), so every index comes once per
-    epoch; a batch may straddle two epochs.
+    The batches cut an endless row of permutations of range(n); one may straddle two epochs.
     """
     if n < 1:
         raise ValueError(f"got n={n}, expected at least one sample; is the data set empty?")
@@ -150,31 +141,13 @@ def accelerator_for(device: str | torch.device = "auto") -> Accelerator:
     return Accelerator(cpu=picked.type == "cpu", mixed_precision="no")
 
 
-def _update_ema(averaged: nn.Module, module: nn.Module, half_life: float) -> None:
-    """AveragedModel itself would take the first step for the start, and rename the weights."""
-    average = get_ema_multi_avg_fn(0.5 ** (1.0 / half_life))
-    average(list(averaged.parameters()), list(module.parameters()), 1)
-    for target, source in zip(averaged.buffers(), module.buffers(), strict=True):
-        target.copy_(source)
-
-
-def _used_share(
-    config: LoopConfig, step: int, seconds: float, accelerator: Accelerator | None
-) -> float:
-    """Of the budget; the first process's value, so that all stop after the same step."""
+def _used(config: LoopConfig, step: int, seconds: float, several: Accelerator | None) -> float:
+    """Share of the budget; the first process's value, so that all stop after the same step."""
     by_clock = seconds / (60.0 * config.minutes) if config.minutes else 1.0
     used = max(by_clock, step / config.max_steps if config.max_steps else 0.0)
-    if accelerator is None or accelerator.num_processes == 1:
-        return used
-    return float(broadcast(torch.tensor(used, dtype=torch.float64, device=accelerator.device)))
-
-
-def _averaged(values: Logged, accelerator: Accelerator | None) -> Logged:
-    """Means over the processes."""
-    if accelerator is None or accelerator.num_processes == 1:
-        return values
-    own = torch.tensor([float(v) for v in values.values()], device=accelerator.device)
-    return dict(zip(values, accelerator.reduce(own, "mean").tolist(), strict=True))
+    if several:
+        return float(broadcast(torch.tensor(used, dtype=torch.float64, device=several.device)))
+    return used
 
 
 def run(
@@ -191,7 +164,6 @@ def run(
     """Trains until the time budget or `max_steps` is used up, resuming from run_dir by itself.
 
     Args:
-        config:     see LoopConfig
         modules:    everything with weights or buffers that a checkpoint must hold, by name
         optimizers: by name; their learning rates are scaled by warm-up and cool-down
         step_fn:    (step, rng) -> numbers to log; rng, a generator of the CPU so that all devices
@@ -206,9 +178,8 @@ def run(
                     networks. A checkpoint with other ones is refused
 
     Raises:
-        ValueError:         the checkpoint belongs to another seed, batch size, architecture or
-                            made_from
-        FileNotFoundError:  minutes=0 and no checkpoint to load
+        ValueError: the checkpoint is of another seed, batch size, architecture or made_from
+        FileNotFoundError: minutes=0 and no checkpoint to load
         FloatingPointError: a logged number is not finite
     """
     unknown = set(ema) - set(modules)
@@ -219,7 +190,8 @@ def run(
     run_dir, path = Path(config.run_dir), Path(config.run_dir) / "checkpoint.pt"
     parts: dict[str, Mapping[str, Any]]
     parts = {"modules": modules, "optimizers": optimizers, "ema": averaged}
-    writes = accelerator is None or accelerator.is_main_process
+    several = accelerator if accelerator and accelerator.num_processes > 1 else None
+    writes = several is None or several.is_main_process
     identity: dict[str, Any] = {"seed": config.seed, "batch_size": config.batch_size}
     identity["made_from"] = plain(made_from or {})
     step, before, sums = 0, 0.0, {}
@@ -237,11 +209,10 @@ def run(
         return before + time.monotonic() - start
 
     def save() -> None:
-        if not writes:
-            return
-        states = {p: {k: o.state_dict() for k, o in objs.items()} for p, objs in parts.items()}
-        facts = {"step": step, "seconds": seconds(), "sums": log.sums}
-        write_whole(path, lambda target: torch.save(states | facts | identity, target))
+        if writes:
+            states = {p: {k: o.state_dict() for k, o in objs.items()} for p, objs in parts.items()}
+            facts = {"step": step, "seconds": seconds(), "sums": log.sums}
+            write_whole(path, lambda target: torch.save(states | facts | identity, target))
 
     def sample() -> None:
         if sample_fn is not None and writes:
@@ -255,7 +226,7 @@ def run(
     next_sample = seconds() + 60.0 * config.sample_minutes
     bar = tqdm(total=config.max_steps, initial=step, desc=run_dir.name, disable=None, leave=False)
     with torch.random.fork_rng(devices=[]), bar:
-        while (used := _used_share(config, step, seconds(), accelerator)) < 1.0:
+        while (used := _used(config, step, seconds(), several)) < 1.0:
             rate = min(1.0, (step + 1) / max(1, config.warmup_steps))
             if config.cooldown:
                 rate *= min(1.0, (1.0 - used) / config.cooldown)
@@ -264,11 +235,19 @@ def run(
                     group["lr"] = base * rate
             torch.manual_seed(seed_of(config.seed, step))
             rng = torch.Generator().manual_seed(seed_of(config.seed, step))
-            log.add(_averaged(step_fn(step, rng), accelerator), step)
+            values = step_fn(step, rng)
+            if several:
+                own = torch.tensor([float(v) for v in values.values()], device=several.device)
+                means = several.reduce(own, "mean").tolist()
+                values = dict(zip(values, means, strict=True))
+            log.add(values, step)
             step += 1
             half_life = max(1.0, min(config.ema_half_life_steps, step / 10))
-            for name, copy_ in averaged.items():
-                _update_ema(copy_, modules[name], half_life)
+            average = get_ema_multi_avg_fn(0.5 ** (1.0 / half_life))
+            for name, copy_ in averaged.items():  # AveragedModel would rename the weights
+                average(list(copy_.parameters()), list(modules[name].parameters()), 1)
+                for target, source in zip(copy_.buffers(), modules[name].buffers(), strict=True):
+                    target.copy_(source)
             bar.update()
             if step % config.log_every == 0:
                 log.write_row(step, seconds())

@@ -65,23 +65,17 @@ class LossWeights:
             raise ValueError("row_growth came as 0; expected above 0, 1 for equal rows.")
 
 
-def l2_loss(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def l2_loss(image: Tensor, target: Tensor) -> Tensor:
     """‖I' − I‖² per pixel and channel. image, target: (B, 3, H, W) in [-1, 1] → (B,)."""
     return (image - target).square().mean(dim=(1, 2, 3))
 
 
-def parts_loss(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def parts_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """‖I' − I‖² within each of PARTS, per pixel and channel, averaged over those in the picture.
 
     Words such as "smiling" or "with green eyes" are seen in few pixels, which `l2_loss` hardly
-    counts; here every part counts alike, however small.
-
-    Args:
-        image, target: (B, 3, H, W) in [-1, 1].
-        mask: (B, H, W) integer class ids.
-
-    Returns:
-        (B,), 0 where no part is visible.
+    counts; here every part counts alike, however small. image, target: (B, 3, H, W) in [-1, 1],
+    mask: (B, H, W) integer class ids → (B,), 0 where no part is visible.
     """
     errors = (image - target).square().mean(1)[:, None]
     inside = torch.stack([mask == part for part in PARTS], 1).to(errors.dtype)
@@ -91,7 +85,7 @@ def parts_loss(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) ->
 
 
 @torch.no_grad()
-def drawn_codes(G: Any, count: int, rng: torch.Generator) -> torch.Tensor:
+def drawn_codes(G: Any, count: int, rng: torch.Generator) -> Tensor:
     """Codes w (count, w_dim) that G's mapping network draws; rng: a generator of the CPU."""
     z = torch.randn(count, G.config.z_dim, generator=rng)
     return torch.cat([G.mapping(moved(part, G.mean_latent.device))[:, 0] for part in z.split(512)])
@@ -118,7 +112,7 @@ class CodePrior:
     """
 
     def __init__(
-        self, draws: torch.Tensor, num_ws: int, row_growth: float = 1.0, ridge: float = 0.01
+        self, draws: Tensor, num_ws: int, row_growth: float = 1.0, ridge: float = 0.01
     ) -> None:
         codes = draws.cpu().double()  # once, and Apple's GPUs know no double
         covariance = torch.cov(codes.T)
@@ -136,33 +130,31 @@ class CodePrior:
         draws = drawn_codes(G, count, torch.Generator().manual_seed(0))
         return cls(draws, G.num_ws, row_growth)
 
-    def rows(self, w: torch.Tensor) -> torch.Tensor:
+    def rows(self, w: Tensor) -> Tensor:
         """w: (B, num_ws, w_dim) → (B, num_ws), each row's distance without its weight."""
         with torch.autocast(w.device.type, enabled=False):  # bf16 would blur narrow directions
             return ((w - self.mean) @ self.whitening.T).square().mean(2)
 
-    def __call__(self, w: torch.Tensor) -> torch.Tensor:
+    def __call__(self, w: Tensor) -> Tensor:
         """w: (B, num_ws, w_dim) → (B,)."""
         return (self.rows(w) * self.row_weights).mean(1)
 
 
+@dataclass
 class NetworkLoss:
-    """A comparison that the loss net makes.
+    """A comparison that the loss net makes: a `recognizers.Recognizer`, or what reads the same.
 
-    Args:
-        net: a `recognizers.Recognizer`, or what reads the same: `features(image)` a list of
-            (B, C, H, W), `identity(image)` unit vectors (B, D), `attributes(image)` logits (B, A),
-            `net(image).parsing` logits (B, 19, h, w).
+    `features(image)` is a list of (B, C, H, W), `identity(image)` unit vectors (B, D),
+    `attributes(image)` logits (B, A), `net(image).parsing` logits (B, 19, h, w).
     """
 
-    def __init__(self, net: Any) -> None:
-        self.net = net
+    net: Any
 
 
 class PerceptualLoss(NetworkLoss):
     """Distance of channel-normalised features: sum over channels, mean over places and scales."""
 
-    def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """image, target: (B, 3, H, W) in [-1, 1] → (B,). No gradient reaches the target."""
         with torch.no_grad():
             wanted = [F.normalize(f.float(), dim=1) for f in self.net.features(target)]
@@ -174,7 +166,7 @@ class PerceptualLoss(NetworkLoss):
 class IdentityLoss(NetworkLoss):
     """1 − cosine of identity vectors."""
 
-    def __call__(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """image, target: (B, 3, H, W) in [-1, 1] → (B,) in [0, 2]."""
         with torch.no_grad():
             wanted = self.net.identity(target).float()
@@ -184,7 +176,7 @@ class IdentityLoss(NetworkLoss):
 class ParsingLoss(NetworkLoss):
     """Cross-entropy between the mask x and the loss net's parsing of I'."""
 
-    def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
         """image: (B, 3, H, W) in [-1, 1], mask: (B, H, W) integer class ids → (B,)."""
         logits = self.net(image).parsing.float()
         small = F.interpolate(mask[:, None].float(), size=logits.shape[-2:], mode="nearest-exact")
@@ -194,19 +186,11 @@ class ParsingLoss(NetworkLoss):
 class AttributeLoss(NetworkLoss):
     """Cross-entropy between what the caption names and the loss net's attributes of I'.
 
-    What the loss net does not read is as if it were not named.
+    The mean over what is named and read; 0 for a caption that names nothing such.
     """
 
-    def __call__(self, image: torch.Tensor, claims: torch.Tensor) -> torch.Tensor:
-        """Mean over what is named and read; 0 for a caption that names nothing such.
-
-        Args:
-            image: (B, 3, H, W) in [-1, 1].
-            claims: (B, A): 1 named as true, 0 named as false, -1 not named.
-
-        Returns:
-            (B,).
-        """
+    def __call__(self, image: Tensor, claims: Tensor) -> Tensor:
+        """image: (B, 3, H, W) in [-1, 1], claims: (B, A), 1 true, 0 false, -1 not named → (B,)."""
         logits = self.net.attributes(image).float()
         named = (claims >= 0) & self.net.reads.to(claims.device)
         errors = F.binary_cross_entropy_with_logits(logits, (claims == 1).float(), reduction="none")
@@ -227,9 +211,9 @@ class SharedFeatures:
 
     def __enter__(self) -> None:
         compute = self.net.features
-        known: list[tuple[torch.Tensor, bool, list[torch.Tensor]]] = []
+        known: list[tuple[Tensor, bool, list[Tensor]]] = []
 
-        def features(image: torch.Tensor) -> list[torch.Tensor]:
+        def features(image: Tensor) -> list[Tensor]:
             for seen, with_grad, found in known:
                 if seen is image and with_grad == torch.is_grad_enabled():
                     return found
@@ -243,21 +227,13 @@ class SharedFeatures:
 
 
 def supervision_shares(
-    steps: torch.Tensor, num_inference_steps: int, schedule: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+    steps: Tensor, num_inference_steps: int, schedule: str
+) -> tuple[Tensor, Tensor]:
     """Stage 3: how much of a sample's loss comes from I_0^d (text) and how much from I (structure).
 
     "linear" goes from text-heavy at early steps (0.75 : 0.25) to structure-heavy at late ones, as
-    the paper's supervision across t suggests; "uniform" is its control.
-
-    Args:
-        steps: (B,) 0 … S-1.
-
-    Returns:
-        text and structure shares, each (B,), summing to 1.
-
-    Raises:
-        ValueError: unknown schedule.
+    the paper's supervision across t suggests; "uniform" is its control. steps: (B,) 0 … S-1 →
+    text and structure shares, each (B,), summing to 1. Raises ValueError for another schedule.
     """
     if one_of("schedule", schedule, SCHEDULES) == "uniform":
         text = torch.full(steps.shape, 0.5, device=steps.device)
@@ -269,10 +245,8 @@ def supervision_shares(
 def step_probabilities(steps: Sequence[int], num_inference_steps: int, sampling: str) -> Tensor:
     """How likely each of `steps` is to be drawn in training, (len(steps),), summing to 1.
 
-    "uniform", or weighted towards t = T ("early") or t = 0 ("late"), linearly from 1 to 3.
-
-    Raises:
-        ValueError: unknown sampling.
+    "uniform", or weighted towards t = T ("early") or t = 0 ("late"), linearly from 1 to 3; raises
+    ValueError for another sampling.
     """
     one_of("sampling", sampling, SAMPLINGS)
     place = torch.tensor(list(steps)).float() / max(1, num_inference_steps - 1)

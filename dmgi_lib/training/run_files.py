@@ -1,10 +1,14 @@
-"""Files of a run, each written whole: checkpoint.pt, log.csv, samples/."""
+"""Files of a run, each written whole: checkpoint.pt and log.csv; and the card of what it made."""
 
 from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -57,17 +61,14 @@ class RunLog:
 
     def _read(self) -> None:
         waiting, self._waiting = self._waiting, []
-        far = [torch.as_tensor(v) for _, row in waiting for v in row.values() if _is_far(v)]
-        numbers = iter(torch.stack([v.float() for v in far]).tolist() if far else ())
-        for step, name, value in [(s, k, v) for s, values in waiting for k, v in values.items()]:
-            number = next(numbers) if _is_far(value) else float(value)
-            if not math.isfinite(number):
+        for step, name, value in [(s, k, float(v)) for s, row in waiting for k, v in row.items()]:
+            if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"{name} became {number} at step {step}; the last checkpoint is intact. Find "
+                    f"{name} became {value} at step {step}; the last checkpoint is intact. Find "
                     "the cause, or lower the learning rate"
                 )
             total, count = self._sums.get(name, [0.0, 0.0])
-            self._sums[name] = [total + number, count + 1.0]
+            self._sums[name] = [total + value, count + 1.0]
 
     def write_row(self, step: int, seconds: float) -> None:
         row = {"step": str(step), "seconds": f"{seconds:.1f}"}
@@ -134,3 +135,32 @@ def load_checkpoint(
 def read_log(path: Path) -> dict[str, list[float]]:
     """Column → values of a log.csv; NaN where a row lacks a column."""
     return pd.read_csv(path, dtype=float).to_dict("list")
+
+
+def card(
+    title: str,
+    module: str,
+    facts: Sequence[str],
+    configs: Sequence[Any],
+    about: str,
+    table: str,
+    numbers: Mapping[str, float],
+) -> str:
+    """Markdown card of weights that this process's command line made.
+
+    Args:
+        module: of the command.
+        facts: of the training, one a line; those of the configs (dataclasses) follow.
+        about: paragraph before the numbers.
+        table: what the numbers are of, the head of their names.
+    """
+    listed = [", ".join(f"{k} {v}" for k, v in asdict(config).items()) for config in configs]
+    lines = [
+        f"# {title}",
+        "",
+        f"- command: `python -m {module} {shlex.join(sys.argv[1:])}`",
+        *(f"- {fact}" for fact in (f"date: {date.today().isoformat()}", *facts, *listed)),
+        *("", about, "", f"| {table} | value |", "|---|---|"),
+        *(f"| {name} | {value:.4f} |" for name, value in numbers.items()),
+    ]
+    return "\n".join(lines) + "\n"

@@ -14,10 +14,7 @@ paper's; the rest is our choice (not specified in the paper's available sources)
 from __future__ import annotations
 
 import functools
-import shlex
-import sys
-from dataclasses import asdict, replace
-from datetime import date
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,8 +27,9 @@ from dmgi_lib.devices import machine
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, PRESETS
 from dmgi_lib.training.feature_cache import FeatureCache
-from dmgi_lib.training.features import CacheConfig, OnlineFeatures
-from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for
+from dmgi_lib.training.features import CacheConfig, Features, OnlineFeatures, PresetName
+from dmgi_lib.training.loop import LoopConfig, accelerator_for
+from dmgi_lib.training.run_files import card
 from dmgi_lib.training.supervision import StageConfig
 from dmgi_lib.training.trainer import StageTrainer
 from dmgi_lib.weight_folder import (
@@ -52,62 +50,12 @@ LOOP = LoopConfig(
 )
 
 
-def card(
-    title: str,
-    trainer: StageTrainer,
-    loop: LoopConfig,
-    result: LoopResult,
-    numbers: dict[str, float],
-) -> str:
-    """Markdown card: command, seed, duration, machine, measurements."""
-    config = trainer.config
-    lines = [
-        f"# {title}",
-        "",
-        f"- command: `python -m dmgi_lib.training.stages {shlex.join(sys.argv[1:])}`",
-        f"- date: {date.today().isoformat()}, seed {loop.seed}, batch size {loop.batch_size},"
-        f" learning rate {loop.learning_rate}",
-        f"- {result.step} steps, {result.seconds / 60:.1f} minutes on"
-        f" {trainer.accelerator.num_processes} x {machine(trainer.device)}",
-        f"- {', '.join(f'{k} {v}' for k, v in asdict(config).items())}",
-        f"- features: {', '.join(f'{k} {v}' for k, v in asdict(trainer.cache.config).items())}",
-        "",
-        f"Mean loss terms on {config.held_out} held-out training identities, per step of the"
-        " reverse process (loss net, not the judges; I_0^d is the diffusion model's own image):",
-        "",
-        "| term @ step | value |",
-        "|---|---|",
-        *(f"| {name} | {value:.4f} |" for name, value in numbers.items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def stored_features(
-    folder: Path, pipe: DMGIPipeline, dataset: FaceDataset, condition: str, preset: str
-) -> FeatureCache:
-    """A cache.
-
-    Raises:
-        ValueError: it was made from another kind of x, preset, E or dataset.
-    """
-    cache = FeatureCache(folder)
-    for name, wanted in (("condition", condition), ("preset", preset)):
-        made_with = getattr(cache.config, name)
-        if made_with != wanted:
-            raise ValueError(
-                f"{cache.folder} holds features of {name} {made_with!r}, but --{name} came as"
-                f" {wanted!r}; name the other cache or the other {name}."
-            )
-    cache.check(dataset, pipe)
-    return cache
-
-
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 def main(
     config: StageConfig,
     loop: LoopConfig = LOOP,
     weights: Path | None = None,
-    preset: Literal["mini", "paper"] = "mini",
+    preset: PresetName = "mini",
     data: Path | None = None,
     cache: Path = Path("~/.cache/dmgi/features/{condition}"),
     out: Path | None = None,
@@ -166,7 +114,7 @@ def main(
     dataset = FaceDataset(data)
     own = (weights / "model_index.json").is_file()  # else E is the preset's released one
     pipe = DMGIPipeline.from_pretrained(weights if own else preset, dtype=getattr(torch, dtype))
-    features: FeatureCache | OnlineFeatures
+    features: Features
     if online:
         made_with = CacheConfig(
             steps=config.steps or tuple(range(pipe.config.num_inference_steps)),
@@ -180,8 +128,8 @@ def main(
         pipe = pipe.to(accelerator.device)
         features = OnlineFeatures(made_with, pipe, dataset, diffusion_images=stage > 1)
     else:
-        folder = Path(str(cache).replace("{condition}", condition))
-        features = stored_features(folder, pipe, dataset, condition, preset)
+        features = FeatureCache(str(cache).replace("{condition}", condition))
+        features.check(dataset, pipe, condition=condition, preset=preset)
     trainer = StageTrainer(
         config,
         features,
@@ -208,8 +156,20 @@ def main(
     for name, value in numbers.items():
         print(f"{name:28s} {before[name]:.4f} -> {value:.4f}")
     out = out or weights
+    where = f"{accelerator.num_processes} x {machine(accelerator.device)}"
+    facts = (
+        f"seed {loop.seed}, batch size {loop.batch_size}, learning rate {loop.learning_rate}",
+        f"{result.step} steps, {result.seconds / 60:.1f} minutes on {where}",
+    )
+    about = (
+        f"Mean loss terms on {config.held_out} held-out training identities, per step of the"
+        " reverse process (loss net, not the judges; I_0^d is the diffusion model's own image):"
+    )
+    command = "dmgi_lib.training.stages"
     for name, network in result.ema.items():
-        save_component(network, out / part(name), card(name, trainer, loop, result, numbers))
+        configs = (config, features.config)
+        text = card(name, command, facts, configs, about, "term @ step", numbers)
+        save_component(network, out / part(name), text)
     picture = Image.fromarray(trainer.sample_grid(result.step, result.ema))
     picture.save(loop.run_dir / "final.png")
     if (out / "unet").is_dir() or (out / "model_index.json").is_file():

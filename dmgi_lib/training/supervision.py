@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dmgi_lib.captions import claimed
 from dmgi_lib.checks import number, one_of
@@ -22,7 +23,7 @@ from dmgi_lib.dataset import FaceDataset, to_float
 from dmgi_lib.devices import autocast, moved, resident, taken
 from dmgi_lib.masks import CLASSES, flip_mask
 from dmgi_lib.training import losses
-from dmgi_lib.training.critics import Critic
+from dmgi_lib.training.critics import Critic, judged
 from dmgi_lib.training.features import CachedBatch, Steps
 
 STAGES: dict[int, tuple[str, ...]] = {1: ("mapping_network",), 2: ("style_modulation",)}
@@ -91,8 +92,6 @@ class StageTerms:
     """Compares I'_t with I, I_0^d, x and c.
 
     Args:
-        config: the stage, its weights, targets and schedule.
-        dataset: I, x and c of the samples.
         generator, loss_net: G, whose own codes make the code prior, and the recogniser; frozen.
         num_inference_steps: S of the features.
     """
@@ -110,7 +109,7 @@ class StageTerms:
         self.images, self.masks = resident(dataset.images, device), resident(dataset.masks, device)
         self.claims = functools.cache(lambda caption: claimed([caption])[0])
         self.num_inference_steps = num_inference_steps
-        self.comparisons: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+        self.comparisons: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "l2": losses.l2_loss,
             "perceptual": losses.PerceptualLoss(loss_net),
             "identity": losses.IdentityLoss(loss_net),
@@ -124,19 +123,13 @@ class StageTerms:
     def __call__(
         self,
         batch: CachedBatch,
-        w: torch.Tensor,
-        image: torch.Tensor,
+        w: Tensor,
+        image: Tensor,
         critics: Mapping[str, Critic] = MappingProxyType({}),
-    ) -> dict[str, torch.Tensor]:
-        """Unweighted terms, each (B,).
-
-        Args:
-            w: w_t (B, num_ws, w_dim).
-            image: I'_t = G(w_t) (B, 3, H, W).
-            critics: those that learn in this training.
-        """
+    ) -> dict[str, Tensor]:
+        """Unweighted terms, each (B,), of w_t (B, num_ws, w_dim) and I'_t = G(w_t) (B, 3, H, W)."""
         weights, device = self.config.weights, image.device
-        found: dict[str, torch.Tensor] = {}
+        found: dict[str, Tensor] = {}
         with losses.SharedFeatures(self.loss_net), self.config.autocast(device):
             mask = mirrored(self.masks, batch, flip_mask, device)
             pictures = self._compared(batch, mask)
@@ -154,21 +147,21 @@ class StageTerms:
                 captions = self.dataset.captions
                 claims = torch.stack([self.claims(captions[i][k]) for i, k in pairs])
                 found["attributes"] = self.attributes(image, moved(claims, device))
-            found |= {name: critic(w, image) for name, critic in critics.items()}
+            found |= judged(critics, w, image)
         return {name: value.float() for name, value in found.items()}
 
-    def photographs(self, batch: CachedBatch, device: torch.device) -> torch.Tensor:
+    def photographs(self, batch: CachedBatch, device: torch.device) -> Tensor:
         """I (B, 3, H, W) in [-1, 1]."""
         return to_float(mirrored(self.images, batch, device=device))
 
-    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted sum, mean over the batch."""
         weights = asdict(self.config.weights)
         return torch.stack([weights[k.split(" ")[0]] * v.mean() for k, v in terms.items()]).sum()
 
     def _compared(
-        self, batch: CachedBatch, mask: torch.Tensor
-    ) -> list[tuple[str, torch.Tensor, torch.Tensor, tuple[str, ...]]]:
+        self, batch: CachedBatch, mask: Tensor
+    ) -> list[tuple[str, Tensor, Tensor, tuple[str, ...]]]:
         """What I'_t is compared with: name, picture, share (B,) of it, and by which terms.
 
         The last picture is the one whose face is right, which `parts` compares with, too.
@@ -195,7 +188,7 @@ class StageTerms:
         return [("I_0^d", diffusion, text, PIXELS), ("I", photograph, structure, by_i)]
 
 
-def open_share(mask: torch.Tensor) -> torch.Tensor:
+def open_share(mask: Tensor) -> Tensor:
     """How much of each pixel neither x nor c decides: (B, H, W) class ids → (B, 1, H, W), 0..1.
 
     They are walls, hats, necklaces and clothes, whose colours and patterns follow the starting
@@ -209,11 +202,10 @@ def open_share(mask: torch.Tensor) -> torch.Tensor:
 
 def mirrored(
     source: Any, batch: CachedBatch, flip: Any = None, device: str | torch.device = "cpu"
-) -> torch.Tensor:
-    """Rows of a dataset's pictures for a batch; those of mirrored entries are flipped.
+) -> Tensor:
+    """Rows of a dataset's pictures (N, …, W) for a batch; those of mirrored entries are flipped.
 
     Args:
-        source: (N, …, W) images or masks, on any device.
         flip: what mirrors them; None flips the last axis.
         device: of the result.
     """

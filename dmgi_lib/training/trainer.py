@@ -25,13 +25,16 @@ from dmgi_lib.generators.eg3d.cameras import mirrored_camera
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
 from dmgi_lib.masks import PALETTE, flip_mask
 from dmgi_lib.presets import MINI
-from dmgi_lib.style_modulation import ModulationConfig, StyleModulationNetwork, modulate
-from dmgi_lib.training import losses
-from dmgi_lib.training.critics import critics_for, optimizers_for, teach
-from dmgi_lib.training.feature_cache import FeatureCache
-from dmgi_lib.training.features import CachedBatch, OnlineFeatures
+from dmgi_lib.style_modulation import (
+    POOLS,
+    ModulationConfig,
+    StyleModulationNetwork,
+    modulate,
+)
+from dmgi_lib.training.critics import critics_for, teach
+from dmgi_lib.training.features import CachedBatch, Features
 from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, batch_indices, run
-from dmgi_lib.training.losses import drawn_codes
+from dmgi_lib.training.losses import drawn_codes, step_probabilities
 from dmgi_lib.training.run_files import Logged
 from dmgi_lib.training.supervision import LAYOUT, STAGES, StageConfig, StageTerms, mirrored
 
@@ -60,7 +63,7 @@ class StageTrainer:
     def __init__(
         self,
         config: StageConfig,
-        cache: FeatureCache | OnlineFeatures,
+        cache: Features,
         dataset: FaceDataset,
         generator: Any,
         loss_net: Any,
@@ -74,18 +77,14 @@ class StageTrainer:
         self.device = self.accelerator.device
         self.config, self.cache, self.dataset = config, cache, dataset
         self.image_size = tuple(dataset.images[:1].shape[-2:])
-        if isinstance(cache, FeatureCache):
-            cache.check(dataset)
+        cache.check(dataset)
         for network in (generator, loss_net):
             network.eval().requires_grad_(False).to(self.device)
         self.generator, self.loss_net = generator, loss_net
         self.cameras = dataset.cameras if isinstance(generator, TriPlaneGenerator) else None
         self.slots = _slots(cache, config.steps)
-        self.chances = losses.step_probabilities(
-            [cache.steps[k] for k in self.slots.tolist()],
-            cache.num_inference_steps,
-            config.sampling,
-        )
+        steps = [cache.steps[k] for k in self.slots.tolist()]
+        self.chances = step_probabilities(steps, cache.num_inference_steps, config.sampling)
         self.train_entries, self.test_entries = _split(cache, dataset, config.held_out)
         first = self.train_entries[:BUFFERS_FROM]
         sample = cache.batch(first, self.slots[torch.arange(len(first)) % len(self.slots)])
@@ -101,17 +100,21 @@ class StageTrainer:
         if config.mixing:
             whole_number("mixed_from", config.mixed_from, 1, generator.num_ws - 1)
         sizes: dict[str, Any] = {"num_ws": generator.num_ws, "w_dim": len(generator.mean_latent)}
-        self.networks: dict[str, Any] = {
-            "mapping_network": mapping_network or _new_m(mapping, sizes, generator, sample)
-        }
+        if mapping_network is None:  # starts at the mean face
+            found = {"in_channels": sample.h.shape[1], "in_resolution": sample.h.shape[2]}
+            mapping_network = MappingNetwork(**(asdict(mapping) | sizes | found))
+            mapping_network.calibrate(generator.mean_latent.cpu(), sample.h)
+        self.networks: dict[str, Any] = {"mapping_network": mapping_network}
         if config.stage > 1:
-            self.networks["style_modulation"] = style_modulation or _new_t(
-                modulation, sizes, sample
-            )
+            if style_modulation is None:  # starts by changing nothing
+                sizes["in_channels"] = tuple(f.shape[1] for f in sample.f)
+                sizes["resolution"] = max(f.shape[2] for f in sample.f)
+                style_modulation = StyleModulationNetwork(**(asdict(modulation) | sizes))
+                style_modulation.calibrate(sample.f, sample.maps)
+            self.networks["style_modulation"] = style_modulation
         for name, network in self.networks.items():
             network.train().requires_grad_(name in STAGES[config.stage]).to(self.device)
-        if isinstance(cache, FeatureCache):
-            cache.keep_on(self.device)
+        cache.keep_on(self.device)
         self.terms = StageTerms(config, dataset, generator, loss_net, cache.num_inference_steps)
 
     @property
@@ -195,24 +198,23 @@ class StageTrainer:
                 f"batch_size came as {loop.batch_size} for {processes} processes; expected a"
                 " multiple of their number."
             )
+        rate, fused = loop.learning_rate, self.device.type == "cuda"
         optimizers: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.Adam(
-                net.parameters(),
-                lr=loop.learning_rate,
-                betas=(0.9, 0.99),
-                fused=self.device.type == "cuda",
-            )
+            name: torch.optim.Adam(net.parameters(), rate, (0.9, 0.99), fused=fused)
             for name, net in self.trained.items()
         }
         shared = {name: accelerator.prepare_model(net) for name, net in self.trained.items()}
         critics = critics_for(self.config.weights, self.generator, self.loss_net, loop.seed)
-        teachers = optimizers_for(critics)
+        teachers: dict[str, torch.optim.Optimizer] = {  # as for StyleGAN2's discriminator
+            name: torch.optim.Adam(critic.parameters(), critic.learning_rate, (0.0, 0.99))
+            for name, critic in critics.items()
+        }
 
         def step_fn(step: int, rng: torch.Generator) -> Logged:
             picked = batch_indices(len(self.train_entries), loop.batch_size, step, loop.seed)
             drawn = torch.multinomial(self.chances, loop.batch_size, True, generator=rng)
             picked, drawn = picked[own], drawn[own]
-            batch = self.cache.batch(self.train_entries[picked], self.slots[drawn], self._pool)
+            batch = self._batch(self.train_entries[picked], self.slots[drawn])
             w = self.codes(batch, self.networks | shared)
             mixed, shown = self._mixed(w, loop.batch_size, own, rng)
             image = self.draw(shown, batch)
@@ -252,15 +254,15 @@ class StageTrainer:
         """Mean loss terms of held-out identities for each step, as "term @ step"."""
         networks = self.networks | networks
         result: dict[str, float] = {}
-        for slot in self.slots.tolist():
-            sums: dict[str, list[torch.Tensor]] = {}
+        for slot in self.slots:
+            found: list[dict[str, torch.Tensor]] = []
             for entries in self.test_entries.split(batch_size):
-                batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
+                batch = self._batch(entries, slot.expand_as(entries))
                 w = self.codes(batch, networks)
-                for name, value in self.terms(batch, w, self.draw(w, batch)).items():
-                    sums.setdefault(name, []).append(value)
-            for name, values in sums.items():
-                result[f"{name} @ {self.cache.steps[slot]}"] = torch.cat(values).mean().item()
+                found.append(self.terms(batch, w, self.draw(w, batch)))
+            for name in found[0]:
+                mean = torch.cat([terms[name] for terms in found]).mean().item()
+                result[f"{name} @ {self.cache.steps[slot]}"] = mean
         return result
 
     @torch.no_grad()
@@ -268,8 +270,8 @@ class StageTrainer:
         """Held-out samples: x, I, I_0^d if there is one, I'_t at the first and at the last step."""
         entries = self.test_entries[:8]
         columns: list[torch.Tensor] = []
-        for slot in (int(self.slots[0]), int(self.slots[-1])):
-            batch = self.cache.batch(entries, torch.full_like(entries, slot), self._pool)
+        for slot in (self.slots[0], self.slots[-1]):
+            batch = self._batch(entries, slot.expand_as(entries))
             image = self.draw(self.codes(batch, self.networks | networks), batch)
             image = to_uint8(image).cpu()
             if not columns:
@@ -287,13 +289,13 @@ class StageTrainer:
         mask = mirrored(self.dataset.masks, batch, flip_mask)
         return torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
 
-    @property
-    def _pool(self) -> str:
+    def _batch(self, entries: torch.Tensor, slots: torch.Tensor) -> CachedBatch:
+        """With the maps that T reads."""
         t = self.networks.get("style_modulation")
-        return "tokens" if t is None else t.config.pool
+        return self.cache.batch(entries, slots, POOLS[0] if t is None else t.config.pool)
 
 
-def _slots(cache: FeatureCache | OnlineFeatures, steps: tuple[int, ...]) -> torch.Tensor:
+def _slots(cache: Features, steps: tuple[int, ...]) -> torch.Tensor:
     """Positions of `steps` in the cache; all of them if empty."""
     missing = set(steps) - set(cache.steps)
     if missing:
@@ -305,37 +307,15 @@ def _slots(cache: FeatureCache | OnlineFeatures, steps: tuple[int, ...]) -> torc
 
 
 def _split(
-    cache: FeatureCache | OnlineFeatures, dataset: FaceDataset, held_out: int
+    cache: Features, dataset: FaceDataset, held_out: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cache entries for training, and the unmirrored ones of the last cached identities."""
     identity = dataset.identities[cache.samples]
     unseen = torch.isin(identity, identity.unique()[-held_out:])
-    first_view = torch.tensor([view == 0 for view in cache.views])
-    train, test = torch.nonzero(~unseen)[:, 0], torch.nonzero(unseen & first_view)[:, 0]
+    train, test = (torch.nonzero(x)[:, 0] for x in (~unseen, unseen & (cache.views == 0)))
     if len(train) == 0:
         raise ValueError(
             f"holding out {held_out} identities leaves none of {len(cache)} cache entries for"
             " training; hold out fewer or cache more samples."
         )
     return train, test
-
-
-def _new_m(
-    config: MappingConfig, sizes: dict[str, Any], generator: Any, sample: CachedBatch
-) -> MappingNetwork:
-    """An M that starts at the mean face."""
-    sizes = sizes | {"in_channels": sample.h.shape[1], "in_resolution": sample.h.shape[2]}
-    network = MappingNetwork(**(asdict(config) | sizes))
-    network.calibrate(generator.mean_latent.cpu(), sample.h)
-    return network
-
-
-def _new_t(
-    config: ModulationConfig, sizes: dict[str, Any], sample: CachedBatch
-) -> StyleModulationNetwork:
-    """A T that starts by changing nothing."""
-    sizes = sizes | {"in_channels": tuple(f.shape[1] for f in sample.f)}
-    sizes["resolution"] = max(f.shape[2] for f in sample.f)
-    network = StyleModulationNetwork(**(asdict(config) | sizes))
-    network.calibrate(sample.f, sample.maps)
-    return network

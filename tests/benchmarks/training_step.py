@@ -42,7 +42,7 @@ def seconds(repeats: int, batch_size: int = 16, cpu_time: bool = False) -> tuple
             for name, features in ways.items():
                 begin = clock()
                 w = trainer.codes(batch := features.batch(entries, slots), trainer.networks)
-                loss = trainer.terms.total(trainer.terms(batch, w, trainer.draw(w)))
+                loss = trainer.terms.total(trainer.terms(batch, w, trainer.draw(w, batch)))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import tiny_models
 import torch
 from transformers import CLIPConfig, CLIPModel
@@ -10,7 +9,7 @@ from transformers import CLIPConfig, CLIPModel
 from dmgi_lib import recognizers
 from dmgi_lib.dataset import ATTRIBUTES
 from dmgi_lib.evaluation.baselines import MaskEncoder
-from dmgi_lib.evaluation.read import NUMBERS, RGB, Reading
+from dmgi_lib.evaluation.read import Reading
 from dmgi_lib.evaluation.rows import TableConfig
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.table import Table
@@ -43,7 +42,7 @@ def samples(n: int = 4) -> GroundTruth:
 def reading(n: int = 6, right: float = 1.0, seed: int = 0, **fields: torch.Tensor) -> Reading:
     """N pictures: pixels and attributes are read right with chance `right`, the rest is by chance.
 
-    fields: replaced ones: attributes, known, claims, or arrays of Reading.
+    fields: replaced ones, of Reading.
     """
     rng = torch.Generator().manual_seed(seed)
     share = torch.tensor([round(100 * right), 100 - round(100 * right)])
@@ -51,29 +50,19 @@ def reading(n: int = 6, right: float = 1.0, seed: int = 0, **fields: torch.Tenso
     own[:, 0, :2], own[:, 1, :2] = share, share.flip(0)  # mIoU = right / (2 - right)
     claims = torch.randint(0, 2, (n, len(ATTRIBUTES)), generator=rng, dtype=torch.int8)
     hit = torch.rand(n, len(ATTRIBUTES), generator=rng) < right
-    attributes = torch.where(hit, claims == 1, claims != 1)
-    tables = {"attributes": attributes, "known": claims, "claims": claims}
-    arrays = {
+    found = {
         "own": own,
         "shuffled": own.flip(-1),
         "embedding": torch.randn(n, 3, generator=rng),
         "reference": torch.randn(n, 3, generator=rng),
+        "sees": torch.where(hit, claims == 1, claims != 1),
+        "is": claims,
+        "says": claims,
+        "background": torch.rand(n, 3, generator=rng),
     }
-    tables |= {k: v for k, v in fields.items() if k in tables}
-    columns = {"sample": [f"{i:06d}" for i in range(n)]}
-    for name in (*NUMBERS, *RGB):
-        columns[name] = torch.rand(n, generator=rng).numpy()
-    for verb, table in zip(("sees", "is", "says"), tables.values(), strict=True):
-        columns |= {f"{verb} {a}": table[:, k].numpy() for k, a in enumerate(ATTRIBUTES)}
-    arrays |= {k: v for k, v in fields.items() if k in arrays}
-    return Reading(pd.DataFrame(columns), **arrays)
-
-
-def equal_readings(one: Reading, other: Reading) -> bool:
-    """Whether two readings hold the same, bit by bit."""
-    names = ("own", "shuffled", "embedding", "reference")
-    same = all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
-    return same and one.samples.equals(other.samples)
+    for name in ("ssim", "perceptual", "identity", "clip", "edges"):
+        found[name] = torch.rand(n, generator=rng)
+    return Reading.of([f"{i:06d}" for i in range(n)], found | fields)
 
 
 def tiny_judges() -> recognizers.Judges:

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import tyro
-from tiny_evaluation import samples, save_folder
-from tiny_training import CONFIG
+from tiny_evaluation import samples, save_folder, tiny_table
 
 from dmgi_lib.evaluation import ablations
 from dmgi_lib.evaluation.ablation_choices import CHOICES, MULTI, RECIPES
@@ -15,7 +14,6 @@ from dmgi_lib.evaluation.draw import draw
 from dmgi_lib.evaluation.read import COLUMNS
 from dmgi_lib.evaluation.report import read_csv
 from dmgi_lib.presets import MINI
-from dmgi_lib.training.feature_cache import FeatureCache, build
 from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.trainer import StageConfig
 
@@ -31,8 +29,10 @@ def weights(pipe, loss_net, tmp_path_factory):
 
 @pytest.fixture
 def ablation(weights, cache, dataset, tmp_path):
-    parts = (dataset, samples(2), tmp_path / "runs", tmp_path / "rows", {"n": 2}, BUDGET)
-    return ablations.Ablation(weights, {"reverse": cache}, *parts)
+    pipe = ablations.DMGIPipeline.from_pretrained(weights)
+    table = tiny_table(tmp_path / "rows", pipe=pipe, truth=samples(2))
+    parts = ({"reverse": cache}, dataset, tmp_path / "runs", BUDGET)
+    return ablations.Ablation(weights, table, *parts)
 
 
 def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
@@ -50,7 +50,7 @@ def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
 
 def test_rows_are_drawn_as_the_pipeline_draws_them(ablation, weights):
     pipe = ablations.DMGIPipeline.from_pretrained(weights, detail_psi=1.0)  # codes as predicted
-    truth = ablation.truth
+    truth = ablation.table.truth
     with torch.no_grad():
         for network in (pipe.mapping_network.fc, *pipe.style_modulation.stacks.values()):
             for parameter in network.parameters():
@@ -163,24 +163,19 @@ def test_every_open_choice_of_the_method_has_a_row():
     assert any(c.source == "noised" for c in CHOICES.values())
 
 
-def test_a_leaking_cache_trains_m_only(ablation, pipe, dataset, tmp_path, monkeypatch):
-    noised = build(replace(CONFIG, source="noised"), pipe, dataset, tmp_path / "noised")
-    assert isinstance(noised, FeatureCache) and noised.config.source == "noised"
-    ablation.caches["noised"] = noised
-    name = "M: trained on noised pictures (leaks I)"
-    first, second = trainers_of(ablation, monkeypatch, name)[name]
-    assert first[1] is noised and second[1] is ablation.caches["reverse"]
-
-
-def test_recipes_train_with_what_they_name(ablation, monkeypatch):
-    ablation.caches["augmented"] = drawn = copy.copy(ablation.caches["reverse"])
-    drawn.manifest = drawn.manifest | {"config": drawn.manifest["config"] | {"augment": 0.5}}
-    made = trainers_of(ablation, monkeypatch, *RECIPES)
-    assert {cache for _, cache, *_ in made["recipe: x as if drawn by hand"]} == {drawn}
+def test_recipes_and_caches_are_those_that_a_row_names(ablation, monkeypatch):
+    for source in ("noised", "augmented"):
+        ablation.caches[source] = other = copy.copy(ablation.caches["reverse"])
+        other.manifest = other.manifest | {"config": other.manifest["config"] | {"source": source}}
+    leaking, drawn = "M: trained on noised pictures (leaks I)", "recipe: x as if drawn by hand"
+    made = trainers_of(ablation, monkeypatch, *RECIPES, leaking)
+    used = {name: [cache for _, cache, *_ in made[name]] for name in (leaking, drawn)}
+    assert used[drawn] == [ablation.caches["augmented"]] * 3
+    assert used[leaking] == [ablation.caches["noised"], ablation.caches["reverse"]]
     found = {name: made[f"recipe: {name}"][-1][0] for name in ("image critic", "fine rows mixed")}
     assert found["image critic"].weights.adversarial == 0.08
     assert found["fine rows mixed"] == StageConfig(3, LossWeights(), mixing=0.3, held_out=2)
-    last = [loops[-1][3] for loops in made.values()]
+    last = [made[name][-1][3] for name in RECIPES]
     assert {(loop.max_steps, loop.batch_size) for loop in last} == {(2, 4)}
     assert [loop.seed for loop in last] == [0, 1, *[0] * 7]
 

@@ -40,7 +40,7 @@ def test_a_paired_interval_does_not_see_what_both_rows_share():
 
 def test_a_lead_knows_which_columns_are_better_low():
     far = reading()
-    rows = {"near": reading(embedding=far.reference), "far": far}
+    rows = {"near": reading(embedding=far["reference"]), "far": far}
     assert Comparison("d", "near", "far", FID).value(rows) > 0
     assert Comparison("d", "far", "near", FID).value(rows) < 0
     rows = {"good": reading(right=0.9), "bad": reading(right=0.6)}
@@ -76,7 +76,7 @@ def test_goals_follow_from_the_readings():
 def test_a_ceiling_of_fewer_samples_is_compared_on_those():
     rows = readings()
     worse = reading(8, 0.2)
-    rows["exit_9"].own[4:] = worse.own[4:]  # those that were not inverted
+    rows["exit_9"]["own"][4:] = worse["own"][4:]  # those that were not inverted
     share = by_name(compare(rows, mask_goals("exit_0", "exit_9"), seed=0), "mIoU as a share")
     assert share.value == pytest.approx(0.9 / 1.1) and share.name.endswith("(N = 4)")
 
@@ -97,7 +97,7 @@ def test_what_is_asked_of_the_generator():
         bare.samples[f"sees {name}"] = False
         truth.samples[f"sees {name}"] = False
     truth.samples.loc[:1, "sees Eyeglasses"] = True  # two of eight
-    near = reading(8, embedding=bare.reference + 0.1)
+    near = reading(8, embedding=bare["reference"] + 0.1)
     rows |= {"random": bare, "random_psi": near, "training": near}
     found = compare(rows, mask_goals("exit_0", "exit_9"), seed=0)
     assert by_name(found, "random faces: share with glasses above").value == pytest.approx(-0.25)
@@ -124,11 +124,11 @@ def test_numbers_by_hand():
     own_claims[:, blond], own_claims[:, hat] = 0, 0
     hatted = seen.clone()
     hatted[:2, hat] = True  # the other mask brought two hats
-    same = {"known": truth}
-    own = reading(n, 0.9, attributes=seen, claims=own_claims, **same)
-    both = reading(n, 0.5, attributes=seen, claims=asked, **same)
-    text = reading(n, 0.8, attributes=blonde, claims=asked, **same)
-    mask = reading(n, 0.7, attributes=hatted, claims=own_claims, **same)
+    same = {"is": truth}
+    own = reading(n, 0.9, sees=seen, says=own_claims, **same)
+    both = reading(n, 0.5, sees=seen, says=asked, **same)
+    text = reading(n, 0.8, sees=blonde, says=asked, **same)
+    mask = reading(n, 0.7, sees=hatted, says=own_claims, **same)
     giver = truth.clone()
     giver[1:3, hat] = 1  # the second and third mask have hats, the first and last contradict nobody
     rows = {"own": own, "both": both, "text": text, "mask": mask}

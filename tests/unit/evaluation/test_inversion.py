@@ -72,10 +72,10 @@ def test_heads_are_inverted_by_their_camera():
     c = look_at([-30.0, 30.0], 0.0)
     w = G.mapping(torch.randn(1, 8, generator=rng(3))).expand(2, -1, -1)
     target = G.synthesis(w, c).image
-    found = invert(G, target, InversionConfig(steps=12, noise=0.0), camera=c, progress=False)
+    found = invert(G, target, InversionConfig(steps=12, noise=0.0), camera=c)
     assert (found.curve[-1] < 0.8 * found.curve[0]).all()
     torch.testing.assert_close(found.images, G.synthesis(found.latents, c).image)
     with pytest.raises(ValueError, match="0 cameras came for 2 targets of a TriPlaneGenerator"):
-        invert(G, target, progress=False)
+        invert(G, target)
     with pytest.raises(ValueError, match="2 cameras came .* expected none"):
-        invert(tiny_stylegan2(), torch.zeros(2, 3, 16, 16), camera=c, progress=False)
+        invert(tiny_stylegan2(), torch.zeros(2, 3, 16, 16), camera=c)

@@ -68,7 +68,7 @@ def test_the_report_says_which_goals_are_missed(result):
 
 
 def test_too_small_a_measurement_is_refused():
-    with pytest.raises(ValueError, match="n=1"):
+    with pytest.raises(ValueError, match="n came as 1"):
         MeasureConfig(n=1)
 
 

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_devices import fake_cuda
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dmgi_lib.dataset import FaceDataset, shipped_root, to_float
@@ -137,20 +136,6 @@ def test_hair_color_by_pixels_reads_the_masks_hair_region_only(tmp_path):
 def test_a_hair_reference_needs_examples():
     with pytest.raises(ValueError, match="two names"):
         metrics.HairColorReference.fit(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8), ["black"])
-
-
-def test_what_is_read_of_each_picture_stays_on_its_device():
-    with fake_cuda():
-        image = torch.empty(2, 3, 32, 32, device="cuda")
-        ids = torch.empty(2, 32, 32, dtype=torch.int64, device="cuda")
-        found = (
-            metrics.confusion(ids, ids),
-            metrics.ssim(image, image),
-            metrics.perceptual_distance([image], [image]),
-            metrics.identity_cosine(image[:, 0, 0], image[:, 1, 0]),
-        )
-    assert [value.device.type for value in found] == ["cuda"] * 4
-    assert [len(value) for value in found] == [2] * 4
 
 
 def test_kernel_distance_is_unbiased_and_sees_a_shift():

@@ -11,7 +11,6 @@ from dmgi_lib.evaluation.report import (
     columns_of,
     interval,
     read_csv,
-    sample_table,
     score,
     summary,
     write_csv,
@@ -21,15 +20,6 @@ from dmgi_lib.masks import PALETTE
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def test_interval_of_a_mean():
-    values = np.random.default_rng(1).normal(5.0, 2.0, 400)
-    low, high = interval(lambda i: float(values[i].mean()), 400, rng(), resamples=1000)
-    # ±1.96 · σ/√n = ±0.196 around the sample mean
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.12)
-    assert (low, high) == interval(lambda i: float(values[i].mean()), 400, rng(), resamples=1000)
 
 
 def by_hand(statistic, n, rng, centred):
@@ -86,12 +76,6 @@ def test_a_score_is_a_reading_summed_up():
     row = score(truth.images, truth, judged, seed=0, resamples=0)
     assert row == summary(read(truth.images, truth, judged, 0), 0, resamples=0)
     assert CLIP not in row
-
-
-def test_all_samples_of_all_rows_in_one_table():
-    table = sample_table({"exit_0": reading(3), "inversion": reading(2, seed=1)})
-    assert list(table["row"]) == ["exit_0"] * 3 + ["inversion"] * 2
-    assert table.groupby("row")["ssim"].mean()["exit_0"] == pytest.approx(reading(3).value("SSIM"))
 
 
 def test_a_table_comes_back_from_its_file(tmp_path):

@@ -86,7 +86,7 @@ def test_exits_are_first_middle_and_last_unless_asked_otherwise(tmp_path):
     assert tiny_table(tmp_path, config=TableConfig(exit_steps=(2,))).exits == (0, 2, 3)
     with pytest.raises(ValueError, match=r"\(4,\).*0 to 3"):
         tiny_table(tmp_path, config=TableConfig(exit_steps=(4,)))
-    with pytest.raises(ValueError, match="expected mask or scribble"):
+    with pytest.raises(ValueError, match="expected one of"):
         TableConfig(condition="sketch")
 
 

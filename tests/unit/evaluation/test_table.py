@@ -11,11 +11,11 @@ from tiny_evaluation import samples, save_folder, tiny_encoder, tiny_table
 from tiny_models import controlnet, mapping_network, pipeline, style_modulation
 
 from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.evaluation import rows, table
+from dmgi_lib.evaluation import read, rows, table
 from dmgi_lib.evaluation.read import CENTRED, COLUMNS
 from dmgi_lib.evaluation.report import read_csv
 from dmgi_lib.evaluation.rows import OtherModel, TableConfig
-from dmgi_lib.evaluation.table import last_stage, missing_parts, open_table, shared_hash
+from dmgi_lib.evaluation.table import last_stage, open_table, shared_hash
 
 KEYS = [
     *("ground_truth", "inversion", "training", "random", "random_psi", "shuffled", "controlnet"),
@@ -104,31 +104,10 @@ def test_a_second_run_draws_nothing_and_says_the_same(whole, monkeypatch):
 
     for name in ("draw", "invert", "random_faces", "optimise_for_text"):
         monkeypatch.setattr(rows, name, refused)
-    for name in ("read", "seconds_a_face"):
-        monkeypatch.setattr(table, name, refused)
+    monkeypatch.setattr(read, "read", refused)
+    monkeypatch.setattr(table, "in_turns", refused)
     table.make(made, [], "drawn faces", folder / "again.csv")
     assert read_csv(folder / "again.csv")[1] == before
-
-
-def test_a_killed_run_keeps_its_finished_rows_and_parts(tmp_path, monkeypatch):
-    made = tiny_table(tmp_path, config=TableConfig(batch_size=2, n_inversion=2))
-    asked = []
-
-    def faces(pipe, n, seed, part, psi):
-        asked.append((part.start, part.stop))
-        if len(asked) == 2:
-            raise KeyboardInterrupt
-        return torch.zeros(n, 3, 128, 128)[part]
-
-    monkeypatch.setattr(rows, "random_faces", faces)
-    by_key = {row.key: row for row in made.rows()}
-    made.finished(by_key["ground_truth"])
-    with pytest.raises(KeyboardInterrupt):
-        made.finished(by_key["random"])
-    finished = [path.name for path in tmp_path.glob("*.parquet")]
-    assert [name.split("-")[0] for name in finished] == ["ground_truth"]
-    assert len(made.finished(by_key["random"]).reading) == 4
-    assert asked == [(0, 2), (2, 4), (2, 4)]
 
 
 def test_scribbles_have_no_mask_encoder_and_other_goals(tmp_path, monkeypatch):
@@ -155,12 +134,9 @@ def test_scribbles_have_no_mask_encoder_and_other_goals(tmp_path, monkeypatch):
 
 
 def test_says_which_networks_a_table_lacks(tmp_path):
-    pipe = pipeline()
-    assert missing_parts(pipe, "mask") == []
-    lacks = ["controlnet_scribble", "mapping_network_scribble", "style_modulation_scribble"]
-    assert missing_parts(pipe, "scribble") == lacks
-    pipe.save_pretrained(tmp_path)
-    with pytest.raises(SystemExit, match="no scribble table: this model has no controlnet_scrib"):
+    pipeline().save_pretrained(tmp_path)
+    lacks = "controlnet_scribble, mapping_network_scribble, style_modulation_scribble"
+    with pytest.raises(SystemExit, match=f"no scribble table: this model has no {lacks}. Train"):
         table.run(TableConfig(), "scribble", str(tmp_path), data=tmp_path)
 
 

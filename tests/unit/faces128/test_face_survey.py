@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from data_prep.faces128 import build, card
@@ -16,7 +15,6 @@ from data_prep.faces128.survey import edge_agreement, edges, eye_errors, survey
 from data_prep.priors import trainer
 from dmgi_lib.dataset import ATTRIBUTES, shipped_root
 from dmgi_lib.masks import CLASSES
-from dmgi_lib.training.loop import LoopResult
 
 
 @pytest.fixture(scope="module")
@@ -155,17 +153,7 @@ def judge(tmp_path):
     read_well = {name: 0.97 for name in ATTRIBUTES if name != "Young"} | {"Chubby": 0.612}
     measured = {f"balanced accuracy {name} (test)": value for name, value in read_well.items()}
     measured |= {"attribute balanced accuracy (test)": 0.5, "hair-colour accuracy, red (test)": 1}
-    result = LoopResult(10, 60.0, ema={}, last={}, log_path=tmp_path / "log.csv")
-    text = trainer.card(
-        title="Judge",
-        description="",
-        command="python",
-        settings=trainer.NETWORKS["judge_attributes"][1],
-        result=result,
-        training_images=20,
-        measurements=measured,
-        device=torch.device("cpu"),
-    )
+    text = trainer.card("Judge", "", "python", {"seed": 0}, measured)
     (tmp_path / "card.md").write_text(text)
     (tmp_path / "measured.json").write_text(json.dumps(measured, indent=1))
     return tmp_path

@@ -39,7 +39,7 @@ def test_a_batch_is_what_its_camera_sees(views):
         assert (again - seen.depth[k]).abs().max() < 2e-4
         assert flipped == bool((seen.camera[k] != camera).any())
     assert set(seen.mask[1].unique().tolist()) <= {0, 1, 5}  # eyes change sides
-    assert joined([seen, seen]).depth.shape == (4, 128, 128)
+    assert joined(seen, seen).depth.shape == (4, 128, 128)
 
 
 def test_rows_are_grouped_by_person(views):

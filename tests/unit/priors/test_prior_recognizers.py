@@ -1,4 +1,4 @@
-"""The loss network and the judges learn to read."""
+"""The loss network and the judges learn to read, and what their cards state."""
 
 import copy
 from dataclasses import replace
@@ -9,8 +9,13 @@ from tiny_priors import SMALL
 
 from data_prep.priors import trainer
 from data_prep.priors.recipe import Folders
-from data_prep.priors.recognizer_measurements import measure
-from data_prep.priors.recognizers import SETTINGS, RecognizerRecipe
+from data_prep.priors.recognizers import (
+    SETTINGS,
+    RecognizerRecipe,
+    identity_measurements,
+    measure,
+    true_codes,
+)
 from data_prep.shard_writer import write_split
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.recognizers import Recognizer
@@ -101,3 +106,19 @@ def test_photographs_cannot_teach_the_identity_judge(photographs, tmp_path):
     with pytest.raises(ValueError, match="no shape codes and skin tones, which judge_identity"):
         folders = Folders(photographs, tmp_path)
         RecognizerRecipe(SMALL["judge_identity"], folders, torch.device("cpu"))
+
+
+def test_identity_measurements_of_perfect_and_of_blind_codes(tiny_faces):
+    faces = FaceDataset(tiny_faces, "train")  # its two second views have shapes of their own
+    true = true_codes(faces)
+    true[-2:] = true[:2]
+    perfect = identity_measurements(true, faces)
+    assert perfect["same pairs"] == 2
+    assert perfect["verification AUC"] == 1.0
+    assert perfect["cosine of same pairs"] == pytest.approx(1.0)
+    assert perfect["variance explained, skin tone"] > 0.5
+    blind = identity_measurements(torch.ones_like(true), faces)
+    assert blind["verification AUC"] == pytest.approx(0.5)
+    assert identity_measurements(true_codes(faces), faces)[
+        "variance explained, head shape"
+    ] == pytest.approx(1.0)

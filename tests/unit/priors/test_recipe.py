@@ -1,5 +1,6 @@
 """Starting weights, frozen networks, and that every recipe computes where it is told to."""
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -10,9 +11,18 @@ from tiny_device import other_device
 from tiny_priors import SMALL
 from tiny_views import with_views
 
-from data_prep.priors.recipe import WEIGHT_FILE, Folders, frozen, placed, start_from
+from data_prep.priors.recipe import (
+    WEIGHT_FILE,
+    Folders,
+    frozen,
+    picture_grid,
+    placed,
+    region,
+    start_from,
+)
 from data_prep.priors.trainer import NETWORKS
 from dmgi_lib.generators.eg3d import generator
+from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
 
@@ -93,3 +103,18 @@ def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_pat
         result = LoopResult(1, 1.0, networks, {}, tmp_path / "log.csv")
         recipe.export(result, lambda folder, *facts: shipped.append((folder.name, facts[-1])))
     assert shipped and all(measured for _, measured in shipped)
+
+
+def test_region_reaches_its_margin():
+    mask = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    mask[0, 4, 4] = CLASSES.index("l_eye")
+    found = region(mask, ("l_eye",), margin=2)[0, 0]
+    assert found.sum() == 25 and found[2, 2] == 1 and found[1, 4] == 0
+
+
+def test_picture_grid_places_rows_and_columns():
+    rows = [torch.full((3, 3, 2, 2), 10 * r, dtype=torch.uint8) for r in range(2)]
+    rows[1][2] = 99
+    grid = picture_grid(rows)
+    assert grid.shape == (4, 6, 3) and grid.dtype == np.uint8
+    assert grid[0, 0, 0] == 0 and grid[3, 0, 0] == 10 and grid[3, 5, 2] == 99

@@ -4,7 +4,7 @@ import torch
 from tiny_models import rng
 from tiny_models import tiny_stylegan2 as tiny
 
-from data_prep.priors.image_encoder import ImageEncoder
+from data_prep.priors.latent_prior import ImageEncoder
 from data_prep.priors.stylegan2_measurements import measure, sample_grid, set_typical_latent
 from dmgi_lib.generators import StyleGAN2Generator
 

@@ -4,28 +4,29 @@ import shutil
 
 import pytest
 import torch
-from transformers import CLIPModel, PreTrainedTokenizerFast
+from tiny_priors import SMALL
+from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerFast
 
-from data_prep.priors.latents import FrozenPriors
-from data_prep.priors.text_image import training_pictures
-from data_prep.priors.text_image_measurements import embed_text
+from data_prep.priors.recipe import Folders
+from data_prep.priors.text_image import TextImage, embed_text
 from dmgi_lib.prompts import encode_text, tokenize
 
 
 def test_the_shipped_text_encoder_is_the_text_tower(trained):
-    priors = FrozenPriors.load(trained, torch.device("cpu"))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(trained / "text_encoder", dtype=torch.float32).eval()
     clip = CLIPModel.from_pretrained(trained / "image_encoder", dtype=torch.float32).eval()
-    ids = tokenize(priors.tokenizer, ["a smiling woman with red hair"]).ids
-    states = encode_text(priors.text_encoder, ids)
+    ids = tokenize(tokenizer, ["a smiling woman with red hair"]).ids
+    states = encode_text(encoder, ids)
     assert states.shape == (1, 40, 32)
     torch.testing.assert_close(states, clip.text_model(ids).last_hidden_state)
     # pooled at <eos>: what follows it does not count, and the last word does
-    eos = int((ids[0] == priors.tokenizer.eos_token_id).nonzero()[0, 0])
+    eos = int((ids[0] == tokenizer.eos_token_id).nonzero()[0, 0])
     changed = ids.clone()
     changed[0, eos + 1 :] = 5
     pooled = clip.text_model(ids).pooler_output
     torch.testing.assert_close(clip.text_model(changed).pooler_output, pooled)
-    red, gray = embed_text(clip, priors.tokenizer, ["a man with red hair", "a man with gray hair"])
+    red, gray = embed_text(clip, tokenizer, ["a man with red hair", "a man with gray hair"])
     assert not torch.allclose(red, gray)
 
 
@@ -42,11 +43,12 @@ def test_the_tokenizer_knows_the_words_of_its_captions_only(trained):
 
 def test_stylised_renders_teach_words_only(tiny_faces, tmp_path):
     shutil.copytree(tiny_faces, tmp_path / "faces")
-    alone = training_pictures(tmp_path / "faces")
+    folders, cpu = Folders(tmp_path / "faces", tmp_path), torch.device("cpu")
+    alone = TextImage(SMALL["text_image"], folders, cpu)
     shutil.copytree(tmp_path / "faces" / "train", tmp_path / "faces" / "styles")
-    both = training_pictures(tmp_path / "faces")
-    n = len(alone)
-    assert len(both) == 2 * n == len(both.captions)
+    both = TextImage(SMALL["text_image"], folders, cpu)
+    n = alone.training_images
+    assert both.training_images == 2 * n == len(both.offsets) - 1 == len(both.images)
     assert torch.equal(both.attributes[:n], alone.attributes)
     assert (both.attributes[n:] == -1).all() and (alone.attributes >= 0).any()
 
@@ -56,8 +58,9 @@ def test_half_built_stylised_renders_are_not_passed_over(tiny_faces, tmp_path):
     shutil.copytree(tmp_path / "faces" / "train", tmp_path / "faces" / "styles")
     shard = next((tmp_path / "faces" / "styles").glob("*.parquet"))
     shard.rename(shard.with_name("00000-of-00002.parquet"))
+    folders, cpu = Folders(tmp_path / "faces", tmp_path), torch.device("cpu")
     with pytest.raises(FileNotFoundError, match="holds 1 of 2 shards"):
-        training_pictures(tmp_path / "faces")
+        TextImage(SMALL["text_image"], folders, cpu)
     shard.with_name("00000-of-00002.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="holds no parquet shards"):
-        training_pictures(tmp_path / "faces")
+        TextImage(SMALL["text_image"], folders, cpu)

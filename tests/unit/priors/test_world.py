@@ -11,7 +11,7 @@ import torch
 import tyro
 from tiny_views import with_views
 
-from data_prep.priors import trainer, world, world_card
+from data_prep.priors import trainer, world
 from data_prep.priors.world import World, able, chosen, few_people, run
 from data_prep.priors.world_parts import (
     HOURS,
@@ -58,7 +58,7 @@ def test_every_part_comes_after_its_needs_and_all_folders_are_made():
         seen.add(part.name)
     made = {name for part in PARTS for name in part.makes}
     judges = {f"judge_{name}" for name in ("parser", "attributes", "identity")}
-    others = {*judges, "loss_net", "image_encoder", "mask_encoder", "generator_3d"}
+    others = {*judges, "loss_net", "image_encoder", "mask_encoder", "3d/generator"}
     assert made == {*COMPONENTS, *others} - {"edit_directions"}  # found afterwards, in minutes
 
 
@@ -250,7 +250,8 @@ def test_a_part_without_its_data_is_skipped_and_takes_no_time(tiny_faces, tmp_pa
 
 
 def test_the_card_has_a_row_a_part(tmp_path):
-    out, runs = tmp_path / "world", tmp_path / "world_runs"
+    home = World(tmp_path / "world", tmp_path, "cpu", 1, {})
+    out, runs = home.out, home.runs
     (out / "vae").mkdir(parents=True)
     (out / "vae" / "card.md").write_text(
         "| seed | 0 |\n| PSNR, test (dB) | 29.18 |\n| L1, test | 1e-03 |\n"
@@ -258,7 +259,7 @@ def test_the_card_has_a_row_a_part(tmp_path):
     (runs / "autoencoder").mkdir(parents=True)
     state = {"step": 300, "batch_size": 4, "seconds": 120.0}
     torch.save(state, runs / "autoencoder" / "checkpoint.pt")
-    text = world_card.world_card(out, runs, torch.device("cpu"), ["--out", "two words"])
+    text = world.world_card(home, torch.device("cpu"), ["--out", "two words"])
     assert "python -m data_prep.priors.world --out 'two words'\n" in text
     assert "\n| autoencoder | 2.0 | 1,200 | 10.0 | PSNR, test (dB) 29.18 |\n" in text
     assert "\n| unet |  |  |  |  |\n" in text
@@ -268,10 +269,9 @@ def test_the_card_has_a_row_a_part(tmp_path):
 def test_rows_that_the_card_repeats_are_rows_of_cards(trained, tiny_faces):
     """The names are those that the recipes write; a renamed one would leave the table empty."""
     for part in PARTS:
-        cards = world_card._cards(part, trained)
-        known = [name for card in cards for name in world_card._numbers(card)]
-        if cards and part.name not in ("loss_net", "judge_parser", "judge_identity"):
-            assert {*part.measured} & {*known}, part.name
+        known = world.measured_rows(part, trained)
+        if known and part.name not in ("loss_net", "judge_parser", "judge_identity"):
+            assert {*part.measured} & known.keys(), part.name
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path, tiny_faces):

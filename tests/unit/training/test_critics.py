@@ -11,7 +11,16 @@ from torch import nn
 
 from dmgi_lib.devices import autocast
 from dmgi_lib.training import critics
-from dmgi_lib.training.critics import POOL, CodeCritic, Critic, ImageCritic, critics_for, teach
+from dmgi_lib.training.critics import (
+    POOL,
+    CodeCritic,
+    FeatureDiscriminator,
+    ImageCritic,
+    adversarial_losses,
+    critics_for,
+    judged,
+    teach,
+)
 from dmgi_lib.training.loop import accelerator_for
 from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.run_files import read_log
@@ -37,14 +46,14 @@ def frozen_net(loss_net):
     return net
 
 
-class Linear(Critic):
+class Linear(nn.Module):
     """Logits 3x and x of each number of a sample."""
 
     def __init__(self):
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(3.0))
 
-    def logits(self, shown):
+    def forward(self, shown):
         return torch.cat([self.slope * shown, shown], dim=1)
 
 
@@ -79,11 +88,9 @@ def test_critics_teach_pictures_and_codes_and_learn_apart(G, frozen_net):
     w = torch.randn(4, 12, 16, generator=seeded()).requires_grad_()
     image = torch.rand(4, 3, 128, 128, generator=seeded()).requires_grad_()
     made = critics_for(WEIGHTS, G, frozen_net, 0)
-    for critic, asked, other in (
-        (made["adversarial"], image, w),
-        (made["code_critic"], w, image),
-    ):
-        found = critic(w, image)
+    for name, asked, other in (("adversarial", image, w), ("code_critic", w, image)):
+        critic = made[name]
+        (found,) = judged({name: critic}, w, image).values()
         assert found.shape == (4,)
         (gradient,) = torch.autograd.grad(found.sum(), asked, retain_graph=True)
         assert gradient.flatten(1).abs().sum(1).min() > 0
@@ -102,7 +109,7 @@ def test_a_critic_learns_to_tell(G, frozen_net, name):
         real = torch.rand(shape, generator=seeded(turn))
         logs.append(teach(critic, optimizer, real, -real, 1, accelerator, precision))
     assert logs[-1]["loss"] < 0.9 * logs[0]["loss"]
-    assert critic.logits(real).mean() > critic.logits(-real).mean()
+    assert critic(real).mean() > critic(-real).mean()
     assert not any("r1" in log for log in logs)
     log = teach(critic, optimizer, real, -real, 16, accelerator, precision)
     assert log["r1"] > 0
@@ -157,12 +164,32 @@ def test_a_resumed_run_repeats_its_critics(cache, dataset, loss_net, tmp_path):
 
 
 def test_critics_stay_on_the_device(G, frozen_net, monkeypatch):
-    made = [ImageCritic(frozen_net), CodeCritic(G)]
+    made = {"adversarial": ImageCritic(frozen_net), "code_critic": CodeCritic(G)}
     monkeypatch.setattr(critics, "gather", lambda own: own)
     with fake_cuda():
-        for network in (G, frozen_net, *made):
+        for network in (G, frozen_net, *made.values()):
             on_cuda(network)
         w, image = (torch.empty(shape, device="cuda") for shape in ((4, 12, 16), (4, 3, 128, 128)))
-        for critic in made:
-            found = [critic(w, image), *critic.examples(w, image, image, seeded())]
-            assert {x.device.type for x in found} == {"cuda"}
+        found = [*judged(made, w, image).values()]
+        for critic in made.values():
+            found += critic.examples(w, image, image, seeded())
+        assert {x.device.type for x in found} == {"cuda"}
+
+
+def test_feature_heads_give_a_logit_a_place_and_reach_every_feature():
+    torch.manual_seed(0)
+    heads = FeatureDiscriminator((3, 4, 5), width=6)
+    features = [torch.randn(2, c, s, s, requires_grad=True) for c, s in ((3, 16), (4, 8), (5, 4))]
+    logits = heads(features)
+    assert logits.shape == (2, 3 * 16)
+    logits.sum().backward()
+    assert all(f.grad.abs().sum() > 0 for f in features)
+    with pytest.raises(ValueError):
+        heads(features[:2])
+
+
+def test_adversarial_loss_by_hand():
+    sure = adversarial_losses(torch.tensor([[40.0]]), torch.tensor([[-40.0]]))
+    wrong = adversarial_losses(torch.tensor([[-3.0]]), torch.tensor([[5.0]]))
+    assert sure < 1e-6
+    assert wrong.item() == pytest.approx(8.0, abs=0.06)  # softplus(x) is about x

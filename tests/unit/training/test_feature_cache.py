@@ -23,8 +23,8 @@ from tiny_training import CONFIG, trainer
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.masks import flip_mask, mask_to_image
 from dmgi_lib.training import feature_cache
-from dmgi_lib.training.feature_cache import FeatureCache, build, cache_name, spread_steps
-from dmgi_lib.training.features import CacheConfig, encoder_facts
+from dmgi_lib.training.feature_cache import FeatureCache, build, cache_name
+from dmgi_lib.training.features import CacheConfig, encoder_facts, spread_steps
 
 
 def test_cache_holds_every_view_and_step(cache):
@@ -143,8 +143,14 @@ def test_the_manifest_names_augmentation_where_there_is_any(pipe):
 
 def test_a_cache_of_another_kind_of_x_is_refused(cache, dataset):
     both = pipeline(controlnet_scribble=controlnet(seed=9))
-    with pytest.raises(ValueError, match="config.condition was 'mask', is 'scribble'"):
-        build(replace(CONFIG, condition="scribble"), both, dataset, cache.folder)
+    for use in (
+        lambda: build(replace(CONFIG, condition="scribble"), both, dataset, cache.folder),
+        lambda: cache.check(dataset, both, condition="scribble"),
+    ):
+        with pytest.raises(ValueError, match="config.condition was 'mask', is 'scribble'"):
+            use()
+    with pytest.raises(ValueError, match="config.preset was 'mini', is 'paper'"):
+        cache.check(dataset, both, preset="paper")
 
 
 def test_the_preset_must_fit_the_pipeline(pipe, dataset, tmp_path):
@@ -257,6 +263,6 @@ def test_the_command_fills_a_cache_on_its_device(pipe, dataset, tmp_path, monkey
 
 
 def test_steps_are_spread_evenly():
-    assert spread_steps(10) == CacheConfig.steps
+    assert spread_steps(10) == CacheConfig().steps == (0, 2, 4, 7, 9)
     assert spread_steps(50) == (0, 12, 24, 37, 49)
     assert spread_steps(3) == (0, 1, 2) and spread_steps(1) == (0,)

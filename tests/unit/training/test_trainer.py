@@ -1,4 +1,4 @@
-"""Training stages on a tiny dataset and tiny random networks, and on fake CUDA tensors."""
+"""Training stages on tiny random networks, of pictures and of heads, and on fake CUDA tensors."""
 
 import copy
 from dataclasses import replace
@@ -8,17 +8,18 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from tiny_devices import fake_cuda, on_cuda
-from tiny_models import generator, mapping_network, style_modulation
+from tiny_models import generator, mapping_network, style_modulation, tiny_eg3d
 from tiny_training import CONFIG, loop, trainer
+from tiny_views import write_views
 
+from dmgi_lib.dataset import FaceDataset
+from dmgi_lib.generators.eg3d.cameras import mirrored_camera
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import POOLS
 from dmgi_lib.training.feature_cache import build
 from dmgi_lib.training.features import CacheConfig, OnlineFeatures
-from dmgi_lib.training.losses import (
-    step_probabilities,
-)
+from dmgi_lib.training.losses import step_probabilities
 from dmgi_lib.training.run_files import read_log
 from dmgi_lib.training.supervision import StageConfig, StageTerms
 from dmgi_lib.training.trainer import StageTrainer
@@ -123,7 +124,7 @@ def test_a_stage_trains_online(pipe, dataset, loss_net, tmp_path):
     assert not torch.equal(w, t.generator.mean_latent.expand_as(w))
 
 
-def test_options_of_the_stages(cache, dataset, loss_net):
+def test_options_of_the_stages(cache, dataset, loss_net, monkeypatch):
     shares = [step_probabilities((0, 9), 10, name) for name in ("uniform", "early", "late")]
     assert [share.tolist() for share in shares] == [[0.5, 0.5], [0.75, 0.25], [0.25, 0.75]]
     m = trainer(1, cache, dataset, loss_net).networks["mapping_network"]
@@ -139,7 +140,11 @@ def test_options_of_the_stages(cache, dataset, loss_net):
     single = replace(sizes[0], latent="w"), replace(sizes[1], paths="local", pool=POOLS[1])
     t = StageTrainer(StageConfig(2, held_out=2), cache, dataset, generator(), loss_net, m, None,
                      *single)  # fmt: skip
-    assert t.networks["style_modulation"].config.paths == "local" and t._pool == POOLS[1]
+    assert t.networks["style_modulation"].config.paths == "local"
+    asked = []
+    monkeypatch.setattr(cache, "batch", lambda *given: asked.append(given[2]) or batch)
+    t.measure({})
+    assert {*asked} == {POOLS[1]}
     for bad in ({"sampling": "x"}, {"targets": "x"}):
         with pytest.raises(ValueError, match="expected one of"):
             StageConfig(1, **bad)
@@ -228,3 +233,34 @@ def test_fine_rows_are_mixed_with_gs_own_draws_and_judged_by_layout(
     assert log["l2 (I)"] == log["parts"] == log["attributes"] == [0.0] and log["parsing"][0] > 0
     with pytest.raises(ValueError, match="mixed_from came as 12; expected a whole number from 1"):
         trainer(1, cache, dataset, loss_net, mixing=0.5, mixed_from=12)
+
+
+def test_heads_are_drawn_by_the_cameras_of_the_samples(pipe, loss_net, tmp_path):
+    torch.manual_seed(0)
+    heads = FaceDataset(write_views(tmp_path / "train", 4, 1).parent)
+    features = OnlineFeatures(CONFIG, pipe, heads)
+    G = tiny_eg3d(c_dim=0)
+    config = StageConfig(1, held_out=1, precision="fp32")
+    trainer = StageTrainer(config, features, heads, G, loss_net)
+    batch = features.batch(torch.tensor([1, 5]), torch.zeros(2, dtype=torch.long))
+    assert batch.sample.tolist() == [1, 1] and batch.mirrored.tolist() == [False, True]
+    w = G.mapping(torch.randn(1, 8)).expand(2, -1, -1)
+    drawn = trainer.draw(w, batch)
+    assert drawn.shape == (2, 3, 128, 128)
+    c = heads.cameras[1]
+    with torch.no_grad():
+        image = G.synthesis(w, torch.stack([c, mirrored_camera(c)])).image
+    wanted = torch.nn.functional.interpolate(image, (128, 128), mode="bilinear", antialias=True)
+    torch.testing.assert_close(drawn, wanted)
+    assert (drawn[0] - drawn[1]).abs().max() > 1e-4
+    before = [p.detach().clone() for p in trainer.networks["mapping_network"].parameters()]
+    result = trainer.fit(loop(tmp_path / "run", max_steps=1, batch_size=2))
+    after = result.ema["mapping_network"].parameters()
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_heads_cannot_be_learnt_without_cameras(cache, dataset, loss_net):
+    config = StageConfig(1, held_out=2)
+    with pytest.raises(ValueError, match="holds samples without a camera"):
+        StageTrainer(config, cache, dataset, tiny_eg3d(c_dim=0), loss_net)
+    assert trainer(1, cache, dataset, loss_net).cameras is None

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from tiny_priors import SMALL
 
-from data_prep.priors.latents import FrozenPriors, LatentSet, noised, stratified_timesteps
-from data_prep.priors.unet import build_scheduler
+from data_prep.priors.denoiser import LatentSet, stratified_timesteps
+from data_prep.priors.recipe import Folders
+from data_prep.priors.unet import UNet, build_scheduler
 
 
 def test_terminal_snr_is_zero_and_velocity_is_salimans_and_ho():
@@ -13,8 +15,9 @@ def test_terminal_snr_is_zero_and_velocity_is_salimans_and_ho():
     assert alpha[-1].item() == pytest.approx(0.0, abs=1e-12)
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([999, 400])
-    noisy, velocity = noised(scheduler, latents, t, torch.Generator().manual_seed(2))
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2))
+    noisy = scheduler.add_noise(latents, noise, t)
+    velocity = scheduler.get_velocity(latents, noise, t)
     torch.testing.assert_close(noisy[0], noise[0])
     torch.testing.assert_close(velocity[0], -latents[0])
     a, s = alpha[400].sqrt(), (1 - alpha[400]).sqrt()
@@ -42,6 +45,6 @@ def test_captions_belong_to_their_image_and_drop_out():
     assert 0.06 < dropped < 0.14
 
 
-def test_missing_priors_are_named(tmp_path):
+def test_missing_priors_are_named(tiny_faces, tmp_path):
     with pytest.raises(FileNotFoundError, match="trainer text_image"):
-        FrozenPriors.load(tmp_path, torch.device("cpu"))
+        UNet(SMALL["unet"], Folders(tiny_faces, tmp_path), torch.device("cpu"))

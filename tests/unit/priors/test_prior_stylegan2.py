@@ -47,8 +47,8 @@ def test_warm_start_grows(recipe):
         (((8, 0.5), (16, 0.8)), [8, 8, 16, 16, 128]),
         (((8, 0.5), (128, 0.8)), [8, 8, 128, 128, 128]),
     ):
-        recipe.settings = replace(recipe.settings, warmup_images=100, growth=growth)
-        assert [recipe.warmup_resolution(seen) for seen in (0, 49, 50, 79, 80)] == expected
+        recipe.settings = replace(recipe.settings, growth=growth)
+        assert [recipe.stage(share, 128)[0] for share in (0, 0.49, 0.5, 0.79, 0.8)] == expected
 
 
 def test_batches_that_cannot_be_halved_into_groups_are_refused():

@@ -8,10 +8,9 @@ from tiny_models import rng
 from tiny_priors import SMALL
 from tiny_views import with_views
 
-from data_prep.priors import budget_clock
-from data_prep.priors.eg3d import EG3D
+from data_prep.priors import eg3d
+from data_prep.priors.eg3d import EG3D, BudgetClock, blurred
 from data_prep.priors.eg3d_measurements import feature_distance, pairs_of
-from data_prep.priors.eg3d_step import blurred
 from data_prep.priors.recipe import Folders
 from data_prep.priors.world_parts import PARTS
 from dmgi_lib.generators.eg3d.cameras import look_at
@@ -60,28 +59,36 @@ def test_a_step_moves_the_networks_of_its_phase(recipe):
 
 
 def test_lessons_pair_views_of_one_person_that_is_not_held_out(recipe):
-    lesson = recipe.lesson(8, 0, rng(1))  # three pairs and two single pictures
-    assert lesson.code.tolist() == [0, 1, 2, 0, 1, 2, 3, 4] and len(lesson.sources) == 5
-    torch.testing.assert_close(lesson.seen.image[lesson.code < 5][:3], lesson.sources[:3])
-    walls = lesson.seen.image[:6, :, 0, 0].view(2, 3, 3)
+    seen, sources, code = recipe.lesson(8, 0, rng(1))  # three pairs and two single pictures
+    assert code.tolist() == [0, 1, 2, 0, 1, 2, 3, 4] and len(sources) == 5
+    torch.testing.assert_close(seen.image[:3], sources[:3])
+    walls = seen.image[:6, :, 0, 0].view(2, 3, 3)
     torch.testing.assert_close(walls[0], walls[1])  # a wall a person
-    assert (lesson.seen.camera[:3] != lesson.seen.camera[3:6]).any(1).all()
+    assert (seen.camera[:3] != seen.camera[3:6]).any(1).all()
     assert [len(rows) for rows in recipe.people] == [4, 4]
     held_out = recipe.views.dataset.identities[recipe.unseen[0]].unique()
     assert not torch.isin(recipe.train_set.identities[recipe.single_rows], held_out).any()
     assert len(recipe.single_rows) == 15  # of 16
 
 
+@pytest.mark.parametrize(("share", "sources"), [(0.0, 8), (1.0, 4)])
+def test_lessons_of_pairs_or_of_single_pictures_alone(recipe, share, sources):
+    recipe.settings = replace(recipe.settings, view_share=share)
+    seen, read, code = recipe.lesson(8, 0, rng(1))
+    assert len(seen.image) == len(code) == 8 and len(read) == sources
+    assert len(recipe.anyone(4, rng(1)).image) == 4
+
+
 def test_truth_costs_nothing(recipe):
     """A picture, depth and alpha that are the truth's own; each error is seen."""
     seen, _ = pairs_of(recipe.views, recipe.people)
     features = torch.nn.functional.avg_pool2d(seen.image, 2)
-    inside = torch.nn.functional.avg_pool2d((seen.depth > 0).float()[:, None], 2)
-    depth = torch.nn.functional.avg_pool2d(seen.depth[:, None], 2)
-    alpha = torch.nn.functional.avg_pool2d((seen.mask > 0).float()[:, None], 2)
+    alpha, depth, inside = seen.rendered(64)
+    assert alpha.shape == depth.shape == inside.shape == (2, 1, 64, 64)
+    assert ((depth[inside == 1] > 2) & (depth[inside == 1] < 3)).all() and 0 < alpha.mean() < 1
     weights_of = (1.0, 1.0, 1.0, 1.0, 1.0)
     assert recipe.truth_loss(features, depth, alpha, seen, weights_of)[0] == 0
-    _, log = recipe.truth_loss(features, depth + 0.1 * (inside == 1), alpha, seen, weights_of)
+    _, log = recipe.truth_loss(features, depth + 0.1 * inside, alpha, seen, weights_of)
     assert log["depth"].item() == pytest.approx(0.1, rel=1e-3) and log["alpha"] == 0
     _, log = recipe.truth_loss(features, depth + (inside < 1), alpha * 0, seen, weights_of)
     assert log["depth"] == 0 and log["alpha"] == pytest.approx(alpha.mean().item())
@@ -96,21 +103,21 @@ def test_density_is_compared_every_few_steps(recipe):
 
 def test_rendered_pictures_grow(recipe):
     recipe.settings = replace(recipe.settings, growth=((32, 0.35), (64, 0.6)))
-    stages = [recipe.stage(share) for share in (0.0, 0.34, 0.35, 0.59, 0.6)]
+    stages = [recipe.stage(share, 64) for share in (0.0, 0.34, 0.35, 0.59, 0.6)]
     assert stages == [(32, False), (32, False), (64, False), (64, False), (64, True)]
 
 
 def test_phases_go_by_a_clock_that_a_checkpoint_keeps(recipe, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(budget_clock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(eg3d.time, "monotonic", lambda: now[0])
     settings = replace(recipe.settings, max_steps=None, minutes=10.0)
-    clock = budget_clock.BudgetClock()
+    clock = BudgetClock()
     shares = []
     for seconds in (0, 60, 180):
         now[0] += seconds
         shares.append(clock.used(0, settings, recipe.accelerator))
     assert shares == pytest.approx([0.0, 0.1, 0.4])
-    resumed = budget_clock.BudgetClock()
+    resumed = BudgetClock()
     resumed.load_state_dict(clock.state_dict())
     now[0] += 5000
     assert resumed.used(7, settings, recipe.accelerator) == pytest.approx(0.4)
@@ -135,7 +142,7 @@ def test_measurements_and_picture_have_the_promised_shape(recipe):
         ema = averaged
 
     def ship(folder, net, title, description, measured):
-        assert folder.name == "generator_3d" and net is recipe.G
+        assert folder.parts[-2:] == ("3d", "generator") and net is recipe.G
         figures.update(measured)
 
     recipe.export(Result, ship)
