@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -56,6 +57,44 @@ def test_says_what_how_long_and_what_next(path):
     for part in ("Recap", "Exercises", "next"):
         assert part in closing, part
     assert "google.colab" in cells[1].source
+
+
+def exercises(path: Path) -> list[tuple[str, str]]:
+    """Text and code of each cell that waits for an answer."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [
+        (text.source, cell.source)
+        for text, cell in itertools.pairwise(cells)
+        if cell.cell_type == "code" and printed(cell) == "No answer yet.\n"
+    ]
+
+
+def printed(cell: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_exercises_wait_for_an_answer(path):
+    found = exercises(path)
+    assert 2 <= len(found) <= 4
+    for text, code in found:
+        assert re.match(r"\w+ = None\b", code)
+        assert code.count("check(") == 1 and len(code.splitlines()) <= 25
+        assert re.search(r"\*\*\d\*\* \(\d+ minutes, \S+\)", text)
+        if not path.stem.startswith("11"):  # drawn, not counted
+            assert re.search(r"minutes, ★{1,3}\)", text)
+            assert "<summary>Hint 1</summary>" in text and "(solutions.ipynb)" in text
+
+
+def test_every_exercise_is_solved():
+    code = [
+        cell
+        for cell in nbformat.read(FOLDER / "solutions.ipynb", as_version=4).cells
+        if cell.cell_type == "code" and "check(" in cell.source
+    ]
+    assert len(code) == sum(len(exercises(path)) for path in CHAPTERS)
+    for cell in code:
+        assert printed(cell).endswith("Right.\n"), cell.source
 
 
 def test_the_studio_says_what_it_measured():
