@@ -85,7 +85,7 @@ def start(job: str, *folders: Path, launcher: Sequence[str] = ()) -> subprocess.
 
 def ended(child: subprocess.Popen, code: int = -signal.SIGKILL) -> None:
     """Waits, and makes sure that it was SIGKILL, or what was expected, that ended it."""
-    error = child.communicate(timeout=300)[1]
+    error = child.communicate(timeout=900)[1]
     assert child.returncode == code, error
 
 
