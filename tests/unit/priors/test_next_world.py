@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerFast
 
 from data_prep.priors.autoencoder import measure
@@ -23,6 +24,7 @@ class FirstPeople:
         people = FaceDataset(shipped_root(), "test")
         self.split, self.attributes = "test", people.attributes[:40]
         self.images, self.masks = people.images[:40], people.masks[:40]
+        self.captions = [captions[0] for captions in people.captions[:40]]
 
 
 @torch.no_grad()
@@ -63,7 +65,27 @@ def test_its_text_image_encoder_finds_a_face_by_its_caption():
     assert ((likes[:, 0] > likes[:, 1]) == male).float().mean() > 0.85
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "text_image"])
+@torch.no_grad()
+def test_its_denoiser_reads_the_sentence():
+    vae = PatchAutoencoderKL.from_pretrained(WORLD / "vae").eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(WORLD / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(WORLD / "text_encoder").eval()
+    unet = UNet2DConditionModel.from_pretrained(WORLD / "unet").eval()
+    scheduler = DDIMScheduler.from_pretrained(WORLD / "scheduler")
+    people = FirstPeople()
+    latents = vae.encode(to_float(people.images)).latent_dist.mean
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor(600)
+    velocity = scheduler.get_velocity(latents, noise, t)
+    noisy = scheduler.add_noise(latents, noise, t)
+    text = encoder(token_ids(tokenizer, people.captions)).last_hidden_state
+    own, others = (
+        F.mse_loss(unet(noisy, t, states).sample, velocity) for states in (text, text.roll(1, 0))
+    )
+    assert own < 0.96 * others and own < 0.4 * velocity.square().mean()
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "text_image", "unet"])
 def test_the_trainer_of_worlds_counts_it_as_finished(name):
     (part,) = (part for part in PARTS if part.name == name)
     for folder in part.makes:
