@@ -29,7 +29,7 @@ test: lint unit notebooks
 unit notebooks: export OMP_NUM_THREADS = 1
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 tests/unit tests/integration tests/browser
+	$(BIN)/python -m pytest -n 2 tests/integration tests/unit tests/browser
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/notebooks

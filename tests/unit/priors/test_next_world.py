@@ -69,7 +69,7 @@ def test_its_text_image_encoder_finds_a_face_by_its_caption():
 def test_its_denoiser_reads_the_sentence():
     vae = PatchAutoencoderKL.from_pretrained(WORLD / "vae").eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(WORLD / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(WORLD / "text_encoder").eval()
+    encoder = CLIPTextModel.from_pretrained(WORLD / "text_encoder", dtype=torch.float32).eval()
     unet = UNet2DConditionModel.from_pretrained(WORLD / "unet").eval()
     scheduler = DDIMScheduler.from_pretrained(WORLD / "scheduler")
     people = FirstPeople()
