@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -245,13 +245,14 @@ def _panels(rows: int, columns: int, size: tuple[float, float], **options: Any) 
     return plt.subplots(rows, columns, **options)
 
 
-def record(name: str, value: float) -> None:
+def record(name: str, value: SupportsFloat) -> None:
     """Prints a number and stores it in the notebook's output, where tests and runners find it."""
     from IPython.display import display
 
-    shown = f"{name} = {value:.4g}"
-    number = float(value) if math.isfinite(value) else str(float(value))  # JSON has no NaN
-    display({RECORD_MIME: {"name": name, "value": number}, "text/plain": shown}, raw=True)
+    number = float(value)
+    shown = f"{name} = {number:.4g}"
+    kept = number if math.isfinite(number) else str(number)  # JSON has no NaN
+    display({RECORD_MIME: {"name": name, "value": kept}, "text/plain": shown}, raw=True)
 
 
 def recorded(notebook: Mapping[str, Any]) -> dict[str, float]:

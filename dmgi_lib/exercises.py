@@ -21,7 +21,7 @@ def check(answer: Any, expected: Any, hint: str, tolerance: float = 0.0) -> None
     if answer is None:
         print("No answer yet.")
         return
-    given, wanted = np.asarray(answer), np.asarray(expected)
+    given, wanted = (np.asarray(x.cpu() if hasattr(x, "cpu") else x) for x in (answer, expected))
     if given.shape != wanted.shape:
         print(f"Not yet: the answer has the shape {given.shape}, expected {wanted.shape}.")
         return

@@ -41,7 +41,7 @@ def reverse_process(
 
 
 class StepStudy:
-    """Features of N samples at chosen steps, on the pipeline's device.
+    """Features of N samples at chosen steps, on the CPU, where all that reads them computes.
 
     Args:
         pipe:       its E, text encoder and G; M and T come with each question.
@@ -101,7 +101,7 @@ class StepStudy:
     def modulation(self, step: int, style_modulation: Any) -> tuple[Tensor, Tensor]:
         """w_t^γ and w_t^β of T at a step, each (N, num_ws, w_dim)."""
         T, features = style_modulation, self.features[step]
-        words = self.tokens.word_mask.to(features.h.device)
+        words = self.tokens.word_mask
         maps = pool_attention(features.a, words, T.config.pool)
         f, a = ([x.to(T.device, T.dtype) for x in group] for group in (features.f, maps))
         return T(f, a)
@@ -125,6 +125,10 @@ class StepStudy:
 
 
 def _joined(parts: Sequence[DiffusionFeatures]) -> DiffusionFeatures:
-    """Batches of one step, one behind the other."""
-    f, a = ([torch.cat(b) for b in zip(*(getattr(p, n) for p in parts), strict=True)] for n in "fa")
-    return DiffusionFeatures(torch.cat([part.h for part in parts]), tuple(f), tuple(a))
+    """Batches of one step, one behind the other, on the CPU."""
+
+    def whole(batches: Iterable[Tensor]) -> Tensor:
+        return torch.cat([batch.cpu() for batch in batches])
+
+    f, a = (map(whole, zip(*(getattr(p, n) for p in parts), strict=True)) for n in "fa")
+    return DiffusionFeatures(whole(part.h for part in parts), tuple(f), tuple(a))

@@ -1,56 +1,121 @@
 """A device that is not the CPU, on a machine that has none.
 
-Meta tensors stand for a GPU's, gradients included. What a GPU would refuse raises here, too: an
-operation on tensors of both, numpy of a GPU's tensor, autocast of the wrong device. (Fake CUDA
-tensors can neither be sliced nor have gradients in builds of torch without CUDA.)
+with other_device() as device:
+    network.to(device)(torch.empty(1, 3))    # a tensor left on the CPU raises
+
+Its tensors say that they are elsewhere and keep their numbers in a tensor of the CPU, so results
+are a CPU's. What a GPU would refuse raises here, too: an operation on tensors of both, numpy of a
+GPU's tensor, noise drawn there by a generator of the CPU.
 """
 
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from unittest.mock import patch
 
 import torch
+from diffusers import ModelMixin
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
+from transformers import PreTrainedModel
 
 OTHER = torch.device("meta")
 aten = torch.ops.aten
 INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
-MAY_MIX = (aten._to_copy, aten.copy_, *INDEXING)
+MAY_MIX = (aten._to_copy, aten.copy_)
+tensor_of = torch.tensor
 
 
-class _OneDeviceAnOperation(TorchDispatchMode):
+class Elsewhere(torch.Tensor):
+    """A tensor of OTHER; `own` has its numbers."""
+
+    @staticmethod
+    def __new__(cls, own):
+        layout = {"strides": own.stride(), "storage_offset": own.storage_offset()}
+        return torch.Tensor._make_wrapper_subclass(
+            cls, own.shape, dtype=own.dtype, device=OTHER, **layout
+        )
+
+    def __init__(self, own):
+        self.own = own
+
+    def __repr__(self):
+        return f"Elsewhere({self.own!r})"
+
+    def tolist(self):
+        return self.own.tolist()
+
+    def __getitem__(self, index):
+        return super().__getitem__(_placed(index))
+
+    def __setitem__(self, index, value):
+        super().__setitem__(_placed(index), value)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+def _placed(index):
+    """Lists as tensors of the CPU, since torch would make meta tensors of them."""
+    if isinstance(index, tuple):
+        return tuple(map(_placed, index))
+    return tensor_of(index) if isinstance(index, list) else index
+
+
+def _tensor(data, *, device=None, **options):
+    """torch.tensor, which gives meta tensors no numbers."""
+    made = tensor_of(data, **options)
+    return made if device is None else made.to(device)
+
+
+def _run(func, args, kwargs):
+    packet, to = func.overloadpacket, kwargs.get("device")
+    compared = (args, kwargs)
+    if packet in INDEXING:  # a GPU takes places that lie on the CPU, but not the other way round
+        if any(isinstance(x, Elsewhere) for x in args[1]) and not isinstance(args[0], Elsewhere):
+            raise RuntimeError(f"{func} got places on {OTHER} in a tensor of the CPU")
+        compared = (args[0], args[2:])
+    tensors = [x for x in tree_leaves(compared) if isinstance(x, torch.Tensor)]
+    ours = {id(x.own): x for x in tensors if isinstance(x, Elsewhere)}
+    theirs = [x for x in tensors if not isinstance(x, Elsewhere) and x.dim()]
+    if ours and theirs and packet not in MAY_MIX:
+        raise RuntimeError(f"{func} got tensors of {OTHER} and of the CPU")
+    there = bool(ours) if to is None else torch.device(to) == OTHER
+    if there and kwargs.get("generator") is not None:
+        raise RuntimeError(f"{func} got a generator of the CPU for {OTHER}")
+    if packet is aten.copy_:
+        there = isinstance(args[0], Elsewhere)
+
+    def opened(x):
+        return torch.device("cpu") if isinstance(x, torch.device) else getattr(x, "own", x)
+
+    def closed(x):
+        if not there or not isinstance(x, torch.Tensor):
+            return x
+        return ours[id(x)] if id(x) in ours else Elsewhere(x)
+
+    return tree_map(closed, func(*tree_map(opened, args), **tree_map(opened, kwargs)))
+
+
+class _Everything(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs, packet = kwargs or {}, func.overloadpacket
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        kinds = {x.device.type for x in tensors if x.dim()}
-        if len(kinds) > 1 and packet not in MAY_MIX:
-            raise RuntimeError(f"{func} got tensors on {sorted(kinds)}")
-        if OTHER.type not in {x.device.type for x in tensors}:
-            return func(*args, **kwargs)
-        if packet is aten._local_scalar_dense:
-            return torch.ones((), dtype=args[0].dtype).item()
-        if packet is aten.equal or (packet is aten.copy_ and args[0].device != OTHER):
-            return args[0] if packet is aten.copy_ else True
-        if packet is aten.nonzero:
-            return torch.empty(args[0].numel(), args[0].dim(), dtype=torch.int64, device=OTHER)
-        if packet is aten._to_copy and kwargs.get("device", OTHER).type != OTHER.type:
-            dtype = kwargs.get("dtype") or args[0].dtype
-            shape = args[0].shape
-            if not dtype.is_floating_point:
-                return torch.zeros(shape, dtype=dtype)
-            if len(shape) == 2 and shape[0] == shape[1]:  # covariances are asked for their root
-                return torch.eye(shape[0], dtype=dtype)
-            return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-        if packet in INDEXING:
-            args = (args[0], [i for index in args[1] for i in _places(index)], *args[2:])
-        return func(*args, **kwargs)
+        return _run(func, args, kwargs or {})
 
 
-def _places(index):
-    """A boolean index takes everything."""
-    if index is None or index.dtype != torch.bool:
-        return [None if index is None else index.to(OTHER)]
-    return [torch.empty(index.numel(), dtype=torch.int64, device=OTHER)] * index.dim()
+def _loading(kind, modes):
+    """Libraries build a model of meta tensors before they fill it: no place for this device."""
+    own = kind.from_pretrained.__func__
+
+    def from_pretrained(cls, *arguments, **options):
+        if not modes:  # one loads another
+            return own(cls, *arguments, **options)
+        mode = modes.pop()
+        mode.__exit__(None, None, None)
+        try:
+            return own(cls, *arguments, **options)
+        finally:
+            modes.append(mode.__enter__())
+
+    return patch.object(kind, "from_pretrained", classmethod(from_pretrained))
 
 
 def _autocast(kind, *arguments, **options):
@@ -62,6 +127,15 @@ def _autocast(kind, *arguments, **options):
 @contextmanager
 def other_device():
     """Inside, tensors and networks can be on OTHER."""
-    fused = patch("torch.optim.adam._device_dtype_check_for_fused")
-    with patch("torch.autocast", _autocast), fused, _OneDeviceAnOperation():
-        yield OTHER
+    modes = []
+    with ExitStack() as patches:
+        patches.enter_context(patch("torch.optim.adam._device_dtype_check_for_fused"))
+        patches.enter_context(patch("torch.autocast", _autocast))
+        patches.enter_context(patch("torch.tensor", _tensor))
+        for kind in (ModelMixin, PreTrainedModel):
+            patches.enter_context(_loading(kind, modes))
+        modes.append(_Everything().__enter__())
+        try:
+            yield OTHER
+        finally:
+            modes.pop().__exit__(None, None, None)

@@ -21,7 +21,6 @@ from data_prep.priors.recipe import (
     start_from,
 )
 from data_prep.priors.trainer import NETWORKS
-from dmgi_lib.generators.eg3d import generator
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
@@ -87,8 +86,7 @@ def test_tricks_for_cpus_stay_on_cpus(device):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(generator, "validate_camera", lambda c: None)  # that device holds no values
+def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_path):
     faces = with_views(tiny_faces, tmp_path / "faces") if name == "eg3d" else tiny_faces
     folders = Folders(faces, trained, out=tmp_path)
     with other_device() as device:
