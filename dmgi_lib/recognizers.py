@@ -229,8 +229,8 @@ class ParserJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @torch.no_grad()
     def parse(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] → (B, 128, 128) long, class ids 0..18."""
-        return self(image).argmax(dim=1)
+        """(B, 3, H, W) in [-1, 1], on any device → (B, 128, 128) long there, class ids 0..18."""
+        return self(image.to(self.device)).argmax(dim=1).to(image.device)
 
 
 class AttributeJudge(_AttributeReader):
@@ -273,14 +273,15 @@ class AttributeJudge(_AttributeReader):
         """Read a batch of images.
 
         Args:
-            image: (B, 3, H, W) in [-1, 1].
+            image: (B, 3, H, W) in [-1, 1], on any device.
 
         Returns:
-            (B, A) bool in the order of ATTRIBUTES, False where it does not read (see `reads`), and
-            B names out of HAIR_COLORS.
+            (B, A) bool there, in the order of ATTRIBUTES, False where it does not read (see
+            `reads`), and B names out of HAIR_COLORS.
         """
-        attributes, hair_color = self(image)
-        return attributes > 0, [HAIR_COLORS[i] for i in hair_color.argmax(dim=1).tolist()]
+        attributes, hair_color = self(image.to(self.device))
+        colors = [HAIR_COLORS[i] for i in hair_color.argmax(dim=1).tolist()]
+        return (attributes > 0).to(image.device), colors
 
 
 class IdentityJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]

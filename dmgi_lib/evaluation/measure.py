@@ -168,8 +168,8 @@ def measure(
             drawn["I_0^d, the diffusion model's own image"] = denoised
         prompts = ([str(swap_hair_color(captions[i], c)) for i in usable] for c in SWAP_COLORS)
         swapped = [draw(pipe, texts, truth.masks[usable], *batch)[0] for texts in prompts]
-        every, device = torch.cat(swapped), judges.identity.device
-        parsed = [judges.parser.parse(part.to(device)).cpu() for part in every.split(50)]
+        every = torch.cat(swapped)
+        parsed = [judges.parser.parse(part) for part in every.split(50)]
         hair[name] = score_hair_colors(every, masks, wanted, judges, reference, seed)
         agreement = metrics.mean_iou(metrics.confusion(torch.cat(parsed), masks))
         hair[name] |= {"captions": len(usable), "mIoU": agreement}
