@@ -94,4 +94,5 @@ def drawn(pipe: DMGIPipeline, request: Request) -> Result:
     notes = [str(w.message) for w in caught if w.category is UserWarning]
     seconds = time.perf_counter() - began
     notes = list(dict.fromkeys(notes))
-    return Result(request, out.images, out.latents, notes, seconds, out.styles, out.camera)
+    styles = out.styles or [{} for _ in out.images]
+    return Result(request, out.images, out.latents, notes, seconds, styles, out.camera)

@@ -74,14 +74,14 @@ function editor(names, styles, views, changed) {
     sliders.set(name, one);
     fields.push(box);
   }
-  const style = element("select", { onchange: tell });
+  const style = element("select", { onchange: tell, ariaLabel: "Style" });
   for (const value of ["", PHOTOGRAPH, ...styles]) {
     style.append(element("option", { value }, value || "as it was drawn"));
   }
   const [shares, sharesBox] = slider("strength of the style", [0, STRONGEST], 0.1, (value) => value.toFixed(1));
   const styling = element(
     "div",
-    { className: "dmgi-bar", hidden: !styles.length },
+    { className: "dmgi-bar" },
     element("label", { className: "dmgi-width" }, element("span", {}, "Style"), style),
     sharesBox,
   );
@@ -131,7 +131,7 @@ function editor(names, styles, views, changed) {
     { className: "dmgi-edits", hidden: true },
     element("summary", {}, "Edit the face"),
     element("div", { className: "dmgi-sliders" }, ...fields),
-    styling,
+    ...(styles.length ? [styling] : []),
     element(
       "div",
       { className: "dmgi-bar" },
