@@ -45,8 +45,8 @@ class StyleOffsetsSettings(Settings):
     """
 
     minutes: float = 20.0
-    batch_size: int = 8
-    learning_rate: float = 3e-3
+    batch_size: int = 4
+    learning_rate: float = 1e-2
     ema_half_life_steps: float = 200.0
     rank: int = 4
     inversion_steps: int = 100
