@@ -27,6 +27,7 @@ _HOMES = {
     "TriPlaneGenerator": "dmgi_lib.generators.eg3d",
     "PatchAutoencoderKL": "dmgi_lib.patch_autoencoder",
     "EditDirections": "dmgi_lib.editing",
+    "StyleOffsets": "dmgi_lib.generators.styles",
     "MaskEncoder": "dmgi_lib.evaluation.baselines",
     "Recognizer": "dmgi_lib.recognizers",
     # diffusers looks up the base class of a component in the library that model_index.json names.

@@ -10,7 +10,8 @@ With an EG3D generator ("mini-3d") the same call draws heads: `render`, `turntab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,13 +37,14 @@ from dmgi_lib.editing import EditDirections, mixed
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.generators.eg3d import TriPlaneGenerator, mesh, views
 from dmgi_lib.generators.eg3d.cameras import Numbers, look_at
+from dmgi_lib.generators.styles import StyleOffsets
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.mask_camera import mask_angles
 from dmgi_lib.masks import rgb_to_mask
 from dmgi_lib.paper_components import load_paper_components
 from dmgi_lib.patch_autoencoder import downscaling
 from dmgi_lib.presets import MINI, PAPER, weights_folder
-from dmgi_lib.prompts import encode_empty, encode_text, tokenize, warn_of_styles, word_maps
+from dmgi_lib.prompts import encode_empty, encode_text, named_styles, tokenize, word_maps
 from dmgi_lib.style_modulation import (
     StyleModulationNetwork,
     modulate,
@@ -52,6 +54,7 @@ from dmgi_lib.style_modulation import (
 from dmgi_lib.weight_folder import OF_G, OPTIONAL, load_checked, part_name, shares_prior
 
 Condition = str | Path | Image.Image | np.ndarray[Any, Any] | torch.Tensor
+Style = str | Mapping[str, float] | None
 
 
 @dataclass
@@ -64,6 +67,7 @@ class DMGIPipelineOutput(BaseOutput):
     diffusion_images: I_0^d in the same form; None at an early exit, where no image is reached
     attention: per image, word → (H, W) attention map of the last step made; None unless asked for
     camera: (B, 25) from which the heads are seen; None for a generator of pictures
+    styles: per image, style → share
     """
 
     images: Any
@@ -71,6 +75,7 @@ class DMGIPipelineOutput(BaseOutput):
     diffusion_images: Any = None
     attention: list[dict[str, torch.Tensor]] | None = None
     camera: torch.Tensor | None = None
+    styles: list[dict[str, float]] | None = None
 
 
 class DMGIPipeline(DiffusionPipeline):
@@ -83,7 +88,7 @@ class DMGIPipeline(DiffusionPipeline):
             G the pipeline only encodes, which is how their training starts
         controlnet_scribble, mapping_network_scribble, style_modulation_scribble: their
             counterparts for scribbles
-        edit_directions: steps in W+ that `edit` takes, of this G
+        edit_directions, style_offsets: steps in W+ that `edit` takes, and styles, of this G
         num_inference_steps, guidance_scale, detail_psi: defaults of a call
     """
 
@@ -104,6 +109,7 @@ class DMGIPipeline(DiffusionPipeline):
         style_modulation_scribble: StyleModulationNetwork | None = None,
         generator: Any = None,
         edit_directions: EditDirections | None = None,
+        style_offsets: StyleOffsets | None = None,
         num_inference_steps: int = MINI.num_inference_steps,
         guidance_scale: float = MINI.guidance_scale,
         detail_psi: float = MINI.detail_psi,
@@ -123,6 +129,7 @@ class DMGIPipeline(DiffusionPipeline):
             style_modulation_scribble=style_modulation_scribble,
             generator=generator,
             edit_directions=edit_directions,
+            style_offsets=style_offsets,
         )
         self.register_to_config(
             num_inference_steps=num_inference_steps,
@@ -209,6 +216,7 @@ class DMGIPipeline(DiffusionPipeline):
         guidance_scale: float | None = None,
         detail_psi: float | None = None,
         camera: Any = None,
+        style: Style = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -231,6 +239,8 @@ class DMGIPipeline(DiffusionPipeline):
                 … 1 (as predicted, soft); see `truncate_detail`.
             camera: of a 3D generator: (25,) or (B, 25) numbers, or (yaw, pitch) in degrees; None
                 means the one that the mask suggests (`mask_camera`), frontal for scribbles.
+            style: "marble", or shares such as {"marble": 0.6, "elf": 0.4}; None takes the one that
+                a prompt names, {} none. `pipe.style_offsets.names` are the names.
             num_images_per_prompt: images with different noise for each prompt and condition.
             generator: noise source, one for all or one per image; None means seed 0, so that a
                 call is reproducible by default (our choice).
@@ -238,7 +248,7 @@ class DMGIPipeline(DiffusionPipeline):
             return_attention: also return the attention map of each word.
 
         Raises:
-            ValueError: bad mask, prompt, step or counts; no M or G in this model.
+            ValueError: bad mask, prompt, style, step or counts; no M or G in this model.
         """
         if num_inference_steps is None:
             num_inference_steps = self.config.num_inference_steps
@@ -257,8 +267,8 @@ class DMGIPipeline(DiffusionPipeline):
         rows, columns = paired(len(prompts), len(condition), copies)
         sources = noise_sources(generator, len(rows))
         cameras = self._cameras(camera, kind, condition[columns])
+        shares, prompts = self._shares(style, prompts)
         tokens = tokenize(self.tokenizer, prompts)
-        warn_of_styles(prompts)
         text = encode_text(self.text_encoder, tokens.ids)
         with self.progress_bar(total=last + 1) as bar:
             for state in encoder.reverse_process(
@@ -276,11 +286,9 @@ class DMGIPipeline(DiffusionPipeline):
         predicted = self.latents_from_features(final.features, tokens.word_mask[rows], kind)
         w_avg = self.generator.mean_latent
         latents = truncate_detail(predicted.to(w_avg), w_avg, psi)
-        if cameras is None:
-            images = self.generator.synthesis(latents, noise_mode="const")
-        else:
-            cameras = cameras.to(latents)
-            images = self.generator.synthesis(latents, cameras, noise_mode="const").image
+        cameras = None if cameras is None else cameras.to(latents)
+        styles = [shares[row] for row in rows]
+        images = self._drawn(latents, cameras, styles)
         denoised = None if final.latents is None else self.decode_latents(final.latents)
         attention = None
         if return_attention:
@@ -294,6 +302,7 @@ class DMGIPipeline(DiffusionPipeline):
             diffusion_images=None if denoised is None else formatted(denoised, output_type),
             attention=attention,
             camera=cameras,
+            styles=styles,
         )
 
     def render(
@@ -304,6 +313,7 @@ class DMGIPipeline(DiffusionPipeline):
         roll: Numbers = 0.0,
         *,
         camera: Any = None,
+        style: Style = None,
         output: str = "image",
     ) -> list[Image.Image]:
         """Heads of a 3D generator from any side, see `dmgi_lib.generators.eg3d.views.render`.
@@ -313,6 +323,7 @@ class DMGIPipeline(DiffusionPipeline):
             yaw, pitch, roll: degrees, numbers or lists of equal length; yaw above 0 shows the
                 person's left side, pitch above 0 looks from above.
             camera: (25,) or (V, 25) instead of angles.
+            style: as in a call; None draws photographs.
             output: "image", "depth" (near is bright) or "normals".
 
         Returns:
@@ -323,32 +334,48 @@ class DMGIPipeline(DiffusionPipeline):
         """
         G = views.as_3d(self.generator)
         cameras = views.view_cameras(G, yaw, pitch, roll, camera)
-        return views.render(G, latents, cameras, output)
+        with torch.no_grad(), self._styled(style):
+            return views.render(G, latents, cameras, output)
 
-    def turntable(self, latents: torch.Tensor, **options: Any) -> list[Image.Image]:
+    def turntable(
+        self, latents: torch.Tensor, *, style: Style = None, **options: Any
+    ) -> list[Image.Image]:
         """Frames of one head turning; `options` are those of `views.turntable`: frames, yaw, path.
 
         pipe.turntable(out.latents[0], yaw=(-40, 40), path="head.webp")
         """
-        return views.turntable(views.as_3d(self.generator), latents, **options)
+        with torch.no_grad(), self._styled(style):
+            return views.turntable(views.as_3d(self.generator), latents, **options)
 
     def mesh(
-        self, latents: torch.Tensor, resolution: int = 128, path: str | Path | None = None
+        self,
+        latents: torch.Tensor,
+        resolution: int = 128,
+        path: str | Path | None = None,
+        *,
+        style: Style = None,
     ) -> Any:
         """One head as a `trimesh.Trimesh` with vertex colours, see `mesh.head_mesh`.
 
         pipe.mesh(out.latents[0]).export("head.glb")
         """
-        return mesh.head_mesh(views.as_3d(self.generator), latents, resolution, path)
+        with torch.no_grad(), self._styled(style):
+            return mesh.head_mesh(views.as_3d(self.generator), latents, resolution, path)
 
     @torch.no_grad()
     def edit(
-        self, latents: torch.Tensor, *, output_type: str = "pil", **strengths: float
+        self,
+        latents: torch.Tensor,
+        *,
+        style: Style = None,
+        output_type: str = "pil",
+        **strengths: float,
     ) -> DMGIPipelineOutput:
         """Draws codes anew, moved along directions: `pipe.edit(out.latents, smile=1, age=-0.5)`.
 
         Args:
             latents: (B, num_ws, w_dim) of an earlier call or edit.
+            style: as in a call; None draws photographs.
             output_type: "pil", "np" or "pt".
             strengths: see `EditDirections.forward`; `pipe.edit_directions.names` are the names.
                 Without any, the codes are drawn as they are.
@@ -357,13 +384,13 @@ class DMGIPipeline(DiffusionPipeline):
             ValueError: an unknown name or strength, other codes, no directions in this model.
         """
         if not strengths:
-            return self._redrawn(latents, output_type)
+            return self._redrawn(latents, output_type, style)
         if self.edit_directions is None:
             raise ValueError(
                 "this model holds no edit_directions. Find them for its G:"
                 " python -m dmgi_lib.training.edit_directions"
             )
-        return self._redrawn(self.edit_directions(latents, strengths), output_type)
+        return self._redrawn(self.edit_directions(latents, strengths), output_type, style)
 
     @torch.no_grad()
     def mix(
@@ -377,7 +404,9 @@ class DMGIPipeline(DiffusionPipeline):
         """Style mixing: draws the faces a with some rows of b, see `dmgi_lib.editing.mixed`."""
         return self._redrawn(mixed(latents_a, latents_b, rows), output_type)
 
-    def _redrawn(self, latents: torch.Tensor, output_type: str) -> DMGIPipelineOutput:
+    def _redrawn(
+        self, latents: torch.Tensor, output_type: str, style: Style = None
+    ) -> DMGIPipelineOutput:
         """G alone, without a pass of the diffusion model."""
         one_of("output_type", output_type, OUTPUT_TYPES)
         if self.generator is None:
@@ -386,13 +415,10 @@ class DMGIPipeline(DiffusionPipeline):
             )
         codes = latents.to(self.generator.mean_latent)
         cameras = self._cameras(None, "scribble", codes)  # frontal, where G knows cameras
-        if cameras is None:
-            images = self.generator.synthesis(codes, noise_mode="const")
-        else:
-            cameras = cameras.to(codes)
-            images = self.generator.synthesis(codes, cameras, noise_mode="const").image
-        drawn = formatted(images, output_type)
-        return DMGIPipelineOutput(images=drawn, latents=codes, camera=cameras)
+        cameras = None if cameras is None else cameras.to(codes)
+        styles = self._shares(style or {}, [""])[0] * len(codes)
+        drawn = formatted(self._drawn(codes, cameras, styles), output_type)
+        return DMGIPipelineOutput(images=drawn, latents=codes, camera=cameras, styles=styles)
 
     def latents_from_features(
         self, features: DiffusionFeatures, word_mask: torch.Tensor, condition: str = "mask"
@@ -416,6 +442,47 @@ class DMGIPipeline(DiffusionPipeline):
         scaled = latents / self.vae.config.scaling_factor
         images: torch.Tensor = self.vae.decode(scaled.to(self.vae.device, self.vae.dtype)).sample
         return images
+
+    @contextmanager
+    def _styled(self, style: Style) -> Iterator[None]:
+        """Inside, G draws in a style, or in a mixture of some."""
+        ((shares,), _) = self._shares(style or {}, [""])
+        if not shares:
+            yield
+            return
+        with self.style_offsets.applied(self.generator, shares):
+            yield
+
+    def _shares(
+        self, style: Style, prompts: Sequence[str]
+    ) -> tuple[list[dict[str, float]], list[str]]:
+        """Of styles, for each prompt, and the prompts without words that name a known style."""
+        known = self.style_offsets
+        if known is None and style:
+            raise ValueError(
+                f"style came as {style!r}, but this model has no styles. Train them for its G:"
+                " python -m data_prep.priors.trainer style_offsets"
+            )
+        named, rest = named_styles(prompts, () if known is None else known.names)
+        if known is None:
+            return [{} for _ in prompts], rest
+        return [known.strengths(of if style is None else style) for of in named], rest
+
+    def _drawn(
+        self,
+        latents: torch.Tensor,
+        cameras: torch.Tensor | None,
+        shares: Sequence[Mapping[str, float]],
+    ) -> torch.Tensor:
+        """G's pictures (B, 3, H, W) of codes, each in its mixture of styles."""
+        drawn: dict[int, torch.Tensor] = {}
+        for mixture in {tuple(of.items()): of for of in shares}.values():
+            rows = [row for row, of in enumerate(shares) if of == mixture]
+            given = [latents[rows]] + ([] if cameras is None else [cameras[rows]])
+            with self._styled(mixture):
+                images = self.generator.synthesis(*given, noise_mode="const")
+            drawn |= zip(rows, images if cameras is None else images.image, strict=True)
+        return torch.stack([drawn[row] for row in range(len(latents))])
 
     def _cameras(self, camera: Any, kind: str, condition: torch.Tensor) -> torch.Tensor | None:
         """(B, 25) for x (B, 3, H, W); None if G knows no cameras."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,21 +65,47 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tokens:
     return Tokens(ids, ~torch.isin(ids, special), words)
 
 
-def warn_of_styles(prompts: Sequence[str]) -> None:
-    """Warns of words that ask for a style: no model of this kit has one yet."""
+def named_styles(
+    prompts: Sequence[str], known: Collection[str]
+) -> tuple[list[str | None], list[str]]:
+    """The style that each prompt names, and the prompts without those words.
+
+    "a marble statue of an old man" gives "marble" and "an old man".
+
+    Args:
+        known: styles of the model; a prompt that names another one stays as it is, with a warning.
+    """
+    styles: list[str | None] = []
+    rest: list[str] = []
     for prompt in prompts:
-        said = [
-            phrase
-            for phrases in (STYLE_OF | BEINGS).values()
-            for phrase in phrases
-            if re.search(rf"\b{re.escape(_bare(phrase))}\b", prompt.lower())
-        ]
-        if said:
+        style, found = _named_style(prompt)
+        if found and style not in known:
             warnings.warn(
-                f"{prompt!r} asks for a style ({said[0]}), and this model has none: it draws"
-                " photographs of people whatever such words say.",
+                f"{prompt!r} asks for a style ({found[0].strip()}), and this model has none such:"
+                " it draws photographs of people whatever such words say.",
                 stacklevel=3,
             )
+        styles.append(style if style in known else None)
+        left = prompt
+        if found and style in known:
+            begin, end = found.span()
+            being = "a person " if style in BEINGS else ""
+            left = f"{prompt[:begin]}{being}{prompt[end:]}".strip(" ,.") or "a person"
+        rest.append(left)
+    return styles, rest
+
+
+def _named_style(prompt: Any) -> tuple[str | None, re.Match[str] | None]:
+    """The style that a prompt names, by the longest phrase, and where."""
+    if not isinstance(prompt, str):
+        return None, None  # which `tokenize` refuses
+    named = [(p, style) for style, phrases in (STYLE_OF | BEINGS).items() for p in phrases]
+    for phrase, style in sorted(named, key=lambda of: -len(of[0])):
+        words = re.escape(_bare(phrase))
+        words = rf"\b(an? )?{words}\b( of)? ?"
+        if found := re.search(words, prompt, re.IGNORECASE):
+            return style, found
+    return None, None
 
 
 @torch.no_grad()

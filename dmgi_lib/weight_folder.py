@@ -69,18 +69,19 @@ OPTIONAL: dict[str, Component] = {
     "style_modulation_scribble": _MODULATION,
     "generator": Component(dict.fromkeys(("StyleGAN2Generator", "TriPlaneGenerator"), "dmgi_lib")),
     "edit_directions": Component({"EditDirections": "dmgi_lib"}),
+    "style_offsets": Component({"StyleOffsets": "dmgi_lib"}),
 }
 COMPONENTS = REQUIRED | OPTIONAL
 # What belongs to one G; a folder that shares a prior holds its own of these and nothing else.
 OF_G = (
     *("mapping_network", "style_modulation", "mapping_network_scribble"),
     *("style_modulation_scribble", "generator", "mask_encoder"),
-    "edit_directions",
+    *("edit_directions", "style_offsets"),
 )
 
 PARTS = (  # classes of `load_part`
     *("MappingNetwork", "StyleModulationNetwork", "StyleGAN2Generator", "TriPlaneGenerator"),
-    *("MaskEncoder", "Recognizer", "EditDirections"),
+    *("MaskEncoder", "Recognizer", "EditDirections", "StyleOffsets"),
 )
 
 

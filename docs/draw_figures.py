@@ -1,7 +1,7 @@
 """Draws the README's pictures with the shipped model: `make figures`.
 
-gallery.png: sentences, masks, scribbles and results. method.png: the pipeline of Fig. 2, drawn for
-this kit, with what really flows through it.
+gallery.png: sentences, masks, scribbles and results. styles.jpg: some of these faces in all styles.
+method.png: the pipeline of Fig. 2, drawn for this kit, with what really flows through it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ GALLERY = (  # number of a shipped test sample, sentence
     (66, "an old woman with gray hair and spectacles"),
     (107, "a man with a beard and black hair"),
 )
+STYLED = (0, 2, 7)  # of the gallery
 FROZEN, TRAINED, DATA = "#dbe4ee", "#ffd9a8", "#ffffff"
 
 
@@ -68,14 +69,35 @@ def gallery(pipe: DMGIPipeline, faces: FaceDataset) -> None:
     for row, pictures in enumerate(rows):
         for axis, picture in zip(axes[row], pictures, strict=True):
             axis.imshow(picture, interpolation="nearest" if row == 0 else None, cmap="gray")
-    for axis, text in zip(axes[0], texts, strict=True):
-        axis.set_title("\n".join(textwrap.wrap(text, 19)), fontsize=8)
+    titled(axes, ["\n".join(textwrap.wrap(text, 19)) for text in texts])
+    figure.subplots_adjust(wspace=0.03, hspace=0.03)
+    save(figure, "gallery.png")
+
+
+def styles(pipe: DMGIPipeline, faces: FaceDataset) -> None:
+    """One code a row, in every style."""
+    samples, texts = zip(*[GALLERY[k] for k in STYLED], strict=True)
+    masks = [faces.masks[i] for i in samples]
+    codes = pipe(list(texts), mask=masks, generator=noise(len(texts))).latents
+    kinds = {"photograph": {}, **{name: {name: 1.0} for name in pipe.style_offsets.names}}
+    columns = [pipe.edit(codes, style=style).images for style in kinds.values()]
+    figure, axes = plt.subplots(len(texts), len(kinds), figsize=(1.33 * len(kinds), 4.0))
+    for column, pictures in zip(axes.T, columns, strict=True):
+        for axis, picture in zip(column, pictures, strict=True):
+            axis.imshow(picture)
+    titled(axes, list(kinds))
+    figure.subplots_adjust(wspace=0.03, hspace=0.03)
+    save(figure, "styles.jpg")
+
+
+def titled(axes: Any, titles: list[str]) -> None:
+    """Titles above the columns, and no frames."""
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-    figure.subplots_adjust(wspace=0.03, hspace=0.03)
-    save(figure, "gallery.png")
 
 
 def method(pipe: DMGIPipeline, faces: FaceDataset) -> None:
@@ -144,6 +166,7 @@ def main() -> None:
     pipe = DMGIPipeline.from_pretrained("mini")
     faces = FaceDataset(shipped_root(), "test")
     gallery(pipe, faces)
+    styles(pipe, faces)
     method(pipe, faces)
 
 

@@ -1,4 +1,7 @@
-"""Heads whose every view is known by hand: balls with eyes, before a wall that does not turn."""
+"""Heads whose every view is known by hand: balls with eyes, before a wall that does not turn.
+
+And drawn people in other colours, as styles.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_prep.shard_writer import write_split
+from data_prep.shard_writer import read_shard, write_split
 from dmgi_lib.generators.eg3d.cameras import camera_rays, look_at
 from dmgi_lib.masks import mask_to_image
+from dmgi_lib.shards import shard_paths
 
 RADIUS = 0.22
 EYES = torch.tensor([[0.4, 0.2, 0.9], [-0.4, 0.2, 0.9]])
@@ -67,10 +71,27 @@ def write_views(folder: Path, people: int, cameras: int = 4, size: int = 128) ->
     return folder
 
 
+STYLES = {"marble": (0, 0, 0), "elf": (2, 0, 1)}  # channels that a picture's come from
+
+
+def write_styles(faces: Path, folder: Path, people: int = 6) -> None:
+    """The first people of a training split, in each style."""
+    samples = read_shard(shard_paths(faces / "train")[0])[:people]
+    styled = []
+    for k, (style, channels) in enumerate(STYLES.items()):
+        for sample in samples:
+            image = Image.open(io.BytesIO(sample["image"]))
+            image = Image.merge("RGB", [image.split()[channel] for channel in channels])
+            name = f"{10_000 * k + int(sample['id']):06d}"
+            styled.append(sample | {"id": name, "style": style, "image": _png(image)})
+    write_split(folder, styled)
+
+
 def with_views(faces: Path, folder: Path, people: int = 3) -> Path:
-    """The dataset `faces`, and beside its splits people seen by several cameras."""
+    """The dataset `faces`, and beside its splits people seen by several cameras, and styles."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         (folder / split).symlink_to(faces / split)
     write_views(folder / "train_views", people)
+    write_styles(faces, folder / "styles")
     return folder

@@ -78,6 +78,10 @@ class Folders:
     # checkpoint, log.csv and samples/; default: named after it, in ~/.cache/dmgi/runs
     run_dir: Path | None = None
 
+    def run_of(self, name: str) -> Path:
+        """The folder of a network's run."""
+        return (self.run_dir or Path("~/.cache/dmgi/runs") / name).expanduser()
+
 
 S = TypeVar("S", bound=Settings)
 Ship = Callable[[Path, Any, str, str, Mapping[str, float]], None]

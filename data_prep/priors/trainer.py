@@ -28,6 +28,7 @@ from data_prep.priors.mask_encoder import MaskEncoderSettings, MaskToCode
 from data_prep.priors.recipe import Folders, Precision, Recipe, Settings
 from data_prep.priors.recognizers import SETTINGS as RECOGNIZERS
 from data_prep.priors.recognizers import RecognizerRecipe
+from data_prep.priors.style_offsets import StyleOffsetsSettings, Styles
 from data_prep.priors.stylegan2 import StyleGAN2, StyleGAN2Settings
 from data_prep.priors.text_image import TextImage, TextImageSettings
 from data_prep.priors.unet import UNet, UNetSettings
@@ -45,6 +46,7 @@ NETWORKS: dict[str, tuple[type[Recipe], Settings]] = {
     "unet": (UNet, UNetSettings()),
     "controlnet": (ControlNet, ControlNetSettings()),
     "mask_encoder": (MaskToCode, MaskEncoderSettings()),
+    "style_offsets": (Styles, StyleOffsetsSettings()),
 }
 
 
@@ -78,7 +80,6 @@ def train(
             " multiple of their number."
         )
     recipe = NETWORKS[network][0](settings, folders, where, precision, accelerator)
-    run_dir = (folders.run_dir or Path("~/.cache/dmgi/runs") / recipe.name).expanduser()
     shared = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
 
     def step_fn(step: int, rng: torch.Generator) -> Logged:
@@ -87,7 +88,7 @@ def train(
         return recipe.step(step, rng)
 
     result = run(
-        LoopConfig(run_dir, **shared),
+        LoopConfig(folders.run_of(recipe.name), **shared),
         recipe.modules,
         recipe.optimizers,
         step_fn,

@@ -46,7 +46,10 @@ from dmgi_lib.weight_folder import REQUIRED, write_model_index
 GPU_MINUTES = 15.0
 FEW = {"train": 24, "test": 8}  # samples of a trial
 FEW_VIEWS = 8  # and of each other split that a part needs
-MAKERS = {"train_views": "`python -m data_prep.faces128.build --train-views 1500` makes it."}
+MAKERS = {
+    name: f"`python -m data_prep.faces128.build --{option}` makes it."
+    for name, option in (("train_views", "train-views 1500"), ("styles", "styles 150"))
+}
 SHOWN_LINES = 12  # of the log of a part that failed
 BAR = "{desc}: {n_fmt} of {total_fmt} done{postfix}"
 

@@ -96,7 +96,10 @@ def measure(
     """The table of all directions of a model on codes (B, num_ws, w_dim)."""
 
     def read(**strengths: float) -> Readings:
-        parts = [pipe.edit(part, output_type="pt", **strengths).images for part in codes.split(25)]
+        parts = [
+            pipe.edit(part, style=None, output_type="pt", **strengths).images
+            for part in codes.split(25)
+        ]
         return judge(torch.cat(parts), judges, yaw)
 
     before, reads = read(), judges.attributes.reads

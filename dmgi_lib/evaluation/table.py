@@ -137,10 +137,11 @@ def shared_hash(folder: Path) -> str:
     """Of a model's networks but those of one kind of x and the mask encoder.
 
     So networks of scribbles, trained anew, leave finished rows of masks as they are, and defaults
-    of a call, in model_index.json, those that no call draws; directions of edits draw no row.
+    of a call, in model_index.json, those that no call draws; edits and styles draw no row.
     """
     own = {part_name(p, x) for p in OWN for x in CONDITIONS}
-    return folder_hash(folder, own | {"3d", "mask_encoder", "edit_directions", "model_index.json"})
+    own |= {"3d", "mask_encoder", "edit_directions", "style_offsets", "model_index.json"}
+    return folder_hash(folder, own)
 
 
 def last_stage(folder: Path, condition: str) -> int | None:

@@ -41,6 +41,7 @@ class Result:
     """What came of a request.
 
     images: the faces      latents: (faces, num_ws, w_dim)      notes: the pipeline's warnings
+    styles: of each face, name → share
     cameras: (faces, 25) from which heads are seen; None where G draws pictures
     """
 
@@ -49,6 +50,7 @@ class Result:
     latents: torch.Tensor
     notes: list[str]
     seconds: float
+    styles: list[dict[str, float]]
     cameras: torch.Tensor | None = None
 
     def pngs(self) -> list[bytes]:
@@ -91,4 +93,6 @@ def drawn(pipe: DMGIPipeline, request: Request) -> Result:
     # Deprecations are no business of who paints.
     notes = [str(w.message) for w in caught if w.category is UserWarning]
     seconds = time.perf_counter() - began
-    return Result(request, out.images, out.latents, list(dict.fromkeys(notes)), seconds, out.camera)
+    notes = list(dict.fromkeys(notes))
+    styles = out.styles or [{} for _ in out.images]
+    return Result(request, out.images, out.latents, notes, seconds, styles, out.camera)

@@ -1,20 +1,23 @@
-// Sliders that move the code of the face that is shown, turn it where it is a head, and style mixing
-// with a face drawn before.
+// Sliders that move the code of the face that is shown, turn it where it is a head, another style for
+// it, and style mixing with a face drawn before.
 
 const FARTHEST = 2; // strength at the ends of a slider
+const STRONGEST = 1.5; // share of a style
 const MIXED_ROWS = [
   ["coarse", "Pose, shape of face and hair"],
   ["middle", "Features and hair style"],
   ["fine", "Colours and texture"],
 ];
 
+const PHOTOGRAPH = "photograph"; // no style
 const TURNS = [["yaw", "Turn"], ["pitch", "Tilt"]];
 
 const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(1);
 
-// changed({ strengths, mix, view }) is called at each move, changed(null) when nothing is asked any
-// more. views: name of TURNS → least and largest degrees, nothing for a model of pictures.
-function editor(names, views, changed) {
+// changed({ strengths, mix, style, view }) is called at each move, changed(null) when nothing is asked
+// any more. styles: names. views: name of TURNS → least and largest degrees, nothing for a model of
+// pictures.
+function editor(names, styles, views, changed) {
   const sliders = new Map(), turns = new Map();
   let rows = "coarse";
   let drawn = []; // degrees from which the head was drawn
@@ -28,7 +31,10 @@ function editor(names, views, changed) {
     const mix = other.value ? { number, face, rows } : null;
     const now = [...turns.values()].map(({ input }) => input.valueAsNumber);
     const view = now.some((value, i) => value !== Math.round(drawn[i] ?? 0)) ? now : null;
-    return mix || view || Object.keys(strengths).length ? { strengths, mix, view } : null;
+    const share = style.value === PHOTOGRAPH ? {} : { [style.value]: shares.input.valueAsNumber };
+    const restyled = style.value ? share : null;
+    const all = { strengths, mix, style: restyled, view };
+    return mix || restyled || view || Object.keys(strengths).length ? all : null;
   }
 
   function put({ input, said, written }, value) {
@@ -40,6 +46,7 @@ function editor(names, views, changed) {
   function tell() {
     const asked = told();
     reset.disabled = !asked;
+    shares.input.disabled = !styles.includes(style.value);
     changed(asked);
   }
 
@@ -67,6 +74,17 @@ function editor(names, views, changed) {
     sliders.set(name, one);
     fields.push(box);
   }
+  const style = element("select", { onchange: tell, ariaLabel: "Style" });
+  for (const value of ["", PHOTOGRAPH, ...styles]) {
+    style.append(element("option", { value }, value || "as it was drawn"));
+  }
+  const [shares, sharesBox] = slider("strength of the style", [0, STRONGEST], 0.1, (value) => value.toFixed(1));
+  const styling = element(
+    "div",
+    { className: "dmgi-bar" },
+    element("label", { className: "dmgi-width" }, element("span", {}, "Style"), style),
+    sharesBox,
+  );
   const other = element("select", { onchange: tell });
   const choice = choices(
     "Rows of the other face",
@@ -91,6 +109,10 @@ function editor(names, views, changed) {
       const entries = [["", "nobody"], ...others];
       other.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));
     }
+    const [[name, share]] = Object.entries(asked?.style ?? {}).concat([[asked?.style ? PHOTOGRAPH : "", 1]]);
+    style.value = name;
+    put(shares, share);
+    shares.input.disabled = !styles.includes(name);
     other.value = asked?.mix ? `${asked.mix.number}:${asked.mix.face}` : "";
     if (asked?.mix) choice.set((rows = asked.mix.rows));
     reset.disabled = !asked;
@@ -109,6 +131,7 @@ function editor(names, views, changed) {
     { className: "dmgi-edits", hidden: true },
     element("summary", {}, "Edit the face"),
     element("div", { className: "dmgi-sliders" }, ...fields),
+    ...(styles.length ? [styling] : []),
     element(
       "div",
       { className: "dmgi-bar" },

@@ -1,4 +1,4 @@
-"""Edits of faces that the studio drew: directions, style mixing, and heads turned."""
+"""Edits of faces that the studio drew: directions, style mixing, styles, and heads turned."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def edit_names(pipe: DMGIPipeline) -> list[str]:
     return [] if pipe.edit_directions is None else list(pipe.edit_directions.names)
 
 
+def style_names(pipe: DMGIPipeline) -> list[str]:
+    """Of a model, none if it has none."""
+    return [] if pipe.style_offsets is None else list(pipe.style_offsets.names)
+
+
 def view_ranges(pipe: DMGIPipeline) -> dict[str, list[float]]:
     """Degrees that a model's heads can be turned by, none if it draws pictures."""
     if not isinstance(pipe.generator, TriPlaneGenerator):
@@ -42,19 +47,26 @@ def redrawn(pipe: DMGIPipeline, result: Result, face: int, asked: Mapping[str, A
     """The picture of one face's code: of a head, from its own camera or as it was turned.
 
     Args:
-        asked: "view", None or (yaw, pitch) in degrees.
+        asked: "view", None or (yaw, pitch) in degrees; "style", None or shares by name, none of
+            which make a photograph.
 
     Raises:
-        ValueError: "view" is no camera, or turns a picture.
+        ValueError: "view" is no camera, or turns a picture; an unknown style or share.
     """
     code, own = result.latents[face : face + 1], result.cameras
     camera = asked.get("view") or (None if own is None else own[face])
-    image: Image.Image
+    style, image = style_of(result, face, asked), Image.Image()
     if camera is None:
-        (image,) = pipe.edit(code).images
+        (image,) = pipe.edit(code, style=style).images
     else:
-        (image,) = pipe.render(code, camera=camera)
+        (image,) = pipe.render(code, camera=camera, style=style)
     return image
+
+
+def style_of(result: Result, face: int, asked: Mapping[str, Any]) -> dict[str, float]:
+    """The style that is asked for, else that in which a face was drawn."""
+    asked_for = asked.get("style")
+    return result.styles[face] if asked_for is None else asked_for
 
 
 def revised(

@@ -116,7 +116,7 @@ function render({ model, el }) {
   let stamps = 0; // of edits that were asked
   const views = model.get("views");
   const turnable = Object.keys(views).length > 0;
-  const editing = editor(model.get("edits"), views, (asked) => {
+  const editing = editor(model.get("edits"), model.get("styles"), views, (asked) => {
     const edit = shown.edited.get(face);
     if (!asked) {
       if (edit?.url) URL.revokeObjectURL(edit.url);

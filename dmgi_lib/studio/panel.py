@@ -21,6 +21,7 @@ class Panel(anywidget.AnyWidget):
         steps: S, one more than the largest exit step
         words: suggestions while typing
         edits: names of directions that a face can be moved along
+        styles: names of styles that a face can be drawn in
         views: "yaw" and "pitch" → least and largest degrees that a head can be turned by
     """
 
@@ -36,6 +37,7 @@ class Panel(anywidget.AnyWidget):
     steps = traitlets.Int(1, min=1).tag(sync=True)
     words = traitlets.List(traitlets.Unicode()).tag(sync=True)
     edits = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    styles = traitlets.List(traitlets.Unicode()).tag(sync=True)
     views = traitlets.Dict().tag(sync=True)
     most_faces = traitlets.Int(MOST_FACES).tag(sync=True)
     most_results = traitlets.Int(MOST_RESULTS).tag(sync=True)

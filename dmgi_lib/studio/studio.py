@@ -13,7 +13,15 @@ import ipywidgets
 from dmgi_lib.captions import phrase_claims
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.studio.drawing import Request, Result, drawn
-from dmgi_lib.studio.edits import angles, edit_names, redrawn, revised, view_ranges
+from dmgi_lib.studio.edits import (
+    angles,
+    edit_names,
+    redrawn,
+    revised,
+    style_names,
+    style_of,
+    view_ranges,
+)
 from dmgi_lib.studio.newest import Newest
 from dmgi_lib.studio.painter import Painter
 from dmgi_lib.studio.panel import MOST_RESULTS, Panel
@@ -53,7 +61,8 @@ class Studio(ipywidgets.Box):
         self.panel = Panel(
             prompt=prompt, steps=steps, exit_step=steps - 1, words=known_phrases(pipe.tokenizer)
         )
-        self.panel.edits, self.panel.views = edit_names(pipe), view_ranges(pipe)
+        self.panel.edits, self.panel.styles = edit_names(pipe), style_names(pipe)
+        self.panel.views = view_ranges(pipe)
         super().__init__([self.painter, self.panel])
         self.add_class("dmgi-studio")
         self.results: deque[Result] = deque(maxlen=MOST_RESULTS)
@@ -152,7 +161,8 @@ class Studio(ipywidgets.Box):
         with self._said("Not saved"):
             face = _face(result, asked)
             codes = revised(self._pipe, result, face, asked, kept).latents
-            head = self._pipe.mesh(codes[face]).export(file_type="glb")
+            style = style_of(result, face, asked)
+            head = self._pipe.mesh(codes[face], style=style).export(file_type="glb")
             self._send_file(f"head_{result.request.seed + face}.glb", head)
 
     def _send_file(self, name: str, content: bytes) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import safetensors.torch
 from PIL import Image
-from stand_in import StandIn3D
+from stand_in import StandIn3D, StandInStyles
 from test_studio_page import Visit
 
 pytestmark = pytest.mark.browser
@@ -149,6 +149,30 @@ def test_a_head_turns_by_pointer_and_keyboard_and_is_saved_as_a_mesh(show, tmp_p
     assert turn.input_value() == "12"
 
 
+def test_another_style_is_chosen_weakened_and_taken_back(show):
+    visit = Visit(show, pipe=StandInStyles)  # red tells the share of marble, in hundredths
+    visit.press("Draw")
+    visit.caption("Drawn: “a young woman”")
+    visit.page.get_by_text("Edit the face").click()
+    style = visit.page.get_by_label("Style", exact=True)
+    strength = visit.page.get_by_role("slider", name="Strength of the style")
+    assert strength.is_disabled() and strength.input_value() == "1"
+    style.select_option("marble")
+    until(visit, 100, channel=0)
+    strength.fill("0.4")
+    until(visit, 40, channel=0)
+    visit.page.get_by_role("slider", name="Age", exact=True).fill("1")
+    until(visit, 10)
+    until(visit, 40, channel=0)
+    style.select_option("photograph")
+    until(visit, 0, channel=0)
+    assert strength.is_disabled()
+    visit.press("Reset edits")
+    until(visit, 90, channel=0)  # as it was drawn
+    assert style.input_value() == "" and strength.input_value() == "1"
+
+
 def test_pictures_have_no_turn(visit):
+    assert visit.page.get_by_label("Style", exact=True).is_hidden()
     assert visit.page.get_by_role("slider", name="Turn").count() == 0
     assert visit.page.get_by_role("button", name="Save head").is_hidden()

@@ -152,6 +152,7 @@ def test_loading_and_memory():
 
 def test_directions_fit_the_generator_that_ships(pipe):
     assert pipe.edit_directions.config.generator == state_hash(pipe.generator)
+    assert pipe.style_offsets.config.generator == state_hash(pipe.generator)
     codes = pipe.generator.mean_latent.expand(1, pipe.generator.num_ws, -1)
     plain, edited = (pipe.edit(codes, **asked, output_type="pt") for asked in ({}, {"smile": 1}))
     assert (edited.images - plain.images).abs().mean() > 0.01

@@ -97,6 +97,16 @@ def test_every_exercise_is_solved():
         assert printed(cell).endswith("Right.\n"), cell.source
 
 
+def test_the_styles_say_what_was_measured():
+    numbers = recorded(nbformat.read(FOLDER / "09_stylised_faces.ipynb", as_version=4))
+    assert 35 < numbers["call_over_another_style"] < 45  # "about a fortieth"
+    assert round(numbers["layout_kept_worst"], 2) == 0.89
+    assert round(numbers["layout_kept_best"], 2) == 0.94
+    assert round(numbers["numbers_of_a_style"], -3) == 42_000
+    assert round(numbers["share_of_G"], 3) == 0.036
+    assert numbers["code_moved_by_the_words"] < 1e-5
+
+
 def test_the_studio_says_what_it_measured():
     numbers = recorded(nbformat.read(FOLDER / "11_studio.ipynb", as_version=4))
     assert 6.5 < numbers["full_over_preview"] < 8.5  # "seven to eight times"

@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "05": FEW | {"train_minutes": 0.05, "steps": [0]},
     "06": FEW | {"train_minutes": 0.05, "steps": [9]},
     "07": FEW | {"single_step_minutes": 0.02, "train_minutes": 0.05, "steps": [0, 9]},
+    "09": {},
     "10": {"test_samples": 8, "inversion_samples": 4, "inversion_steps": 3, "text_steps": 2},
     "11": {"drawings": ["bald", "glasses"]},
 }

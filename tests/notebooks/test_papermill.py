@@ -128,6 +128,15 @@ def test_multi_step_training_with_other_parameters(tmp_path):
     assert 0 <= numbers["hair_as_asked_last_step"] <= 1
 
 
+def test_stylised_faces_with_other_parameters(tmp_path):
+    parameters = {"prompt": "a man with a beard", "masks": [116, 52], "seed": 2}
+    numbers = executed("09_stylised_faces", tmp_path, parameters | {"mixture": ["oil", "pencil"]})
+    assert numbers["call_over_another_style"] > 5
+    assert numbers["layout_kept_worst"] > 0.7
+    assert numbers["code_moved_by_the_words"] < 1e-3
+    assert len(list(tmp_path.glob("09_stylised_faces_*.png"))) == 7
+
+
 def test_solutions_run_with_other_parameters(tmp_path):
     numbers = executed("solutions", tmp_path, {"samples": 12, "seed": 2})
     assert numbers["guidance_changes_h_at_step_0"] < 1e-4 < numbers["guidance_changes_h_at_step_1"]

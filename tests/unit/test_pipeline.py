@@ -277,7 +277,7 @@ def test_numbers_of_other_kinds_and_other_shapes_are_taken(pipe):
 
 @pytest.mark.parametrize("words", ["a marble statue of a woman", "an elf", "a pencil sketch"])
 def test_styles_that_the_model_lacks_are_warned_of(pipe, words):
-    with pytest.warns(UserWarning, match="asks for a style .* this model has none"):
+    with pytest.warns(UserWarning, match="asks for a style .* this model has none such"):
         pipe(words, mask=face_mask(), exit_step=0)
 
 

@@ -53,6 +53,7 @@ SIZES = {
         },
     },
     "controlnet": {"embedding_channels": (4, 4, 4, 8)},
+    "style_offsets": {"rank": 2, "inversion_steps": 2, "held_out": 2},
     "mask_encoder": {"channels": (4, 4, 8, 8, 8), "width": 16, "held_out": 3},
 }  # fmt: skip
 SMALL = {

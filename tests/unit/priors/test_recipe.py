@@ -26,6 +26,7 @@ from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
 
 PICTURED = ("stylegan2", "eg3d", "autoencoder", "unet", "controlnet", "mask_encoder")
+PICTURED += ("style_offsets",)
 STEPS = {"stylegan2": (0, 2)}  # one of each phase
 
 
@@ -87,8 +88,9 @@ def test_tricks_for_cpus_stay_on_cpus(device):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_everything_is_computed_on_the_device(name, tiny_faces, trained, tmp_path):
-    faces = with_views(tiny_faces, tmp_path / "faces") if name == "eg3d" else tiny_faces
-    folders = Folders(faces, trained, out=tmp_path)
+    more = name in ("eg3d", "style_offsets")
+    faces = with_views(tiny_faces, tmp_path / "faces") if more else tiny_faces
+    folders = Folders(faces, trained, out=tmp_path, run_dir=tmp_path / "run")
     with other_device() as device:
         recipe = NETWORKS[name][0](SMALL[name], folders, device, accelerator=Accelerator(cpu=True))
         assert {p.device for m in recipe.modules.values() for p in m.parameters()} == {device}

@@ -240,7 +240,7 @@ def test_a_part_without_its_data_is_skipped_and_takes_no_time(tiny_faces, tmp_pa
     with_them = with_views(tiny_faces, tmp_path / "faces")
     assert able(PARTS, with_them) == [*PARTS]
     rest = able(PARTS, tiny_faces)
-    assert {*PARTS} - {*rest} == {BY_NAME["eg3d"]}
+    assert {*PARTS} - {*rest} == {BY_NAME["eg3d"], BY_NAME["style_offsets"]}
     minutes = training_minutes(600.0, 1, rest)
     assert "eg3d" not in minutes and minutes["unet"] > training_minutes(600.0, 1)["unet"]
     assert len(FaceDataset(few_people(with_them, tmp_path / "few"), "train_views")) == 8

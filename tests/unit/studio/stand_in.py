@@ -39,6 +39,7 @@ class StandIn:
     tokenizer = Tokenizer()
     generator: Any = None
     camera: torch.Tensor | None = None  # of its heads
+    style_offsets: Any = None
 
     def __init__(self, scribbles: bool = True) -> None:
         self.config = SimpleNamespace(num_inference_steps=10)
@@ -61,12 +62,20 @@ class StandIn:
         shade = 250 if asked["exit_step"] == 0 else 90
         images = [Image.new("RGB", (64, 64), (shade, seed % 256, 40)) for seed in seeds]
         latents = torch.tensor(seeds).view(-1, 1, 1).expand(-1, 12, 16).float()
-        return SimpleNamespace(images=images, latents=latents, camera=self.camera)
+        styles = [{"marble": 1.0} if "marble" in prompt else {}] * len(seeds)
+        return SimpleNamespace(images=images, latents=latents, camera=self.camera, styles=styles)
 
-    def edit(self, latents: torch.Tensor) -> Any:
-        """Green tells the mean of a code."""
-        images = [Image.new("RGB", (64, 64), (9, int(code.mean()) % 256, 9)) for code in latents]
+    def edit(self, latents: torch.Tensor, style: Any) -> Any:
+        """Green tells the mean of a code, red the share of marble, in hundredths."""
+        red = round(100 * style.get("marble", 0))
+        images = [Image.new("RGB", (64, 64), (red, int(code.mean()) % 256, 9)) for code in latents]
         return SimpleNamespace(images=images, latents=latents)
+
+
+class StandInStyles(StandIn):
+    """Draws in marble, too."""
+
+    style_offsets = SimpleNamespace(names=("marble", "elf"))
 
 
 class StandIn3D(StandIn):
@@ -80,11 +89,11 @@ class StandIn3D(StandIn):
         self.camera = look_at(torch.full((len(asked["generator"]),), 12.0), 0.0)
         return super().__call__(prompt, **asked)
 
-    def render(self, latents: torch.Tensor, camera: Any) -> list[Image.Image]:
+    def render(self, latents: torch.Tensor, camera: Any, style: Any) -> list[Image.Image]:
         (angles,) = camera_angles(as_cameras(camera, self.generator)).round().int().tolist()
         return [Image.new("RGB", (64, 64), (100 + angles[1], int(latents.mean()), angles[0]))]
 
-    def mesh(self, latents: torch.Tensor) -> Any:
+    def mesh(self, latents: torch.Tensor, style: Any) -> Any:
         return SimpleNamespace(
             export=lambda file_type: f"{file_type} {latents.mean():.0f}".encode()
         )

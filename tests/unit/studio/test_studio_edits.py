@@ -3,7 +3,7 @@ import io
 import pytest
 import safetensors.torch
 from PIL import Image
-from stand_in import StandIn, StandIn3D
+from stand_in import StandIn, StandIn3D, StandInStyles
 from tiny_models import face_mask
 
 pytest.importorskip("anywidget")
@@ -119,6 +119,21 @@ def test_a_head_turns_and_keeps_its_own_camera_while_it_is_edited(heads):
         content, (picture,) = ask(heads, "edit", number=number, face=0, **asked)
         assert content["type"] == "edited"
         assert Image.open(io.BytesIO(picture)).getpixel((0, 0)) == color
+
+
+def test_a_face_keeps_the_style_it_was_drawn_in_until_another_is_asked_for(monkeypatch):
+    studio = Studio(StandInStyles(), mask=face_mask(64), prompt="a marble statue of a woman")
+    studio.said = []
+    keep = lambda content, buffers=None: studio.said.append((content, buffers))  # noqa: E731
+    monkeypatch.setattr(studio.panel, "send", keep)
+    assert studio.panel.styles == ["marble", "elf"] and Studio(StandIn()).panel.styles == []
+    studio.panel.set_state({"live": False, "seed": 4})
+    studio.draw()
+    assert studio.wait(20)
+    for style, red in ((None, 100), ({"marble": 0.3}, 30), ({"elf": 1.0}, 0), ({}, 0)):
+        asked = {"number": 1, "face": 0, "strengths": {"age": 1}, "style": style}
+        _, (picture,) = ask(studio, "edit", **asked)
+        assert Image.open(io.BytesIO(picture)).getpixel((0, 0)) == (red, 14, 9)
 
 
 def test_an_edited_head_is_saved_as_a_mesh(heads):
