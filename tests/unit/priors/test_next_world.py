@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerFast
 
 from data_prep.priors.autoencoder import measure
 from data_prep.priors.caption_tokens import token_ids
 from data_prep.priors.world_parts import PARTS
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, shipped_root, to_float
+from dmgi_lib.masks import mask_to_rgb
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 
 WORLD = Path(__file__).parents[3] / "data_prep" / "next_world"
@@ -66,11 +67,12 @@ def test_its_text_image_encoder_finds_a_face_by_its_caption():
 
 
 @torch.no_grad()
-def test_its_denoiser_reads_the_sentence():
+def test_its_denoiser_reads_the_sentence_and_its_controlnet_the_mask():
     vae = PatchAutoencoderKL.from_pretrained(WORLD / "vae").eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(WORLD / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(WORLD / "text_encoder", dtype=torch.float32).eval()
     unet = UNet2DConditionModel.from_pretrained(WORLD / "unet").eval()
+    controlnet = ControlNetModel.from_pretrained(WORLD / "controlnet").eval()
     scheduler = DDIMScheduler.from_pretrained(WORLD / "scheduler")
     people = FirstPeople()
     latents = vae.encode(to_float(people.images)).latent_dist.mean
@@ -79,13 +81,21 @@ def test_its_denoiser_reads_the_sentence():
     velocity = scheduler.get_velocity(latents, noise, t)
     noisy = scheduler.add_noise(latents, noise, t)
     text = encoder(token_ids(tokenizer, people.captions)).last_hidden_state
-    own, others = (
-        F.mse_loss(unet(noisy, t, states).sample, velocity) for states in (text, text.roll(1, 0))
-    )
-    assert own < 0.96 * others and own < 0.4 * velocity.square().mean()
+
+    def error(states, masks=None):
+        more = {}
+        if masks is not None:
+            down, mid = controlnet(noisy, t, states, mask_to_rgb(masks), return_dict=False)
+            more["down_block_additional_residuals"] = down
+            more["mid_block_additional_residual"] = mid
+        return F.mse_loss(unet(noisy, t, states, **more).sample, velocity)
+
+    blind = error(text)
+    assert blind < 0.96 * error(text.roll(1, 0)) and blind < 0.4 * velocity.square().mean()
+    assert error(text, people.masks) < 0.9 * blind < error(text, people.masks.roll(1, 0))
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "text_image", "unet"])
+@pytest.mark.parametrize("name", ["autoencoder", "text_image", "unet", "controlnet"])
 def test_the_trainer_of_worlds_counts_it_as_finished(name):
     (part,) = (part for part in PARTS if part.name == name)
     for folder in part.makes:
