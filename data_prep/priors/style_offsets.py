@@ -10,6 +10,7 @@ identities are held out. All of it is our choice (not specified in the paper's a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,22 +73,24 @@ class Styles(Recipe[StyleOffsetsSettings]):
         self.perceptual = PerceptualLoss(loss_net)
         self.styled = FaceDataset(self.folders.data, "styles")
         self.renders = resident(self.styled.images, self.device)
-        people, self.person = self.styled.identities.unique(return_inverse=True)
-        first = {int(who): row for row, who in reversed([*enumerate(self.train_set.identities)])}
-        self.photographs = self.train_set.images[[first[who] for who in people.tolist()]]
         styles = [record["style"] for record in self.styled.records]
         self.names = tuple(dict.fromkeys(styles))
         style = torch.tensor([self.names.index(name) for name in styles])
-        unseen = self.person >= len(people) - settings.held_out
-        self.rows_of = [torch.nonzero((style == k) & ~unseen)[:, 0] for k in range(len(self.names))]
-        self.unseen_of = [
-            torch.nonzero((style == k) & unseen)[:, 0] for k in range(len(self.names))
-        ]
-        self.training_images = int((~unseen).sum())
+        who = self.styled.identities.tolist()
+        people = [k for k, renders in sorted(Counter(who).items()) if renders == len(self.names)]
+        self.person = torch.tensor([people.index(k) if k in people else -1 for k in who])
+        first = {int(k): row for row, k in reversed([*enumerate(self.train_set.identities)])}
+        self.photographs = self.train_set.images[[first[k] for k in people]]
+        unseen = self.person >= max(len(people) - settings.held_out, 0)
+        known = (self.person >= 0) & ~unseen
+        every = range(len(self.names))
+        self.rows_of = [torch.nonzero((style == k) & known)[:, 0] for k in every]
+        self.unseen_of = [torch.nonzero((style == k) & unseen)[:, 0] for k in every]
+        self.training_images = int(known.sum())
         if not all(map(len, self.rows_of)):
             raise ValueError(
-                f"holding out {settings.held_out} of {len(people)} identities leaves none for some"
-                " style; render more: python -m data_prep.faces128.build --styles 150"
+                f"holding out {settings.held_out} of {len(people)} identities that are there in all"
+                " styles leaves none; render more: python -m data_prep.faces128.build --styles 150"
             )
         with self.seeded():
             made_for = state_hash(self.G)

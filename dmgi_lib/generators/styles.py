@@ -82,7 +82,7 @@ class StyleOffsets(ModelMixin, ConfigMixin):  # type: ignore[misc]
             else:
                 left, right = (getattr(self, _key(name, part))[rows] for part in ("left", "right"))
                 change = left @ right
-            share = change.new_tensor(list(shares.values()))[:, None, None]
+            share = torch.tensor(list(shares.values()))[:, None, None].to(change)
             found[name] = (share * change).sum(0).reshape(shape)
         return found
 
