@@ -41,7 +41,7 @@ def reverse_process(
 
 
 class StepStudy:
-    """Features of N samples at chosen steps, on the CPU, where all that reads them computes.
+    """Features of N samples at chosen steps, on the CPU, where figures and probes read them.
 
     Args:
         pipe:       its E, text encoder and G; M and T come with each question.
