@@ -8,6 +8,7 @@ synchronize(device)  # before a clock is read
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -120,6 +121,19 @@ def normal(
         own = torch.Generator(device).manual_seed(seed)
         return torch.randn(shape, generator=own, device=device)
     return torch.randn(shape, generator=rng).to(device)
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process reuse what tensors free, where the C library is glibc; whether it is.
+
+    Otherwise glibc hands large tensors back to the system at once, which has to clear each page
+    again for the next one: a third of a training step on a CPU. The process keeps its peak memory.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    set_option = ctypes.CDLL(None).mallopt
+    no_mmap, keep = set_option(-4, 0), set_option(-1, -1)  # M_MMAP_MAX, M_TRIM_THRESHOLD: off
+    return bool(no_mmap and keep)
 
 
 def synchronize(device: str | torch.device) -> None:

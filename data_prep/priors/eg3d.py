@@ -3,7 +3,8 @@
 The rendered world knows cameras and depth, so geometry need not be found by adversarial luck.
 Phase A, a share of the budget: an image encoder reads one picture, and its code must draw that
 picture and, from another camera, another one of the same person; opacity is taught by the mask and
-depth by the renderer's. Rendered pictures grow from 32 to 64 pixels, then super-resolution joins.
+depth by the renderer's. Rendered pictures have 32 pixels a side at first, as in EG3D's own training
+(supplement) half of what they end with; super-resolution joins early.
 Phase B: the mapping network learns to draw such codes (`latent_prior`); then heads from random
 codes play against a discriminator that knows the camera and sees each picture beside its rendered
 one (Sec. 4.3), while reconstructions go on in half of the batch. All but the parts whose section is
@@ -61,7 +62,7 @@ SIZES_3D: dict[str, Any] = {
     "third_plane": "yz",
     "backdrop_resolution": 64,
     "pose_range": {"yaw": (-45.0, 45.0), "pitch": (-15.0, 15.0)},
-    "rendering": {"depth_resolution": 16, "depth_resolution_importance": 16},
+    "rendering": {"depth_resolution": 12, "depth_resolution_importance": 12},
 }
 POINTS = 1000  # of a head, whose densities are compared with those beside them
 
@@ -73,8 +74,9 @@ class EG3DSettings(StyleGAN2Settings):
     minutes: float = 720.0
     warmup_images: Suppress[int] = 0  # phase A ends by the clock instead
     warmup_rate: float = 2.0  # factor on the learning rate in phase A
-    # (side of rendered pictures, share of phase A until which there is no super-resolution)
-    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.4), (64, 0.6))
+    # (side of rendered pictures, share of phase A until which they have it)
+    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.6),)
+    refined: float = 0.25  # share of phase A after which super-resolution is trained
     # arguments of TriPlaneGenerator
     generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES_3D)
     taught: float = 0.6  # share of the budget, by the clock, that is phase A
@@ -96,7 +98,7 @@ class EG3DSettings(StyleGAN2Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("taught", "view_share"):
+        for name in ("taught", "refined", "view_share"):
             share = getattr(self, name)
             if not 0.0 <= share <= 1.0:
                 raise ValueError(
@@ -290,7 +292,7 @@ class EG3D(StyleGAN2):
     def teach(self, step: int, share: float, rng: torch.Generator) -> Logged:
         """Phase A: one code draws the picture that it was read from, and the other view of it."""
         settings, final = self.settings, self.G.neural_rendering_resolution
-        side, self.refined = self.stage(share, final)
+        side, self.refined = self.stage(share, final)[0], share >= settings.refined
         self.pace(0.9, settings.warmup_rate)
         seen, sources, code = self.lesson(self.batch, step, rng)
         ws, offsets = self.encode(sources, settings.code_noise, rng)
@@ -306,11 +308,6 @@ class EG3D(StyleGAN2):
             found, found_log = self.recognised(image, seen.image, seen.mask)
             loss, log = loss + pixels + found, log | found_log
             log["reconstruction"] = pixels.detach()
-        elif side >= 64:
-            with self.autocast():
-                found = self.perceptual(features[:, :3], shrunk(seen.image, side)).mean()
-            loss = loss + settings.perceptual_weight * found
-            log["perceptual"] = found.detach()
         self.update(loss, optimizer=self.opt_G)
         return log
 

@@ -38,7 +38,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from dmgi_lib.devices import pick_device
+from dmgi_lib.devices import keep_freed_memory, pick_device
 from dmgi_lib.files import plain, sweep, write_whole
 from dmgi_lib.training.run_files import Logged, RunLog, load_checkpoint
 
@@ -136,6 +136,8 @@ def accelerator_for(device: str | torch.device = "auto") -> Accelerator:
     if picked.type == "cuda":  # batches are of one size, and losses are far coarser than TF32
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
+    if picked.type == "cpu":
+        keep_freed_memory()
     if picked.index is not None:
         torch.cuda.set_device(picked)
     return Accelerator(cpu=picked.type == "cpu", mixed_precision="no")

@@ -1,6 +1,9 @@
 """A device by its name, bf16 only where a processor computes in it, and what a card says."""
 
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from dmgi_lib.devices import (
     autocast,
     has_fast_bf16,
     has_room,
+    keep_freed_memory,
     machine,
     moved,
     normal,
@@ -129,3 +133,33 @@ def test_rows_come_from_wherever_the_pictures_are(home):
 def test_noise_on_a_cpu_is_that_of_the_generator():
     drawn = normal((2, 3), torch.Generator().manual_seed(5), "cpu")
     assert torch.equal(drawn, torch.randn(2, 3, generator=torch.Generator().manual_seed(5)))
+
+
+FAULTS = """
+import resource, sys, torch
+from dmgi_lib.devices import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+for _ in range(10):
+    torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's allocator")
+def test_freed_memory_is_not_cleared_again():
+    faults = {}
+    for name in ("kept", "returned"):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, name], capture_output=True, text=True, check=True
+        )
+        faults[name] = int(done.stdout)
+    assert faults["kept"] < 100 < faults["returned"]
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert keep_freed_memory() is False

@@ -101,10 +101,12 @@ def test_density_is_compared_every_few_steps(recipe):
     assert recipe.density_loss(planes * 0, 4, rng()) == 0  # the same everywhere
 
 
-def test_rendered_pictures_grow(recipe):
-    recipe.settings = replace(recipe.settings, growth=((32, 0.35), (64, 0.6)))
-    stages = [recipe.stage(share, 64) for share in (0.0, 0.34, 0.35, 0.59, 0.6)]
-    assert stages == [(32, False), (32, False), (64, False), (64, False), (64, True)]
+def test_rendered_pictures_grow_and_super_resolution_joins(recipe, monkeypatch):
+    recipe.settings = replace(recipe.settings, growth=((16, 0.5),), refined=0.25)
+    sides, view = [], recipe.view
+    monkeypatch.setattr(recipe, "view", lambda *given: sides.append(given[3]) or view(*given))
+    refined = ["reconstruction" in recipe.teach(0, share, rng(0)) for share in (0.0, 0.3, 0.6)]
+    assert sides == [16, 16, 64] and refined == [False, True, True]
 
 
 def test_phases_go_by_a_clock_that_a_checkpoint_keeps(recipe, monkeypatch):
