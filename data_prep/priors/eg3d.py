@@ -3,8 +3,8 @@
 The rendered world knows cameras and depth, so geometry need not be found by adversarial luck.
 Phase A, a share of the budget: an image encoder reads one picture, and its code must draw that
 picture and, from another camera, another one of the same person; opacity is taught by the mask and
-depth by the renderer's. Rendered pictures have 32 pixels a side at first, as in EG3D's own training
-(supplement) half of what they end with; super-resolution joins early.
+depth by the renderer's. Super-resolution, which joins after a while, takes rendered pictures of 32
+pixels to four times that side, as in EG3D.
 Phase B: the mapping network learns to draw such codes (`latent_prior`); then heads from random
 codes play against a discriminator that knows the camera and sees each picture beside its rendered
 one (Sec. 4.3), while reconstructions go on in half of the batch. All but the parts whose section is
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from tyro.conf import Suppress
 
 from data_prep.priors.camera_faces import CameraFaces, Seen, joined, rows_of_people, seen_in
 from data_prep.priors.eg3d_measurements import measure, pairs_of, sample_picture
-from data_prep.priors.recipe import Settings, Ship
+from data_prep.priors.recipe import Settings, Ship, start_from
 from data_prep.priors.stylegan2 import (
     FINE_TO_COARSE_A,
     FINE_TO_COARSE_B,
@@ -57,7 +58,7 @@ SIZES_3D: dict[str, Any] = {
     "plane_channels": 16,
     "decoder_hidden": 64,
     "feature_channels": 16,
-    "neural_rendering_resolution": 64,
+    "neural_rendering_resolution": 32,
     "sr_channels": (64, 32),
     "third_plane": "yz",
     "backdrop_resolution": 64,
@@ -72,10 +73,12 @@ class EG3DSettings(StyleGAN2Settings):
     """Those of the 2D prior, and what three dimensions add."""
 
     minutes: float = 720.0
+    # folder with `generator` and `encoder` to go on from, as an earlier training exported them
+    start: Path | None = None
     warmup_images: Suppress[int] = 0  # phase A ends by the clock instead
     warmup_rate: float = 2.0  # factor on the learning rate in phase A
-    # (side of rendered pictures, share of phase A until which they have it)
-    growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.6),)
+    # (side of rendered pictures, share of phase A until which they have it), if they are to grow
+    growth: Suppress[tuple[tuple[int, float], ...]] = ()
     refined: float = 0.25  # share of phase A after which super-resolution is trained
     # arguments of TriPlaneGenerator
     generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES_3D)
@@ -161,6 +164,9 @@ class EG3D(StyleGAN2):
 
     def build(self) -> None:
         super().build()
+        if self.settings.start:
+            start_from(self.G, self.settings.start / "generator")
+            start_from(self.encoder, self.settings.start / "encoder")
         folder = self.folders.data / SPLIT
         if not folder.is_dir():
             raise FileNotFoundError(
@@ -350,7 +356,7 @@ class EG3D(StyleGAN2):
         return sample_picture(G, encoder, *shown, refined=self.refined)
 
     def export(self, result: LoopResult, ship: Ship) -> None:
-        G = self.finished(result)
+        G, encoder = self.finished(result), result.ema["encoder"]
         size = G.img_resolution
         ship(
             self.home("3d/generator"),
@@ -363,5 +369,14 @@ class EG3D(StyleGAN2):
             f" {len(self.unseen)} last people of `{SPLIT}`, who were not trained on, through the"
             " encoder's W of one view; depth errors stand beside those of each picture's mean depth"
             " (flat disc) and of the mean latent's head.",
-            measure(G, result.ema["encoder"], self.loss_net, *pairs_of(self.views, self.unseen)),
+            measure(G, encoder, self.loss_net, *pairs_of(self.views, self.unseen)),
+        )
+        ship(
+            self.home("3d/generator").parent / "encoder",
+            encoder,
+            "Image encoder of the 3D prior",
+            f"`ImageEncoder`: images (B, 3, {size}, {size}) in [-1, 1] to ws and their W+ offsets,"
+            " which the generator beside it was taught with. A training goes on from both with"
+            " `--start`.",
+            {},
         )

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from data_prep.priors.discriminator import DiscriminatorBlock
@@ -24,7 +26,7 @@ from dmgi_lib.generators.stylegan2 import StyleMapping
 from dmgi_lib.generators.stylegan2_layers import FullyConnectedLayer, normalize_second_moment
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(ModelMixin, ConfigMixin):
     """Residual encoder on the image at half resolution, with equalised learning rates.
 
     Args:
@@ -34,6 +36,7 @@ class ImageEncoder(nn.Module):
     It has a mapping network of its own, as the generator's will be: see `fit_prior`.
     """
 
+    @register_to_config
     def __init__(
         self, z_dim: int, num_ws: int, w_dim: int, img_resolution: int, mapping_layers: int
     ) -> None:

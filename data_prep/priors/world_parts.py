@@ -135,7 +135,7 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
         "loss_net",
         "PSNR on head pixels, another view (dB)",
         "depth error on the head, another view (world units)",
-        makes=("3d/generator",),
+        makes=("3d/generator", "3d/encoder"),
         on_gpu="--batch-size 32 --learning-rate 0.0025",
         smoke="--max-steps 2 --batch-size 8 --held-out 1",
         split="train_views",

@@ -58,6 +58,16 @@ def test_a_step_moves_the_networks_of_its_phase(recipe):
     assert all(torch.equal(kept[k], v) for k, v in recipe.G.backbone.mapping.state_dict().items())
 
 
+def test_a_training_goes_on_from_exported_networks(recipe, tmp_path):
+    recipe.step(0, rng(0))
+    for name in ("generator", "encoder"):
+        recipe.modules[name].save_pretrained(tmp_path / name)
+    settings = replace(recipe.settings, start=tmp_path, seed=7)
+    resumed = EG3D(settings, recipe.folders, torch.device("cpu"))
+    before, after = weights(recipe), weights(resumed)
+    assert {k for k in WEIGHTS if torch.equal(before[k], after[k])} == {"generator", "encoder"}
+
+
 def test_lessons_pair_views_of_one_person_that_is_not_held_out(recipe):
     seen, sources, code = recipe.lesson(8, 0, rng(1))  # three pairs and two single pictures
     assert code.tolist() == [0, 1, 2, 0, 1, 2, 3, 4] and len(sources) == 5
@@ -138,22 +148,24 @@ def test_blur_keeps_the_mean_and_softens():
 def test_measurements_and_picture_have_the_promised_shape(recipe):
     averaged = {"generator": recipe.G.eval(), "encoder": recipe.encoder.eval()}
     assert recipe.sample(0, averaged).shape == (9 * 128, 128, 3)
-    figures = {}
+    figures, shipped = {}, {}
 
     class Result:
         ema = averaged
 
     def ship(folder, net, title, description, measured):
-        assert folder.parts[-2:] == ("3d", "generator") and net is recipe.G
+        shipped["/".join(folder.parts[-2:])] = net
         figures.update(measured)
 
     recipe.export(Result, ship)
+    assert shipped == {"3d/generator": recipe.G, "3d/encoder": recipe.encoder}
     assert figures["PSNR on head pixels, another view (dB)"] > 0
     disc = "depth error on the head, another view, flat disc (world units)"
     assert 0.01 < figures[disc] < 0.06  # of a ball of radius 0.22
     assert all(value == value for value in figures.values())
     (part,) = (part for part in PARTS if part.name == "eg3d")
     assert {*part.measured} <= {*figures}  # rows that the world's card repeats
+    assert {*part.makes} == {*shipped}
 
 
 def test_the_other_view_is_the_farthest(recipe):
