@@ -96,6 +96,9 @@ class EG3DSettings(StyleGAN2Settings):
     density_weight: float = 0.25  # of the total variation of density (EG3D, supplement)
     density_interval: int = 4  # steps between two uses of it
     density_distance: float = 0.004  # deviation of the distance between its points, in world units
+    # whether phase B trains super-resolution alone, which is several times as fast: planes, decoder
+    # and encoder stay as phase A left them, and D sees no rendered pictures
+    frozen_planes: bool = False
     blur: float = 2.0  # deviation in pixels of the blur that D sees through as phase B begins
     blur_images: int = 20_000  # images over which the blur fades (EG3D, supplement)
 
@@ -329,24 +332,28 @@ class EG3D(StyleGAN2):
         count = min(batch - 1, max(1, int(batch * settings.encoded_share)))
         known, sources, code = self.lesson(count, step, rng)
         seen = joined(known, self.anyone(batch - count, rng))
-        ws, _ = self.encode(sources, settings.code_noise / 3, rng)
-        drawn = len(ws) + torch.arange(batch - count)
-        code = torch.cat([code, moved(drawn, self.device)])
-        ws = torch.cat([ws, self.draw_codes(batch - count, rng)])
+        with torch.set_grad_enabled(not settings.frozen_planes):
+            ws, _ = self.encode(sources, settings.code_noise / 3, rng)
+            drawn = len(ws) + torch.arange(batch - count)
+            code = torch.cat([code, moved(drawn, self.device)])
+            ws = torch.cat([ws, self.draw_codes(batch - count, rng)])
+            with self.autocast():
+                features, depth, alpha, planes = self.view(ws, code, seen.camera, side, rng)
         with self.autocast():
-            features, depth, alpha, planes = self.view(ws, code, seen.camera, side, rng)
             image = self.G.superresolution(features, features[:, :3], ws[code])
         sigma = settings.blur * max(0.0, 1.0 - images_seen / max(1, settings.blur_images))
+        raw = shrunk(image.float(), side) if settings.frozen_planes else features[:, :3]
         real = self.dual(seen.image, shrunk(seen.image, side), sigma)
-        fake = self.dual(image, features[:, :3], sigma)
+        fake = self.dual(image, raw, sigma)
         weight = min(1.0, images_seen / max(1, settings.ramp_images))
         pictures = image[:count].float(), known.image, known.mask
         loss, log = self.contend(real, fake, *pictures, step, weight, rng, seen.camera)
-        rendered = features[:count], depth[:count], alpha[:count]
-        truth, truth_log = self.truth_loss(*rendered, known, FINE_TO_COARSE_B)
-        loss = loss + truth + self.density_loss(planes, step, rng)
+        if not settings.frozen_planes:
+            rendered = features[:count], depth[:count], alpha[:count]
+            truth, truth_log = self.truth_loss(*rendered, known, FINE_TO_COARSE_B)
+            loss, log = loss + truth + self.density_loss(planes, step, rng), log | truth_log
         self.update(loss, optimizer=self.opt_G)
-        return log | truth_log
+        return log
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         G, encoder = averaged["generator"], averaged["encoder"]

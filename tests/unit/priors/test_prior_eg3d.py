@@ -58,6 +58,26 @@ def test_a_step_moves_the_networks_of_its_phase(recipe):
     assert all(torch.equal(kept[k], v) for k, v in recipe.G.backbone.mapping.state_dict().items())
 
 
+def test_planes_can_stand_still_while_super_resolution_plays(recipe):
+    recipe.settings = replace(recipe.settings, frozen_planes=True, taught=0.0)
+    recipe.step(0, rng(0))  # the mapping network is fitted
+
+    def state():
+        parts = {"generator": recipe.G, "encoder": recipe.encoder, "discriminator": recipe.D}
+        named = ((f"{k}.{n}", p) for k, m in parts.items() for n, p in m.named_parameters())
+        return {name: p.detach().clone() for name, p in named}
+
+    before = state()
+    log = recipe.step(1, rng(1))
+    assert {"D", "G", "perceptual"} <= set(log) and "depth" not in log
+    moved = {name for name, value in state().items() if not torch.equal(before[name], value)}
+    assert {".".join(name.split(".")[:2]) for name in moved if "generator" in name} == {
+        "generator.superresolution"
+    }
+    assert not any("encoder" in name for name in moved)
+    assert any("discriminator" in name for name in moved)
+
+
 def test_a_training_goes_on_from_exported_networks(recipe, tmp_path):
     recipe.step(0, rng(0))
     for name in ("generator", "encoder"):
