@@ -23,7 +23,7 @@ from dmgi_lib.files import state_hash
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.eg3d.cameras import mirrored_camera
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
-from dmgi_lib.masks import PALETTE, flip_mask
+from dmgi_lib.masks import MIRRORS, as_uint8
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import (
     POOLS,
@@ -275,19 +275,14 @@ class StageTrainer:
             image = self.draw(self.codes(batch, self.networks | networks), batch)
             image = to_uint8(image).cpu()
             if not columns:
-                columns += [self._x(batch), mirrored(self.dataset.images, batch)]
+                kind = self.cache.config.condition
+                x = mirrored(getattr(self.dataset, f"{kind}s"), batch, MIRRORS[kind])
+                columns += [as_uint8(kind, x), mirrored(self.dataset.images, batch)]
                 if batch.diffusion_images is not None:
                     columns.append(batch.diffusion_images.cpu())
             columns.append(image)
         grid = torch.cat([torch.cat(list(column), dim=2) for column in columns], dim=1)
         return grid.permute(1, 2, 0).contiguous().numpy()
-
-    def _x(self, batch: CachedBatch) -> torch.Tensor:
-        """The visual inputs of a batch as (B, 3, H, W) uint8 pictures."""
-        if self.cache.config.condition == "scribble":
-            return mirrored(self.dataset.scribbles, batch)[:, None].expand(-1, 3, -1, -1)
-        mask = mirrored(self.dataset.masks, batch, flip_mask)
-        return torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
 
     def _batch(self, entries: torch.Tensor, slots: torch.Tensor) -> CachedBatch:
         """With the maps that T reads."""
