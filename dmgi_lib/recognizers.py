@@ -316,8 +316,8 @@ class Judges:
     identity: IdentityJudge
 
 
-def load_judges(folder: str | Path) -> Judges:
-    """Load the judges in fp32 and eval mode.
+def load_judges(folder: str | Path, device: str | torch.device = "cpu") -> Judges:
+    """Load the judges in fp32, whatever the pictures are drawn in, and eval mode.
 
     Args:
         folder: holds judge_parser/, judge_attributes/ and judge_identity/.
@@ -337,7 +337,7 @@ def load_judges(folder: str | Path) -> Judges:
             "for each judge. Train them with: python -m data_prep.priors.trainer"
         )
     parser, attributes, identity = (
-        kind.from_pretrained(Path(folder) / name, torch_dtype=torch.float32).eval()
+        kind.from_pretrained(Path(folder) / name, torch_dtype=torch.float32).eval().to(device)
         for name, kind in homes.items()
     )
     return Judges(parser, attributes, identity)

@@ -10,7 +10,6 @@ specified in the paper's available sources). Prints tables and writes the same a
 from __future__ import annotations
 
 import datetime
-import functools
 import json
 import re
 from collections.abc import Sequence
@@ -30,7 +29,6 @@ from dmgi_lib.devices import machine, pick_device
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.draw import Dtype, draw, random_faces
 from dmgi_lib.evaluation.goals import Finding
-from dmgi_lib.evaluation.read import on_device
 from dmgi_lib.evaluation.report import interval, score
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.speed import measure_in_fresh_process
@@ -98,16 +96,12 @@ def score_hair_colors(
     result: dict[str, Any] = {"n": n}
     for name in right:
         hits = right[name].to_numpy()
-        span = interval(functools.partial(_share, hits), n, rng, resamples=1000)
-        result[name] = {"share": _share(hits), "interval": span}
+        span = interval(lambda rows, hits=hits: float(hits[rows].mean()), n, rng, resamples=1000)
+        result[name] = {"share": float(hits.mean()), "interval": span}
     for name in ("judge", "pixels"):
         read = {want: part.value_counts() for want, part in table.groupby("wanted")[name]}
         result[name]["read_as"] = {want: counts.to_dict() for want, counts in read.items()}
     return result
-
-
-def _share(hits: np.ndarray, rows: Any = slice(None)) -> float:
-    return float(hits[rows].mean())
 
 
 @dataclass(frozen=True)
@@ -247,7 +241,7 @@ def run(
     speed = measure_in_fresh_process(weights=weights, device=where, dtype=dtype)
     truth = GroundTruth.read(FaceDataset(root, split="test"), config.n)
     pipe = DMGIPipeline.from_pretrained(weights, dtype=getattr(torch, dtype)).to(where)
-    judges = on_device(load_judges(folder), where)
+    judges = load_judges(folder, where)
     reference = metrics.HairColorReference.load(folder / "judge_attributes" / "hair_colors.json")
     result: dict[str, Any] = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -217,7 +217,7 @@ def open_table(
             "mask_encoder": folder_hash(folder / "mask_encoder"),
             "training": "" if training is None else training.digest,
         },
-        judges=read.on_device(load_judges(folder), pipe.device),
+        judges=load_judges(folder, pipe.device),
         folder=kept,
         facts=facts | ({} if dtype == torch.float32 else {"dtype": str(dtype)}),
     )
