@@ -50,10 +50,9 @@ Steps = Annotated[  # of commands: 0,2,4,7,9
 ]
 
 
-def spread_steps(num_inference_steps: int, count: int = 5) -> tuple[int, ...]:
-    """`count` steps of 0 … S-1 at equal distances, with the first and the last."""
-    last = num_inference_steps - 1
-    return tuple(sorted({round(last * k / (count - 1)) for k in range(count)}))
+def spread_steps(num_inference_steps: int) -> tuple[int, ...]:
+    """Five steps of 0 … S-1 at equal distances, with the first and the last."""
+    return tuple(sorted({round((num_inference_steps - 1) * k / 4) for k in range(5)}))
 
 
 @dataclass(frozen=True)
