@@ -232,11 +232,9 @@ class FaceDataset:
         Raises:
             ValueError: the data set does not know them (photographs).
         """
-        if any(r.get("shape_code") is None for r in self.records):
-            raise ValueError(
-                f"{self.folder} holds no shape codes; only the rendered face world knows them."
-            )
-        return torch.tensor([r["shape_code"] for r in self.records], dtype=torch.float32)
+        return self._numbers(
+            "shape_code", "no shape codes; only the rendered face world knows them"
+        )
 
     @cached_property
     def cameras(self) -> torch.Tensor:
@@ -245,12 +243,11 @@ class FaceDataset:
         Raises:
             ValueError: the data set does not know them (photographs).
         """
-        if any(r.get("camera") is None for r in self.records):
-            raise ValueError(
-                f"{self.folder} holds samples without a camera, but heads in three dimensions are"
-                " learnt from known ones; only the rendered face world has them."
-            )
-        return torch.tensor([r["camera"] for r in self.records], dtype=torch.float32)
+        lacks = (
+            "samples without a camera, but heads in three dimensions are learnt from known ones;"
+            " only the rendered face world has them"
+        )
+        return self._numbers("camera", lacks)
 
     @cached_property
     def identities(self) -> torch.Tensor:
@@ -268,6 +265,12 @@ class FaceDataset:
         for index, record in enumerate(self.records):
             seen.setdefault(int(record["identity"]), index)
         return torch.tensor(list(seen.values()), dtype=torch.int64)
+
+    def _numbers(self, column: str, lacks: str) -> torch.Tensor:
+        rows = [record.get(column) for record in self.records]
+        if None in rows:
+            raise ValueError(f"{self.folder} holds {lacks}.")
+        return torch.tensor(rows, dtype=torch.float32)
 
     def _files(self, kind: str) -> PictureFiles:
         if not self.has(kind):
