@@ -200,7 +200,9 @@ def name_of(chosen: Mapping[str, Any]) -> str:
 
 def free_folder(notebook: Path, out: Path, name: str = "") -> Path:
     """out/name, or out/name-2, …: the first where no run of the notebook is; claimed at once."""
-    for number in itertools.count(1):
+    number = 0
+    while True:
+        number += 1
         folder = out / (name if number == 1 else f"{name or 'run'}-{number}")
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -208,7 +210,6 @@ def free_folder(notebook: Path, out: Path, name: str = "") -> Path:
         except FileExistsError:
             continue
         return folder
-    raise AssertionError("never reached: counting does not end")
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
