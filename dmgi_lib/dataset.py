@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from dmgi_lib.checks import one_of
@@ -301,6 +302,13 @@ def decode(data: bytes, kind: str) -> np.ndarray:
     if kind == "depth":
         return pixels.astype(np.float32) / 10_000
     return pixels.transpose(2, 0, 1).copy() if pixels.ndim == 3 else pixels.copy()
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Float pictures (B, C, H, W) → (B, C, size, size), low-pass filtered where they shrink."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES
+from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES, resized
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognition_layers import (
     PlacedHead,
@@ -73,9 +73,7 @@ def _prepared(image: Tensor) -> Tensor:
             f"a recognition network got an image tensor of type {image.dtype}; expected floats in "
             "[-1, 1]. Convert with dmgi_lib.dataset.to_float."
         )
-    if image.shape[-1] != IMAGE_SIZE:
-        size = (IMAGE_SIZE, IMAGE_SIZE)
-        image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+    image = resized(image, IMAGE_SIZE)
     if image.device.type != "cpu":
         return image
     return image.contiguous(memory_format=torch.channels_last)

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
 from dmgi_lib.checks import whole_number
-from dmgi_lib.dataset import FaceDataset, to_uint8
+from dmgi_lib.dataset import FaceDataset, resized, to_uint8
 from dmgi_lib.devices import moved
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
@@ -76,7 +75,7 @@ class StageTrainer:
         self.accelerator = accelerator or accelerator_for(generator.mean_latent.device)
         self.device = self.accelerator.device
         self.config, self.cache, self.dataset = config, cache, dataset
-        self.image_size = tuple(dataset.images[:1].shape[-2:])
+        self.image_size = dataset.images[:1].shape[-1]
         cache.check(dataset)
         for network in (generator, loss_net):
             network.eval().requires_grad_(False).to(self.device)
@@ -142,11 +141,7 @@ class StageTrainer:
                 c = torch.where(batch.mirrored[:, None], mirrored_camera(c), c)
                 c = moved(c, w.device)
                 image = self.generator.synthesis(w, c, noise_mode="const").image.float()
-        if image.shape[-2:] == self.image_size:
-            return image
-        return F.interpolate(
-            image, self.image_size, mode="bilinear", antialias=True, align_corners=False
-        )
+        return resized(image, self.image_size)
 
     def _mixed(
         self, w: torch.Tensor, batch_size: int, own: slice, rng: torch.Generator
