@@ -163,7 +163,7 @@ def draw_figure(
     figure.suptitle(title, fontsize=9)
     strips = [torch.cat(list(pictures[:count]), 2) for pictures in of_all]
     names = [f"{row.name}\nN = {len(row.reading)}" for row in rows.values()]
-    axes[0].imshow(torch.cat(strips, 1).permute(1, 2, 0), aspect="auto")
+    axes[0].imshow(torch.cat(strips, 1).permute(1, 2, 0).numpy(), aspect="auto")
     axes[0].set_yticks([64 + 128 * i for i in range(len(rows) + 1)], ["x", *names], fontsize=8)
     axes[0].set_xticks([])
     for axis, column in zip(axes[1:], COLUMNS, strict=True):
