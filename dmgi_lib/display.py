@@ -23,16 +23,7 @@ def as_array(picture: Picture) -> np.ndarray:
 
 
 def show_row(pictures: Sequence[Picture], titles: Sequence[str] = (), height: float = 2.4) -> Any:
-    """Pictures side by side.
-
-    Args:
-        pictures: PIL images, arrays or tensors.
-        titles: one a picture, or none.
-        height: inches.
-
-    Returns:
-        The matplotlib figure.
-    """
+    """Pictures side by side, `height` inches each; titles: one a picture, or none."""
     return show_grid([list(pictures)], column_titles=titles, cell=height)
 
 
@@ -76,9 +67,7 @@ def show_attention(
     """A picture, and beside it where each of `words` looks (bright: much attention).
 
     Args:
-        picture: the image to lay the maps over.
         maps: word → (h, w) attention map, as in `DMGIPipelineOutput.attention[i]`.
-        words: words of the prompt.
 
     Raises:
         ValueError: a word that the prompt does not hold.
@@ -208,9 +197,6 @@ def show_sweep(table: Any, along: str, columns: Sequence[str]) -> Any:
         table: DataFrame as `notebook_runner.sweep` returns it, or several of them concatenated.
         along: the parameter on the x axis; runs that differ in others, such as seed, are its dots.
         columns: recorded numbers, a panel each.
-
-    Returns:
-        The matplotlib figure.
 
     Raises:
         ValueError: the table lacks one of these columns.
