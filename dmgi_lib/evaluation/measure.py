@@ -10,6 +10,7 @@ specified in the paper's available sources). Prints tables and writes the same a
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -96,12 +97,16 @@ def score_hair_colors(
     result: dict[str, Any] = {"n": n}
     for name in right:
         hits = right[name].to_numpy()
-        span = interval(lambda rows, hits=hits: float(hits[rows].mean()), n, rng, resamples=1000)
-        result[name] = {"share": float(hits.mean()), "interval": span}
+        span = interval(functools.partial(_share, hits), n, rng, resamples=1000)
+        result[name] = {"share": _share(hits), "interval": span}
     for name in ("judge", "pixels"):
         read = {want: part.value_counts() for want, part in table.groupby("wanted")[name]}
         result[name]["read_as"] = {want: counts.to_dict() for want, counts in read.items()}
     return result
+
+
+def _share(hits: np.ndarray, rows: Any = slice(None)) -> float:
+    return float(hits[rows].mean())
 
 
 @dataclass(frozen=True)
