@@ -11,7 +11,7 @@ from PIL import Image
 
 from dmgi_lib.checks import one_of
 from dmgi_lib.dataset import to_uint8
-from dmgi_lib.masks import load_mask, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.masks import PICTURES, load_mask
 from dmgi_lib.scribble_input import load_scribble
 
 OUTPUT_TYPES = ("pil", "np", "pt")
@@ -44,9 +44,8 @@ def visual_input(
     items = list(given) if isinstance(given, (list, tuple)) else [given]
     if not items:
         raise ValueError(f"an empty list of {kind}s came; expected at least one.")
-    if kind == "mask":
-        return kind, mask_to_rgb(torch.stack([load_mask(item, size, fit) for item in items]))
-    return kind, scribble_to_rgb(torch.stack([load_scribble(item, size, fit) for item in items]))
+    load = load_mask if kind == "mask" else load_scribble
+    return kind, PICTURES[kind](torch.stack([load(item, size, fit) for item in items]))
 
 
 def paired(prompts: int, conditions: int, copies: int) -> tuple[list[int], list[int]]:

@@ -146,6 +146,11 @@ BEINGS: dict[str, tuple[str, ...]] = {
 Claims = dict[str, bool]
 
 
+def bare(phrase: str) -> str:
+    """A phrase without its article."""
+    return re.sub(r"^an? ", "", phrase)
+
+
 def color_words(color: str) -> tuple[str, ...]:
     """What a colour is called: "Gray" is gray or grey."""
     return COLOR_WORDS.get(color, (color.lower(),))
@@ -187,11 +192,10 @@ def phrase_claims() -> dict[str, Claims]:
     for table, value in tables:
         for name, phrases in table.items():
             for phrase in phrases:
-                bare = re.sub(r"^(an?|the) ", "", phrase)
-                found.setdefault(bare, {})[name] = value
+                found.setdefault(bare(phrase), {})[name] = value
     found |= dict(_composed())
     for name, phrases in PLACES.items():
-        found |= {re.sub("^a ", "", phrase): {name: True} for phrase in phrases}
+        found |= {bare(phrase): {name: True} for phrase in phrases}
     for name, phrases in GOLDEN.items():
         found |= {phrase: {name: True, "Golden_Frames": True} for phrase in phrases}
     found["at night"] = {"Night": True}

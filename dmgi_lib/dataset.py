@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from dmgi_lib.checks import one_of
@@ -232,11 +233,9 @@ class FaceDataset:
         Raises:
             ValueError: the data set does not know them (photographs).
         """
-        if any(r.get("shape_code") is None for r in self.records):
-            raise ValueError(
-                f"{self.folder} holds no shape codes; only the rendered face world knows them."
-            )
-        return torch.tensor([r["shape_code"] for r in self.records], dtype=torch.float32)
+        return self._numbers(
+            "shape_code", "no shape codes; only the rendered face world knows them"
+        )
 
     @cached_property
     def cameras(self) -> torch.Tensor:
@@ -245,12 +244,11 @@ class FaceDataset:
         Raises:
             ValueError: the data set does not know them (photographs).
         """
-        if any(r.get("camera") is None for r in self.records):
-            raise ValueError(
-                f"{self.folder} holds samples without a camera, but heads in three dimensions are"
-                " learnt from known ones; only the rendered face world has them."
-            )
-        return torch.tensor([r["camera"] for r in self.records], dtype=torch.float32)
+        lacks = (
+            "samples without a camera, but heads in three dimensions are learnt from known ones;"
+            " only the rendered face world has them"
+        )
+        return self._numbers("camera", lacks)
 
     @cached_property
     def identities(self) -> torch.Tensor:
@@ -268,6 +266,12 @@ class FaceDataset:
         for index, record in enumerate(self.records):
             seen.setdefault(int(record["identity"]), index)
         return torch.tensor(list(seen.values()), dtype=torch.int64)
+
+    def _numbers(self, column: str, lacks: str) -> torch.Tensor:
+        rows = [record.get(column) for record in self.records]
+        if None in rows:
+            raise ValueError(f"{self.folder} holds {lacks}.")
+        return torch.tensor(rows, dtype=torch.float32)
 
     def _files(self, kind: str) -> PictureFiles:
         if not self.has(kind):
@@ -298,6 +302,13 @@ def decode(data: bytes, kind: str) -> np.ndarray:
     if kind == "depth":
         return pixels.astype(np.float32) / 10_000
     return pixels.transpose(2, 0, 1).copy() if pixels.ndim == 3 else pixels.copy()
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Float pictures (B, C, H, W) → (B, C, size, size), low-pass filtered where they shrink."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

@@ -23,16 +23,7 @@ def as_array(picture: Picture) -> np.ndarray:
 
 
 def show_row(pictures: Sequence[Picture], titles: Sequence[str] = (), height: float = 2.4) -> Any:
-    """Pictures side by side.
-
-    Args:
-        pictures: PIL images, arrays or tensors.
-        titles: one a picture, or none.
-        height: inches.
-
-    Returns:
-        The matplotlib figure.
-    """
+    """Pictures side by side, `height` inches each; titles: one a picture, or none."""
     return show_grid([list(pictures)], column_titles=titles, cell=height)
 
 
@@ -76,9 +67,7 @@ def show_attention(
     """A picture, and beside it where each of `words` looks (bright: much attention).
 
     Args:
-        picture: the image to lay the maps over.
         maps: word → (h, w) attention map, as in `DMGIPipelineOutput.attention[i]`.
-        words: words of the prompt.
 
     Raises:
         ValueError: a word that the prompt does not hold.
@@ -174,7 +163,6 @@ def show_tables(
 def show_scores(
     rows: Mapping[str, Mapping[str, Any]],
     columns: Sequence[str],
-    height: float = 0.3,
     lower_is_better: Collection[str] = (),
 ) -> Any:
     """Bars with 95 % intervals, a panel a column and a bar a row, in the order given.
@@ -182,10 +170,9 @@ def show_scores(
     Args:
         rows: name → one row as `evaluation.report.score` returns it.
         columns: of the rows; "<column> low" and "<column> high" are drawn where they are known.
-        height: inches a bar.
         lower_is_better: columns whose titles say so.
     """
-    size = (2.6 * len(columns) + 1.6, height * len(rows) + 0.7)
+    size = (2.6 * len(columns) + 1.6, 0.3 * len(rows) + 0.7)
     figure, axes = _panels(1, len(columns), size, sharey=True)
     places = range(len(rows))
     for axis, column in zip(axes[0], columns, strict=True):
@@ -203,17 +190,13 @@ def show_scores(
     return figure
 
 
-def show_sweep(table: Any, along: str, columns: Sequence[str], height: float = 2.6) -> Any:
+def show_sweep(table: Any, along: str, columns: Sequence[str]) -> Any:
     """Recorded numbers against one parameter: a dot a run, a line through the means.
 
     Args:
         table: DataFrame as `notebook_runner.sweep` returns it, or several of them concatenated.
         along: the parameter on the x axis; runs that differ in others, such as seed, are its dots.
         columns: recorded numbers, a panel each.
-        height: inches.
-
-    Returns:
-        The matplotlib figure.
 
     Raises:
         ValueError: the table lacks one of these columns.
@@ -224,7 +207,7 @@ def show_sweep(table: Any, along: str, columns: Sequence[str], height: float = 2
     # a value that the table came by as text keeps its place in the order of runs
     labels = list(dict.fromkeys(table[along]))
     place = table[along].map({label: i for i, label in enumerate(labels)})
-    figure, axes = _panels(1, len(columns), (1.45 * height * len(columns), height))
+    figure, axes = _panels(1, len(columns), (3.77 * len(columns), 2.6))
     for axis, column in zip(axes[0], columns, strict=True):
         means = table.groupby(place)[column].mean()
         axis.plot(means.index, means, color="C0")

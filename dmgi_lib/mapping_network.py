@@ -14,6 +14,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from dmgi_lib.checks import one_of
+
 LATENTS = ("w_plus", "w")
 ORIGINS = ("w_avg", "zero")
 
@@ -39,11 +41,8 @@ class MappingConfig:
     origin: str = "w_avg"
 
     def __post_init__(self) -> None:
-        if self.latent not in LATENTS or self.origin not in ORIGINS:
-            raise ValueError(
-                f"latent={self.latent!r}, origin={self.origin!r} came; expected latent in"
-                f" {LATENTS} and origin in {ORIGINS}."
-            )
+        one_of("latent", self.latent, LATENTS)
+        one_of("origin", self.origin, ORIGINS)
         if self.in_resolution < 2 or self.in_resolution & (self.in_resolution - 1):
             raise ValueError(
                 f"in_resolution came as {self.in_resolution}; expected a power of two of at least"

@@ -94,14 +94,11 @@ def features(masks: Tensor) -> Tensor:
     return torch.cat([x, torch.ones(len(x), 1)], dim=1)
 
 
-def fit(x: Tensor, angles: Tensor, seed: int = 0, ridge: float = 0.1) -> Tensor:
+def fit(x: Tensor, angles: Tensor, seed: int = 0) -> Tensor:
     """Weights (3, features) that read `angles` (N, 3) off the features x (N, features).
 
     Masks count as they are (WHOLE times), with classes taken away at random, and with the parts of
-    the face alone.
-
-    Args:
-        ridge: penalty on the weights of standardised features, for each thousand masks.
+    the face alone. The penalty on weights of standardised features is 0.1 a thousand masks.
     """
     rng = torch.Generator().manual_seed(seed)
     some = torch.rand(len(x), len(CLASSES), generator=rng) > DROPPED
@@ -110,7 +107,7 @@ def fit(x: Tensor, angles: Tensor, seed: int = 0, ridge: float = 0.1) -> Tensor:
     scale = x.std(dim=0).clamp_min(1e-3)
     scale[-1] = 1.0
     a = x / scale
-    penalty = torch.full((a.shape[1],), ridge * len(a) / 1000, dtype=a.dtype)
+    penalty = torch.full((a.shape[1],), 0.1 * len(a) / 1000, dtype=a.dtype)
     penalty[-1] = 0.0
     solved = torch.linalg.solve(a.T @ a + penalty.diag(), a.T @ y)
     return (solved / scale[:, None]).T.float()

@@ -113,6 +113,16 @@ def flip_mask(mask: torch.Tensor) -> torch.Tensor:
     return moved(_MIRROR, mask.device)[mask.flip(-1).long()].to(mask.dtype)
 
 
+# Of each kind of x: the pictures that ControlNet reads, and its mirror image.
+PICTURES = {"mask": mask_to_rgb, "scribble": scribble_to_rgb}
+MIRRORS = {"mask": flip_mask, "scribble": lambda scribble: scribble.flip(-1)}
+
+
+def as_uint8(kind: str, x: torch.Tensor) -> torch.Tensor:
+    """x (B, H, W), a mask or a scribble, as pictures to look at: (B, 3, H, W) uint8."""
+    return (255 * PICTURES[kind](x)).round().byte()
+
+
 def mask_to_image(mask: torch.Tensor) -> Image.Image:
     """(H, W) class ids → PIL palette image ("P") in CelebAMask-HQ colours, as stored on disk."""
     ids = mask.to(torch.uint8).cpu().numpy()

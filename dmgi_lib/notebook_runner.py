@@ -104,12 +104,10 @@ def run(
     """Executes a notebook and keeps what it made.
 
     Args:
-        notebook: path of the .ipynb.
         out: folder that gets the executed notebook, its pictures `<notebook>_1.png`, … and
             `<notebook>.csv`, which has one row a run: its name, the parameters, then the numbers
             recorded with `dmgi_lib.display.record`.
         parameters: name → value, for the cell tagged `parameters`.
-        progress: shows a bar.
         name: of the run; notebook and pictures go to out/name, or to out/name-2, … if a run of that
             name is there already.
 
@@ -158,10 +156,8 @@ def sweep(
     """Runs the notebook with every combination of values; combinations that ran already are kept.
 
     Args:
-        notebook: path of the .ipynb.
         out: folder for a folder a run, and for the table `<notebook>.csv`.
         vary: parameter → its values; the last one changes fastest.
-        fixed: parameters that all runs share.
 
     Returns:
         A DataFrame, a row a run: its name, the parameters, the recorded numbers.
@@ -200,7 +196,9 @@ def name_of(chosen: Mapping[str, Any]) -> str:
 
 def free_folder(notebook: Path, out: Path, name: str = "") -> Path:
     """out/name, or out/name-2, …: the first where no run of the notebook is; claimed at once."""
-    for number in itertools.count(1):
+    number = 0
+    while True:
+        number += 1
         folder = out / (name if number == 1 else f"{name or 'run'}-{number}")
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -208,7 +206,6 @@ def free_folder(notebook: Path, out: Path, name: str = "") -> Path:
         except FileExistsError:
             continue
         return folder
-    raise AssertionError("never reached: counting does not end")
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

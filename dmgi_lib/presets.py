@@ -85,17 +85,14 @@ PAPER = Preset(
 PRESETS: dict[str, Preset] = {"mini": MINI, "mini-3d": MINI_3D, "paper": PAPER}
 
 
-def preset(name: str) -> Preset:
-    """The preset of that name. Raises ValueError naming the known ones."""
-    if name not in PRESETS:
-        raise ValueError(
-            f"unknown preset {name!r}; expected one of {sorted(PRESETS)}, or the path of a folder"
-            " that holds model_index.json."
-        )
-    return PRESETS[name]
-
-
 def weights_folder(name: str | Path) -> Path:
     """The folder of a preset's name, or the folder itself. Raises ValueError if it is neither."""
     folder = Path(name).expanduser()
-    return folder if folder.is_dir() else preset(str(name)).folder
+    if folder.is_dir():
+        return folder
+    if str(name) not in PRESETS:
+        raise ValueError(
+            f"unknown preset {str(name)!r}; expected one of {sorted(PRESETS)}, or the path of a"
+            " folder that holds model_index.json."
+        )
+    return PRESETS[str(name)].folder

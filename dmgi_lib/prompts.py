@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dmgi_lib.captions import BEINGS, STYLE_OF
+from dmgi_lib.captions import BEINGS, STYLE_OF, bare
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _named_style(prompt: Any) -> tuple[str | None, re.Match[str] | None]:
         return None, None  # which `tokenize` refuses
     named = [(p, style) for style, phrases in (STYLE_OF | BEINGS).items() for p in phrases]
     for phrase, style in sorted(named, key=lambda of: -len(of[0])):
-        words = re.escape(_bare(phrase))
+        words = re.escape(bare(phrase))
         words = rf"\b(an? )?{words}\b( of)? ?"
         if found := re.search(words, prompt, re.IGNORECASE):
             return style, found
@@ -156,10 +156,6 @@ def _encoded(tokenizer: Any, prompts: list[str]) -> Any:
     """Prompts as token ids of the tokenizer's full length."""
     length = tokenizer.model_max_length
     return tokenizer(prompts, padding="max_length", max_length=length, truncation=True)
-
-
-def _bare(phrase: str) -> str:
-    return re.sub(r"^an? ", "", phrase)
 
 
 def _words(encoded: Any, index: int, prompt: str) -> list[tuple[str, list[int]]]:

@@ -22,7 +22,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES
+from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES, resized
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognition_layers import (
     PlacedHead,
@@ -73,9 +73,7 @@ def _prepared(image: Tensor) -> Tensor:
             f"a recognition network got an image tensor of type {image.dtype}; expected floats in "
             "[-1, 1]. Convert with dmgi_lib.dataset.to_float."
         )
-    if image.shape[-1] != IMAGE_SIZE:
-        size = (IMAGE_SIZE, IMAGE_SIZE)
-        image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+    image = resized(image, IMAGE_SIZE)
     if image.device.type != "cpu":
         return image
     return image.contiguous(memory_format=torch.channels_last)
@@ -316,8 +314,8 @@ class Judges:
     identity: IdentityJudge
 
 
-def load_judges(folder: str | Path) -> Judges:
-    """Load the judges in fp32 and eval mode.
+def load_judges(folder: str | Path, device: str | torch.device = "cpu") -> Judges:
+    """Load the judges in fp32, whatever the pictures are drawn in, and eval mode.
 
     Args:
         folder: holds judge_parser/, judge_attributes/ and judge_identity/.
@@ -337,7 +335,7 @@ def load_judges(folder: str | Path) -> Judges:
             "for each judge. Train them with: python -m data_prep.priors.trainer"
         )
     parser, attributes, identity = (
-        kind.from_pretrained(Path(folder) / name, torch_dtype=torch.float32).eval()
+        kind.from_pretrained(Path(folder) / name, torch_dtype=torch.float32).eval().to(device)
         for name, kind in homes.items()
     )
     return Judges(parser, attributes, identity)

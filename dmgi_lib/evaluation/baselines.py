@@ -61,7 +61,6 @@ def optimise_for_text(
     latents: Tensor,
     similarity: Callable[[Tensor], Tensor],
     steps: int = 60,
-    learning_rate: float = 0.02,
     keep: float = 0.3,
 ) -> Tensor:
     """Moves codes until `similarity` likes their images, tied to where they started.
@@ -75,7 +74,7 @@ def optimise_for_text(
     latents = latents.detach().float()
     scale = latents.std().clamp_min(1e-6)
     move = torch.zeros_like(latents, requires_grad=True)
-    optimizer = torch.optim.Adam([move], learning_rate)
+    optimizer = torch.optim.Adam([move], 0.02)
     for _ in range(steps):
         image = G.synthesis((latents + scale * move).to(G.dtype), noise_mode="const").float()
         loss = -similarity(image) + keep * move.square().mean((1, 2))

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dmgi_lib.dataset import resized
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.files import sweep, write_whole
 from dmgi_lib.pipeline import DMGIPipeline
@@ -71,13 +71,6 @@ def draw(
         if output.diffusion_images is not None:
             complete.append(judged_size(output.diffusion_images))
     return torch.cat(images), torch.cat(complete) if complete else None
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """(B, 3, H, W) → (B, 3, size, size)."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def judged_size(images: Tensor) -> Tensor:

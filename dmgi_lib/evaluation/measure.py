@@ -30,7 +30,6 @@ from dmgi_lib.devices import machine, pick_device
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.draw import Dtype, draw, random_faces
 from dmgi_lib.evaluation.goals import Finding
-from dmgi_lib.evaluation.read import on_device
 from dmgi_lib.evaluation.report import interval, score
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.speed import measure_in_fresh_process
@@ -247,7 +246,7 @@ def run(
     speed = measure_in_fresh_process(weights=weights, device=where, dtype=dtype)
     truth = GroundTruth.read(FaceDataset(root, split="test"), config.n)
     pipe = DMGIPipeline.from_pretrained(weights, dtype=getattr(torch, dtype)).to(where)
-    judges = on_device(load_judges(folder), where)
+    judges = load_judges(folder, where)
     reference = metrics.HairColorReference.load(folder / "judge_attributes" / "hair_colors.json")
     result: dict[str, Any] = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

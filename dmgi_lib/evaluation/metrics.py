@@ -25,6 +25,7 @@ from torchmetrics.image.kid import poly_mmd
 from dmgi_lib.files import write_text
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import HAIR_COLORS
+from dmgi_lib.training.losses import perceptual_distance as perceptual_distance
 
 HAIR = CLASSES.index("hair")
 
@@ -122,18 +123,6 @@ def spread(embeddings: Tensor) -> Tensor:
     """Mean distance between draws of the same input: (N, K, D) of K draws each → (N,)."""
     k = embeddings.shape[1]
     return torch.cdist(embeddings, embeddings).sum(dim=(1, 2)) / (k * (k - 1))
-
-
-def perceptual_distance(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
-    """LPIPS without its learned weights: lists of (B, C, S, S) features of two images → (B,).
-
-    Mean over places of ‖a/‖a‖ − b/‖b‖‖², averaged over the scales; 0 for equal images.
-    """
-    per_scale = [
-        (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
-        for a, b in zip(features_a, features_b, strict=True)
-    ]
-    return torch.stack(per_scale).mean(dim=0)
 
 
 def ssim(image_a: Tensor, image_b: Tensor) -> Tensor:

@@ -25,10 +25,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
+from dmgi_lib.dataset import FaceDataset, resized, to_float, to_uint8
 from dmgi_lib.devices import machine, pick_device
 from dmgi_lib.evaluation import metrics
-from dmgi_lib.evaluation.draw import resized
 from dmgi_lib.files import write_text
 from dmgi_lib.masks import CLASSES
 

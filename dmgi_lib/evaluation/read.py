@@ -142,11 +142,6 @@ def load_clip(folder: Path) -> CLIPModel:
         return CLIPModel.from_pretrained(folder / "image_encoder", dtype=torch.float32).eval()
 
 
-def on_device(judges: Judges, device: torch.device) -> Judges:
-    """The judges there; they read in fp32, whatever the pipeline draws in."""
-    return Judges(*(part.to(device) for part in vars(judges).values()))
-
-
 @torch.no_grad()
 def seen(
     drawn: Tensor, real: Tensor, masks: Tensor, shuffled: Tensor, judges: Judges

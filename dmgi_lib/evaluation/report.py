@@ -20,7 +20,6 @@ from dmgi_lib.evaluation import read
 from dmgi_lib.evaluation.read import COLUMNS, LOWER_IS_BETTER, FinishedRow, Reading
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.files import write_text
-from dmgi_lib.masks import PALETTE
 from dmgi_lib.recognizers import Judges
 
 
@@ -141,7 +140,7 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 def draw_figure(
     rows: Mapping[str, FinishedRow],
     summaries: Mapping[str, Mapping[str, Any]],
-    inputs: Tensor,
+    x: Tensor,
     title: str,
     path: Path,
 ) -> None:
@@ -149,22 +148,22 @@ def draw_figure(
 
     Args:
         rows, summaries: key → row, and its `summary`.
-        inputs: (K, 128, 128) masks (class ids) or scribbles (0 or 255) of the first samples.
+        x:      (K, 3, 128, 128) uint8, what the first samples were drawn for.
         title:  says N, reference and input.
         path:   of the PNG.
     """
     import matplotlib.pyplot as plt
 
-    count = min(len(inputs), *(len(row.pictures) for row in rows.values()))
+    of_all = [x, *(row.pictures for row in rows.values())]
+    count = min(map(len, of_all))
     figure, axes = plt.subplots(
         1, len(COLUMNS) + 1, figsize=(24, 0.62 * len(rows) + 2.0), layout="constrained",
         gridspec_kw={"width_ratios": [3.4, *[1.0] * len(COLUMNS)]},
     )  # fmt: skip
     figure.suptitle(title, fontsize=9)
-    pictures = [row.pictures[:count].permute(0, 2, 3, 1).numpy() for row in rows.values()]
-    strips = [np.concatenate(list(strip), 1) for strip in (colours(inputs[:count]), *pictures)]
+    strips = [torch.cat(list(pictures[:count]), 2) for pictures in of_all]
     names = [f"{row.name}\nN = {len(row.reading)}" for row in rows.values()]
-    axes[0].imshow(np.concatenate(strips, 0), aspect="auto")
+    axes[0].imshow(torch.cat(strips, 1).permute(1, 2, 0).numpy(), aspect="auto")
     axes[0].set_yticks([64 + 128 * i for i in range(len(rows) + 1)], ["x", *names], fontsize=8)
     axes[0].set_xticks([])
     for axis, column in zip(axes[1:], COLUMNS, strict=True):
@@ -183,11 +182,3 @@ def draw_figure(
         axis.spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(path, dpi=100, format="png")
     plt.close(figure)
-
-
-def colours(inputs: Tensor) -> np.ndarray:
-    """Masks of class ids, or scribbles of 0 and 255, (K, H, W) → uint8 (K, H, W, 3) to look at."""
-    array = inputs.long().numpy()
-    if array.max() >= len(PALETTE):
-        return np.repeat(array[..., None], 3, -1).astype(np.uint8)
-    return PALETTE[array].astype(np.uint8)

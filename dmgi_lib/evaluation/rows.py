@@ -131,7 +131,7 @@ class Scene:
 
     def inputs(self, truth: GroundTruth) -> Tensor:
         """x of samples, (N, 128, 128) class ids or strokes."""
-        return truth.masks if self.config.condition == "mask" else truth.scribbles
+        return getattr(truth, f"{self.config.condition}s")
 
 
 def ground_truth(scene: Scene) -> Iterator[Row]:

@@ -83,12 +83,10 @@ def _seconds(call: Callable[[], Any], device: Any) -> float:
     return time.perf_counter() - begin
 
 
-def in_turns(
-    calls: Mapping[str, Callable[[], Any]], device: Any, repeats: int = 5
-) -> dict[str, float]:
+def in_turns(calls: Mapping[str, Callable[[], Any]], device: Any) -> dict[str, float]:
     """Median seconds of calls, which take turns: whatever else the machine does slows all alike."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 1):
+    for _ in range(6):
         for name, call in calls.items():
             taken[name].append(_seconds(call, device))
     return {name: median(values[1:]) for name, values in taken.items()}  # the first one warms up

@@ -9,35 +9,19 @@ and words differ: an exit at step k decodes the very features that the full proc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmgi_lib.diffusion_encoder import ReverseState
 from dmgi_lib.evaluation.draw import judged_size, synthesised
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.feature_capture import DiffusionFeatures
-from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.prompts import encode_empty, encode_text, tokenize
+from dmgi_lib.prompts import encode_text, tokenize
 from dmgi_lib.style_modulation import modulate, pool_attention, truncate_detail
-
-PICTURES = {"mask": mask_to_rgb, "scribble": scribble_to_rgb}  # x as ControlNet reads it
-
-
-def reverse_process(
-    pipe: DMGIPipeline, condition: str, text: Tensor, x: Tensor, **options: Any
-) -> Iterator[ReverseState]:
-    """`DiffusionEncoder.reverse_process` on text (B, L, D) and x (B, H, W), ids or strokes."""
-    return pipe.encoder(condition).reverse_process(
-        text,
-        encode_empty(pipe.tokenizer, pipe.text_encoder),
-        PICTURES[condition](x),
-        guidance_scale=pipe.config.guidance_scale,
-        **options,
-    )
+from dmgi_lib.training.features import captured
 
 
 class StepStudy:
@@ -72,27 +56,21 @@ class StepStudy:
         self.pipe, self.steps = pipe, sorted(set(steps))
         self.tokens = tokenize(pipe.tokenizer, truth.prompts)
         seeds = range(seed, seed + len(truth)) if isinstance(seed, int) else seed
-        inputs, vae = truth.masks if condition == "mask" else truth.scribbles, pipe.vae
-        parts: list[list[Any]] = []
+        inputs = getattr(truth, f"{condition}s")
+        parts: list[list[DiffusionFeatures]] = []
         finished: list[Tensor] = []
         for rows in torch.arange(len(truth)).split(batch_size):
             text = encode_text(pipe.text_encoder, self.tokens.ids[rows])
-            options: dict[str, Any] = {
-                "generator": [torch.Generator().manual_seed(seeds[i]) for i in rows.tolist()],
-                "num_inference_steps": pipe.config.num_inference_steps,
-            }
-            if leaking:
-                images = truth.images[rows].to(vae.device, vae.dtype)
-                clean = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
-                given = (clean, text, PICTURES[condition](inputs[rows]))
-                noised = pipe.encoder(condition).noised_features
-                parts.append(noised(*given, steps=self.steps, **options))
-                continue
-            options |= {"exit_step": self.steps[-1], "capture_steps": self.steps}
-            states = list(reverse_process(pipe, condition, text, inputs[rows], **options))
-            parts.append([state.features for state in states if state.features is not None])
-            if states[-1].latents is not None:
-                finished.append(judged_size(pipe.decode_latents(states[-1].latents)))
+            found, image = captured(
+                *(pipe, condition, text, inputs[rows], self.steps),
+                generator=[torch.Generator().manual_seed(seeds[i]) for i in rows.tolist()],
+                num_inference_steps=pipe.config.num_inference_steps,
+                guidance_scale=pipe.config.guidance_scale,
+                leaked=truth.images[rows] if leaking else None,
+            )
+            parts.append(found)
+            if image is not None:
+                finished.append(judged_size(image))
         batches = zip(*parts, strict=True)  # of each step
         self.features = {k: _joined(of) for k, of in zip(self.steps, batches, strict=True)}
         self.diffusion_images = torch.cat(finished) if finished else None

@@ -33,11 +33,11 @@ from dmgi_lib.evaluation.read import FinishedRow, Reading
 from dmgi_lib.evaluation.rows import CONDITIONS, DRAWS, RUNS, Scene, TableConfig
 from dmgi_lib.evaluation.samples import GroundTruth, givers
 from dmgi_lib.evaluation.speed import in_turns
-from dmgi_lib.evaluation.step_study import reverse_process
 from dmgi_lib.files import folder_hash, read_json, write_text, write_whole
+from dmgi_lib.masks import PICTURES, as_uint8
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import weights_folder
-from dmgi_lib.prompts import encode_text, tokenize
+from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.recognizers import Judges, load_judges
 from dmgi_lib.training.losses import PerceptualLoss
 from dmgi_lib.weight_folder import load_part, part_name, required_part
@@ -84,10 +84,15 @@ class Table(Scene):
 
         @torch.no_grad()
         def controlnet_alone() -> None:
-            text = encode_text(pipe.text_encoder, tokenize(pipe.tokenizer, [prompt]).ids)
-            options = {"num_inference_steps": steps, "capture_steps": ()}
-            rng = torch.Generator().manual_seed(0)
-            *_, final = reverse_process(pipe, condition, text, x[None], generator=rng, **options)
+            *_, final = pipe.encoder(condition).reverse_process(
+                encode_text(pipe.text_encoder, tokenize(pipe.tokenizer, [prompt]).ids),
+                encode_empty(pipe.tokenizer, pipe.text_encoder),
+                PICTURES[condition](x[None]),
+                generator=torch.Generator().manual_seed(0),
+                num_inference_steps=steps,
+                guidance_scale=pipe.config.guidance_scale,
+                capture_steps=(),
+            )
             pipe.decode_latents(final.latents)
 
         calls: dict[str, Any] = {"controlnet": controlnet_alone}
@@ -212,7 +217,7 @@ def open_table(
             "mask_encoder": folder_hash(folder / "mask_encoder"),
             "training": "" if training is None else training.digest,
         },
-        judges=read.on_device(load_judges(folder), pipe.device),
+        judges=load_judges(folder, pipe.device),
         folder=kept,
         facts=facts | ({} if dtype == torch.float32 else {"dtype": str(dtype)}),
     )
@@ -258,7 +263,8 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[goals.
     figure, parquet = out.with_suffix(".png"), out.with_suffix(".parquet")
     samples = pd.concat({key: row.reading.samples for key, row in done.items()}, names=["row"])
     write_whole(parquet, samples.reset_index("row").reset_index(drop=True).to_parquet)
-    report.draw_figure(done, numbers, table.inputs(table.truth), header[0], figure)
+    x = as_uint8(config.condition, table.inputs(table.truth)[: read.SHOWN])
+    report.draw_figure(done, numbers, x, header[0], figure)
     print(*lines, f"{out}, {figure}, {parquet}", sep="\n")
     return findings
 

@@ -208,7 +208,7 @@ def main(
     loss_net = required_part(weights, "loss_net", "data_prep.priors.trainer loss_net")
     perceptual = PerceptualLoss(loss_net.to(place))
     judged = (weights / "judge_identity").is_dir()
-    identity = load_judges(weights).identity.to(place).identity if judged else None
+    identity = load_judges(weights, place).identity.identity if judged else None
     everyone = people_of(FaceDataset(root, split), people)
     config, tables = InversionConfig(steps=steps), []
     parts = zip(*(x.split(batch_size) for x in everyone), strict=True)

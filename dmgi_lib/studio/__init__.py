@@ -9,6 +9,7 @@ Studio(DMGIPipeline.from_pretrained("mini"), mask="mask.png")   # the last line 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -28,12 +29,6 @@ __all__ = ["Painter", "Studio"]
 
 def __getattr__(name: str) -> Any:
     """On first use, so that the page's server need not wait for PyTorch."""
-    if name == "Painter":
-        from dmgi_lib.studio.painter import Painter
-
-        return Painter
-    if name == "Studio":
-        from dmgi_lib.studio.studio import Studio
-
-        return Studio
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{name.lower()}"), name)

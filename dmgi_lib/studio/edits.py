@@ -17,16 +17,6 @@ from dmgi_lib.studio.drawing import Result
 WIDEST = {"yaw": (-45.0, 45.0), "pitch": (-20.0, 20.0)}  # where a model does not say
 
 
-def edit_names(pipe: DMGIPipeline) -> list[str]:
-    """Of the directions of a model, none if it has none."""
-    return [] if pipe.edit_directions is None else list(pipe.edit_directions.names)
-
-
-def style_names(pipe: DMGIPipeline) -> list[str]:
-    """Of a model, none if it has none."""
-    return [] if pipe.style_offsets is None else list(pipe.style_offsets.names)
-
-
 def view_ranges(pipe: DMGIPipeline) -> dict[str, list[float]]:
     """Degrees that a model's heads can be turned by, none if it draws pictures."""
     if not isinstance(pipe.generator, TriPlaneGenerator):

@@ -15,10 +15,8 @@ from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.studio.drawing import Request, Result, drawn
 from dmgi_lib.studio.edits import (
     angles,
-    edit_names,
     redrawn,
     revised,
-    style_names,
     style_of,
     view_ranges,
 )
@@ -61,7 +59,8 @@ class Studio(ipywidgets.Box):
         self.panel = Panel(
             prompt=prompt, steps=steps, exit_step=steps - 1, words=known_phrases(pipe.tokenizer)
         )
-        self.panel.edits, self.panel.styles = edit_names(pipe), style_names(pipe)
+        self.panel.edits = list(getattr(pipe.edit_directions, "names", ()))
+        self.panel.styles = list(getattr(pipe.style_offsets, "names", ()))
         self.panel.views = view_ranges(pipe)
         super().__init__([self.painter, self.panel])
         self.add_class("dmgi-studio")
@@ -215,6 +214,5 @@ def _face(result: Result, content: dict[str, Any]) -> int:
 
 def known_phrases(tokenizer: Any) -> list[str]:
     """Phrases of captions of which a tokenizer knows each word, in alphabetical order."""
-    phrases = sorted({phrase for phrase in phrase_claims()})
     unknown = tokenizer.unk_token_id
-    return [phrase for phrase in phrases if unknown not in tokenizer(phrase)["input_ids"]]
+    return [p for p in sorted(phrase_claims()) if unknown not in tokenizer(p)["input_ids"]]

@@ -90,12 +90,12 @@ class Reader:
 class YawProbe:
     """Ridge regression of degrees on feature maps (B, C, H, W), averaged to 4 x 4 places."""
 
-    def __init__(self, features: Tensor, yaws: Tensor, strength: float = 0.1) -> None:
+    def __init__(self, features: Tensor, yaws: Tensor) -> None:
         x = F.adaptive_avg_pool2d(features, 4).flatten(1).double()
         self.mean, self.std = x.mean(0), x.std(0).clamp_min(1e-3)
         x, y = (x - self.mean) / self.std, yaws.double() - yaws.double().mean()
         gram = x @ x.T / x.shape[1]  # fewer pictures than features: the dual form
-        dual = torch.linalg.solve(gram + strength * torch.eye(len(x), dtype=x.dtype), y)
+        dual = torch.linalg.solve(gram + 0.1 * torch.eye(len(x), dtype=x.dtype), y)
         self.weight, self.bias = x.T @ dual / x.shape[1], yaws.double().mean()
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def other_attributes(name: str, reads: list[int]) -> list[int]:
 
 
 def pipeline_codes(
-    pipe: DMGIPipeline, dataset: FaceDataset, count: int, exit_step: int = 0, at_once: int = 16
+    pipe: DMGIPipeline, dataset: FaceDataset, count: int, exit_step: int = 0
 ) -> Tensor:
     """Codes that a pipeline draws for the first people of a split, (count, num_ws, w_dim).
 
@@ -139,8 +139,8 @@ def pipeline_codes(
     """
     rows = dataset.first_views()[:count].tolist()
     found = []
-    for start in range(0, len(rows), at_once):
-        part = rows[start : start + at_once]
+    for start in range(0, len(rows), 16):
+        part = rows[start : start + 16]
         out = pipe(
             [dataset.captions[row][0] for row in part],
             mask=list(dataset.masks[part]),
@@ -267,7 +267,7 @@ def main(
         found, losses[name] = search.fit(name, starts[name])
         direction.copy_(found)
         print(f"{name}: loss {losses[name]:.3f}, length {found.norm():.2f}", flush=True)
-    home = folder if out is None else out
+    home = out or folder
     minutes = f"{(time.perf_counter() - began) / 60:.1f} minutes"
     about = (
         "Steps in W+ of `pipe.edit`, each (num_ws, w_dim); `generator` in config.json is the hash"

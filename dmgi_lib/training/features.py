@@ -23,7 +23,7 @@ from dmgi_lib.devices import autocast
 from dmgi_lib.diffusion_encoder import check_exit_step
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.files import differences, plain, state_hash
-from dmgi_lib.masks import flip_mask, mask_to_rgb, scribble_to_rgb
+from dmgi_lib.masks import MIRRORS, PICTURES
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import PRESETS
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
@@ -50,10 +50,9 @@ Steps = Annotated[  # of commands: 0,2,4,7,9
 ]
 
 
-def spread_steps(num_inference_steps: int, count: int = 5) -> tuple[int, ...]:
-    """`count` steps of 0 … S-1 at equal distances, with the first and the last."""
-    last = num_inference_steps - 1
-    return tuple(sorted({round(last * k / (count - 1)) for k in range(count)}))
+def spread_steps(num_inference_steps: int) -> tuple[int, ...]:
+    """Five steps of 0 … S-1 at equal distances, with the first and the last."""
+    return tuple(sorted({round((num_inference_steps - 1) * k / 4) for k in range(5)}))
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,40 @@ class CachedBatch:
 
 
 @torch.no_grad()
+def captured(
+    pipe: DMGIPipeline,
+    kind: str,
+    text: torch.Tensor,
+    x: torch.Tensor,
+    steps: Sequence[int],
+    *,
+    generator: Sequence[torch.Generator],
+    num_inference_steps: int,
+    guidance_scale: float,
+    leaked: torch.Tensor | None = None,
+) -> tuple[list[DiffusionFeatures], torch.Tensor | None]:
+    """Features of E at rising `steps`, and I_0^d (B, 3, H, W) if the last of them is S-1.
+
+    Args:
+        kind, x: "mask" or "scribble", (B, H, W) class ids or strokes.
+        text: (B, L, D) hidden states.
+        leaked: (B, 3, H, W) in [-1, 1], whose noised latents are read instead: then no I_0^d.
+    """
+    encoder, condition, vae = pipe.encoder(kind), PICTURES[kind](x), pipe.vae
+    process: dict[str, Any] = {"generator": generator, "num_inference_steps": num_inference_steps}
+    if leaked is not None:
+        clean = vae.encode(leaked.to(vae.device, vae.dtype)).latent_dist.mode()
+        clean = clean * vae.config.scaling_factor
+        return encoder.noised_features(clean, text, condition, steps=steps, **process), None
+    process |= {"guidance_scale": guidance_scale, "exit_step": steps[-1], "capture_steps": steps}
+    empty = encode_empty(pipe.tokenizer, pipe.text_encoder)
+    states = list(encoder.reverse_process(text, empty, condition, **process))
+    latents = states[-1].latents
+    image = None if latents is None else pipe.decode_latents(latents)
+    return [state.features for state in states if state.features is not None], image
+
+
+@torch.no_grad()
 def encode_samples(
     config: CacheConfig,
     pipe: DMGIPipeline,
@@ -144,42 +177,20 @@ def encode_samples(
     ]
     tokens = tokenize(pipe.tokenizer, [c[k] for c, k in zip(choices, picked, strict=True)])
     text = encode_text(pipe.text_encoder, tokens.ids).to(pipe.unet.dtype)
-    encoder, rows, flipped = pipe.encoder(config.condition), torch.tensor(samples), view % 2 == 1
-    is_mask = config.condition == "mask"
-    x = dataset.masks[rows] if is_mask else dataset.scribbles[rows]
-    if flipped:
-        x = flip_mask(x) if is_mask else x.flip(-1)
-    x = by_hand(config.condition, x, config.augment, generators)
-    condition = (mask_to_rgb(x) if is_mask else scribble_to_rgb(x)).to(text)
-    image, features = None, []
+    kind, rows, flipped = config.condition, torch.tensor(samples), view % 2 == 1
+    x = getattr(dataset, f"{kind}s")[rows]
+    x = by_hand(kind, MIRRORS[kind](x) if flipped else x, config.augment, generators)
+    leaked = to_float(dataset.images[rows]) if config.source == "noised" else None
+    if leaked is not None and flipped:
+        leaked = leaked.flip(-1)
     with autocast(text.device, enabled=text.dtype == torch.float32):
-        if config.source == "noised":
-            clean = to_float(dataset.images[rows]).to(text)
-            clean = clean.flip(-1) if flipped else clean
-            latents = pipe.vae.encode(clean).latent_dist.mode() * pipe.vae.config.scaling_factor
-            features = encoder.noised_features(
-                latents.to(text),
-                text,
-                condition,
-                generator=generators,
-                steps=config.steps,
-                num_inference_steps=config.num_inference_steps,
-            )
-        else:
-            for state in encoder.reverse_process(
-                text,
-                encode_empty(pipe.tokenizer, pipe.text_encoder).to(text),
-                condition,
-                generator=generators,
-                num_inference_steps=config.num_inference_steps,
-                guidance_scale=config.guidance_scale,
-                exit_step=config.steps[-1],
-                capture_steps=config.steps,
-            ):
-                if state.features is not None:
-                    features.append(state.features)
-            if state.latents is not None:
-                image = pipe.decode_latents(state.latents)
+        features, image = captured(
+            *(pipe, kind, text, x, config.steps),
+            generator=generators,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            leaked=leaked,
+        )
     entry = _stacked(features, tokens.word_mask.to(text.device))
     entry |= {"sample": rows, "caption": torch.tensor(picked)}
     return entry if image is None else entry | {"diffusion_image": to_uint8(image).cpu()}

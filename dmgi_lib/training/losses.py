@@ -151,16 +151,26 @@ class NetworkLoss:
     net: Any
 
 
+def perceptual_distance(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
+    """LPIPS without its learned weights: lists of (B, C, S, S) features of two images → (B,).
+
+    Mean over places of ‖a/‖a‖ − b/‖b‖‖², averaged over the scales; 0 for equal images.
+    """
+    scales = [
+        (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean((1, 2))
+        for a, b in zip(features_a, features_b, strict=True)
+    ]
+    return torch.stack(scales).mean(0)
+
+
 class PerceptualLoss(NetworkLoss):
-    """Distance of channel-normalised features: sum over channels, mean over places and scales."""
+    """`perceptual_distance` of the net's features."""
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """image, target: (B, 3, H, W) in [-1, 1] → (B,). No gradient reaches the target."""
         with torch.no_grad():
-            wanted = [F.normalize(f.float(), dim=1) for f in self.net.features(target)]
-        found = [F.normalize(f.float(), dim=1) for f in self.net.features(image)]
-        scales = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(found, wanted, strict=True)]
-        return torch.stack(scales).mean(0)
+            wanted = self.net.features(target)
+        return perceptual_distance(self.net.features(image), wanted)
 
 
 class IdentityLoss(NetworkLoss):

@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
 from dmgi_lib.checks import whole_number
-from dmgi_lib.dataset import FaceDataset, to_uint8
+from dmgi_lib.dataset import FaceDataset, resized, to_uint8
 from dmgi_lib.devices import moved
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.eg3d.cameras import mirrored_camera
 from dmgi_lib.mapping_network import MappingConfig, MappingNetwork
-from dmgi_lib.masks import PALETTE, flip_mask
+from dmgi_lib.masks import MIRRORS, as_uint8
 from dmgi_lib.presets import MINI
 from dmgi_lib.style_modulation import (
     POOLS,
@@ -76,7 +75,7 @@ class StageTrainer:
         self.accelerator = accelerator or accelerator_for(generator.mean_latent.device)
         self.device = self.accelerator.device
         self.config, self.cache, self.dataset = config, cache, dataset
-        self.image_size = tuple(dataset.images[:1].shape[-2:])
+        self.image_size = dataset.images[:1].shape[-1]
         cache.check(dataset)
         for network in (generator, loss_net):
             network.eval().requires_grad_(False).to(self.device)
@@ -142,11 +141,7 @@ class StageTrainer:
                 c = torch.where(batch.mirrored[:, None], mirrored_camera(c), c)
                 c = moved(c, w.device)
                 image = self.generator.synthesis(w, c, noise_mode="const").image.float()
-        if image.shape[-2:] == self.image_size:
-            return image
-        return F.interpolate(
-            image, self.image_size, mode="bilinear", antialias=True, align_corners=False
-        )
+        return resized(image, self.image_size)
 
     def _mixed(
         self, w: torch.Tensor, batch_size: int, own: slice, rng: torch.Generator
@@ -275,19 +270,14 @@ class StageTrainer:
             image = self.draw(self.codes(batch, self.networks | networks), batch)
             image = to_uint8(image).cpu()
             if not columns:
-                columns += [self._x(batch), mirrored(self.dataset.images, batch)]
+                kind = self.cache.config.condition
+                x = mirrored(getattr(self.dataset, f"{kind}s"), batch, MIRRORS[kind])
+                columns += [as_uint8(kind, x), mirrored(self.dataset.images, batch)]
                 if batch.diffusion_images is not None:
                     columns.append(batch.diffusion_images.cpu())
             columns.append(image)
         grid = torch.cat([torch.cat(list(column), dim=2) for column in columns], dim=1)
         return grid.permute(1, 2, 0).contiguous().numpy()
-
-    def _x(self, batch: CachedBatch) -> torch.Tensor:
-        """The visual inputs of a batch as (B, 3, H, W) uint8 pictures."""
-        if self.cache.config.condition == "scribble":
-            return mirrored(self.dataset.scribbles, batch)[:, None].expand(-1, 3, -1, -1)
-        mask = mirrored(self.dataset.masks, batch, flip_mask)
-        return torch.from_numpy(PALETTE)[mask.long()].permute(0, 3, 1, 2)
 
     def _batch(self, entries: torch.Tensor, slots: torch.Tensor) -> CachedBatch:
         """With the maps that T reads."""

@@ -196,3 +196,12 @@ def test_sizes_and_folders_that_cannot_be_masks(tmp_path):
         masks.load_mask(np.zeros((1, 1), np.uint8))
     with pytest.raises(ValueError, match="is a folder; expected the path of a PNG"):
         masks.load_mask(tmp_path)
+
+
+def test_masks_and_strokes_to_look_at():
+    found = masks.as_uint8("mask", torch.full((1, 2, 2), 13))
+    assert (found.permute(0, 2, 3, 1).numpy() == masks.PALETTE[13]).all()
+    strokes = masks.as_uint8("scribble", torch.tensor([[[0, 255]]]))
+    assert strokes.tolist() == [[[[0, 255]]] * 3]
+    every = torch.arange(19)[None, None]
+    assert (masks.as_uint8("mask", every)[0, :, 0].T.numpy() == masks.PALETTE).all()

@@ -2,11 +2,11 @@
 
 import pytest
 
-from dmgi_lib.presets import MINI, PAPER, preset, weights_folder
+from dmgi_lib.presets import MINI, PAPER, PRESETS, weights_folder
 
 
 def test_names_and_folders(tmp_path):
-    assert preset("mini") is MINI and preset("paper") is PAPER
+    assert PRESETS["mini"] is MINI and PRESETS["paper"] is PAPER
     assert weights_folder("mini") == MINI.folder
     assert weights_folder(str(tmp_path)) == tmp_path
     with pytest.raises(

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from tiny_evaluation import ground_truth, reading, tiny_judges
 
 from dmgi_lib.evaluation.read import CLIP, COLUMNS, FID, read
 from dmgi_lib.evaluation.report import (
-    colours,
     columns_of,
     interval,
     read_csv,
@@ -15,7 +13,6 @@ from dmgi_lib.evaluation.report import (
     summary,
     write_csv,
 )
-from dmgi_lib.masks import PALETTE
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -94,9 +91,3 @@ def test_a_table_comes_back_from_its_file(tmp_path):
         {"key": "a", "row": "one, two", "N": 4, "SSIM": 0.123457},
         {"key": "b", "row": "three", "N": 2, "SSIM": 1.0, "seconds a face": 1e-7, "extra": 3.0},
     ]
-
-
-def test_masks_and_strokes_to_look_at():
-    assert (colours(torch.full((1, 2, 2), 13)) == PALETTE[13]).all()
-    strokes = colours(torch.tensor([[[0, 255]]]))
-    assert strokes.tolist() == [[[[0, 0, 0], [255, 255, 255]]]]
