@@ -9,8 +9,11 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from dmgi_lib.display import Picture, as_array
 from dmgi_lib.feature_capture import DiffusionFeatures
+from dmgi_lib.generators.eg3d.views import OUTPUTS, as_3d, one_code
 
 
 def attention_panel(
@@ -103,3 +106,53 @@ def attention_explorer(
         slider.observe(redraw, "value")
     redraw()
     return Explorer([word, step, block, head, view])
+
+
+def head_turner(pipe: Any, latents: torch.Tensor) -> Any:
+    """Sliders over yaw, pitch and roll of one head, and a choice of picture, depth or normals.
+
+    The sliders end where the generator's `pose_range` does, or at 45 and 20 degrees.
+
+    Args:
+        pipe: with a 3D generator.
+        latents: (num_ws, w_dim) or (1, num_ws, w_dim), one code.
+
+    Returns:
+        A widget to display; None if ipywidgets is not installed.
+
+    Raises:
+        ValueError: a generator of pictures, several codes, or codes of another generator.
+    """
+    G = as_3d(pipe.generator)
+    code = one_code(G, latents)
+    try:
+        import ipywidgets
+    except ModuleNotFoundError:
+        return None
+
+    class Turner(ipywidgets.VBox):
+        """Says what it is where no kernel can draw it."""
+
+        def __repr__(self) -> str:
+            return "sliders over yaw, pitch and roll (shown while the notebook runs)"
+
+    known = G.config.get("pose_range") or {}
+    ranges = {"yaw": (-45, 45), "pitch": (-20, 20), "roll": (-30, 30)}
+    sliders = {}
+    for name, usual in ranges.items():
+        low, high = (int(end) for end in known.get(name, usual))
+        sliders[name] = ipywidgets.IntSlider(min=low, max=high, value=0, description=name)
+    output = ipywidgets.Dropdown(options=OUTPUTS, description="show")
+    view = ipywidgets.Image(format="png", width=256, height=256)
+
+    def redraw(change: Any = None) -> None:
+        angles = {name: float(slider.value) for name, slider in sliders.items()}
+        (picture,) = pipe.render(code, **angles, output=output.value)
+        drawn = io.BytesIO()
+        picture.save(drawn, format="PNG")
+        view.value = drawn.getvalue()
+
+    for widget in (*sliders.values(), output):
+        widget.observe(redraw, "value")
+    redraw()
+    return Turner([*sliders.values(), output, view])

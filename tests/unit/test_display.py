@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import tiny_eg3d
 
 from dmgi_lib import widgets
 from dmgi_lib.display import show_curves, show_scores, show_tables
 from dmgi_lib.feature_capture import DiffusionFeatures
+from dmgi_lib.generators.eg3d.cameras import look_at
+from dmgi_lib.generators.eg3d.views import render
 
 matplotlib.use("Agg")
 
@@ -64,6 +67,37 @@ def test_explorer_redraws_for_every_choice():
     assert "while the notebook runs" in repr(explorer)
 
 
+class Heads:
+    """As much of a pipeline as draws a head."""
+
+    def __init__(self, **options) -> None:
+        self.generator = tiny_eg3d(**options)
+
+    def render(self, latents, yaw, pitch, roll, output) -> list[Image.Image]:
+        return render(self.generator, latents, look_at(yaw, pitch, roll=roll)[None], output)
+
+
+def test_a_head_turns_with_the_sliders():
+    pytest.importorskip("ipywidgets")
+    heads = Heads(pose_range={"yaw": [-40, 30], "pitch": [-10, 10]})
+    code = torch.randn(1, heads.generator.num_ws, heads.generator.w_dim)
+    turner = widgets.head_turner(heads, code)
+    yaw, pitch, roll, output, view = turner.children
+    assert (yaw.min, yaw.max, pitch.max, roll.max) == (-40, 30, 10, 30)
+    seen = [view.value]
+    for widget, value in ((yaw, 30), (pitch, -10), (roll, 20), (output, "depth")):
+        widget.value = value
+        seen.append(view.value)
+    assert len(set(seen)) == 5
+    assert Image.open(io.BytesIO(seen[-1])).size == (heads.generator.img_resolution,) * 2
+    assert "while the notebook runs" in repr(turner)
+    with pytest.raises(ValueError, match="2 codes came"):
+        widgets.head_turner(heads, code.repeat(2, 1, 1))
+
+
 def test_core_works_without_ipywidgets(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    heads = Heads()
+    code = torch.zeros(heads.generator.num_ws, heads.generator.w_dim)
+    assert widgets.head_turner(heads, code) is None
     assert widgets.attention_explorer({}, {0: features(0)}, [("a", [1])]) is None
