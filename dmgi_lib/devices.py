@@ -127,7 +127,7 @@ def keep_freed_memory() -> bool:
     """Lets this process reuse what tensors free, where the C library is glibc; whether it is.
 
     Otherwise glibc hands large tensors back to the system at once, which has to clear each page
-    again for the next one: a third of a training step on a CPU. The process keeps its peak memory.
+    again for the next one, in every step of a training. The process keeps its peak memory.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -89,7 +89,7 @@ class EG3DSettings(StyleGAN2Settings):
     # last people of the split with several views that are measured, not trained on
     held_out: int = 64
     alpha_weight: float = 1.0  # of the L1 between opacity and the mask's foreground
-    depth_weight: float = 3.0  # of the L1 of the depth on the head, in world units
+    depth_weight: float = 12.0  # of the L1 of the depth on the head, in world units
     # of the pixels of the rendered picture beside those of the super-resolved one
     raw_weight: float = 0.5
     r1_gamma: float = 0.3  # weight of R1
