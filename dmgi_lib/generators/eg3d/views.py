@@ -35,6 +35,7 @@ from dmgi_lib.generators.eg3d.generator import EG3DOutput, TriPlaneGenerator
 OUTPUTS = ("image", "depth", "normals")
 ANIMATIONS = (".webp", ".gif")
 MOST_VIEWS = 1024  # of one call
+FINEST = 64  # least side in pixels at which depth and normals are rendered
 
 
 def as_3d(G: Any) -> TriPlaneGenerator:
@@ -137,9 +138,10 @@ def render(
     Args:
         latents: (B, num_ws, w_dim)
         cameras: (V, 25)
-        output: "image"; "depth", near white, far dark, one scale for the whole call; or "normals",
-            red to the right, green up, blue to the camera. Depth and normals are rendered at G's
-            neural resolution and enlarged; where a generator tells head from wall (alpha), the
+        output: "image"; "depth", near white, far dark, one scale for the whole call, from the
+            nearest hundredth of what is seen to the farthest tenth; or "normals", red to the right,
+            green up, blue to the camera. Depth and normals are rendered at G's neural resolution,
+            64 pixels at least, and enlarged; where a generator tells head from wall (alpha), the
             wall is black.
 
     Returns:
@@ -155,7 +157,8 @@ def render(
     if output == "image":
         seen = [to_uint8(view.image[0]) for _, view in _views(G, codes, cameras)]
         return [Image.fromarray(s.permute(1, 2, 0).cpu().numpy()) for s in seen]
-    pairs = list(_views(G, codes, cameras))
+    side = max(FINEST, G.neural_rendering_resolution)
+    pairs = list(_views(G, codes, cameras, side))
     if output == "depth":
         pictures = _depth_pictures([view for _, view in pairs])
     else:
@@ -231,12 +234,12 @@ def write_animation(pictures: Sequence[Image.Image], path: Path, fps: float) -> 
     write_whole(path, lambda target: first.save(target, **options))
 
 
-def _views(G: TriPlaneGenerator, codes: Tensor, cameras: Tensor) -> Any:
+def _views(G: TriPlaneGenerator, codes: Tensor, cameras: Tensor, side: int | None = None) -> Any:
     """(camera (1, 25), EG3DOutput) of every view, one after the other."""
     for code in codes.split(1):
         planes = G.planes(code)
         for c in cameras.split(1):
-            yield c, G.synthesis(code, c, planes=planes)
+            yield c, G.synthesis(code, c, side, planes=planes)
 
 
 def covered(view: EG3DOutput) -> Tensor:
@@ -259,10 +262,10 @@ def _depth_pictures(views: list[EG3DOutput]) -> list[np.ndarray]:
     there = [covered(view) for view in views]
     depths = [view.image_depth[0, 0] for view in views]
     seen = torch.cat([d[t] for d, t in zip(depths, there, strict=True)])
-    near, far = (seen.min(), seen.max()) if len(seen) else (0.0, 1.0)
+    near, far = np.quantile(seen.cpu().numpy(), (0.01, 0.9)) if len(seen) else (0.0, 1.0)
     pictures = []
     for depth, mask in zip(depths, there, strict=True):
-        light = 1 - 0.8 * (depth - near) / max(float(far - near), 1e-6)
+        light = 1 - 0.8 * (depth - near) / max(far - near, 1e-6)
         grey = (255 * light.clamp(0, 1) * mask).byte()
         pictures.append(grey[..., None].expand(-1, -1, 3).contiguous().cpu().numpy())
     return pictures
