@@ -365,6 +365,7 @@ class EG3D(StyleGAN2):
     def export(self, result: LoopResult, ship: Ship) -> None:
         G, encoder = self.finished(result), result.ema["encoder"]
         size = G.img_resolution
+        measured = measure(G, encoder, self.loss_net, *pairs_of(self.views, self.unseen))
         ship(
             self.home("3d/generator"),
             G,
@@ -376,7 +377,7 @@ class EG3D(StyleGAN2):
             f" {len(self.unseen)} last people of `{SPLIT}`, who were not trained on, through the"
             " encoder's W of one view; depth errors stand beside those of each picture's mean depth"
             " (flat disc) and of the mean latent's head.",
-            measure(G, encoder, self.loss_net, *pairs_of(self.views, self.unseen)),
+            measured,
         )
         ship(
             self.home("3d/generator").parent / "encoder",
@@ -385,5 +386,5 @@ class EG3D(StyleGAN2):
             f"`ImageEncoder`: images (B, 3, {size}, {size}) in [-1, 1] to ws and their W+ offsets,"
             " which the generator beside it was taught with. A training goes on from both with"
             " `--start`.",
-            {},
+            {name: value for name, value in measured.items() if "the view that was read" in name},
         )
