@@ -15,10 +15,17 @@ Picture = Image.Image | np.ndarray | torch.Tensor
 
 
 def as_array(picture: Picture) -> np.ndarray:
-    """(H, W, 3) or (H, W) array for matplotlib; tensors are (3, H, W) in [-1, 1] or (H, W)."""
+    """(H, W, 3) or (H, W) array for matplotlib.
+
+    Tensors are (H, W), or (3, H, W) of bytes or in [-1, 1].
+    """
     if isinstance(picture, torch.Tensor):
-        array = picture.detach().float().cpu().numpy()
-        return array if array.ndim == 2 else np.clip(array.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
+        pixels = picture.detach().cpu()
+        if pixels.ndim == 2:
+            return pixels.float().numpy()
+        if pixels.dtype != torch.uint8:
+            pixels = (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return pixels.permute(1, 2, 0).numpy()
     return np.asarray(picture)
 
 

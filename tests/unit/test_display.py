@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import tiny_eg3d
 
 from dmgi_lib import widgets
-from dmgi_lib.display import show_curves, show_scores, show_tables
+from dmgi_lib.display import as_array, show_curves, show_scores, show_tables
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.generators.eg3d.views import render
@@ -101,3 +101,11 @@ def test_core_works_without_ipywidgets(monkeypatch):
     code = torch.zeros(heads.generator.num_ws, heads.generator.w_dim)
     assert widgets.head_turner(heads, code) is None
     assert widgets.attention_explorer({}, {0: features(0)}, [("a", [1])]) is None
+
+
+def test_tensors_of_bytes_and_of_floats_show_the_same_picture():
+    bytes_ = torch.randint(256, (3, 4, 5), generator=torch.Generator().manual_seed(0)).byte()
+    shown = as_array(bytes_)
+    assert shown.dtype == np.uint8 and shown.shape == (4, 5, 3)
+    np.testing.assert_allclose(shown / 255, as_array(bytes_ / 127.5 - 1), atol=1e-6)
+    assert as_array(bytes_[0]).max() == bytes_[0].max()  # class ids stay as they are
