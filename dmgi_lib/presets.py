@@ -56,11 +56,13 @@ MINI = Preset(
     modulation=ModulationConfig(),
 )
 
-# M, T and an EG3D generator of its own; the rest is that of "mini", whose folder it lies in.
+# M, T and an EG3D generator of its own; the rest is that of "mini", whose folder it lies in. The
+# last row of its codes styles super-resolution as a whole, so it stays as predicted.
 MINI_3D = replace(
     MINI,
     name="mini-3d",
     folder=MINI.folder / "3d",
+    detail_psi=1.0,
     training="python -m data_prep.priors.trainer eg3d, then python -m dmgi_lib.weight_folder"
     " --folder dmgi_lib/weights/faces128/3d, then python -m dmgi_lib.training.stages"
     " --preset mini-3d --stage 1, 2 and 3",

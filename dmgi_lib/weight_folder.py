@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 import dmgi_lib
 from dmgi_lib.files import read_json, write_text
-from dmgi_lib.presets import CALL_DEFAULTS, MINI, PRESETS
+from dmgi_lib.presets import CALL_DEFAULTS, MINI, MINI_3D, PRESETS
 from dmgi_lib.whole_folder import read_folder, settle, write_folder
 
 
@@ -239,15 +239,16 @@ def write_model_index(folder: Path, **defaults: float) -> dict:
 
     Args:
         defaults: of a call, by the names of CALL_DEFAULTS; those not given stay as they are in an
-            existing index, else are those of the mini preset.
+            existing index, else are those of the mini preset, or of mini-3d.
 
     Raises FileNotFoundError if a component that every pipeline needs is absent.
     """
     path = folder / "model_index.json"
     old = read_json(path) if path.is_file() else {}
     index: dict = {"_class_name": "DMGIPipeline", "_diffusers_version": diffusers.__version__}
+    usual_of = MINI_3D if shares_prior(folder) else MINI
     for name in CALL_DEFAULTS:
-        index[name] = defaults.get(name, old.get(name, getattr(MINI, name)))
+        index[name] = defaults.get(name, old.get(name, getattr(usual_of, name)))
     for name, component in COMPONENTS.items():
         (usual, package), *others = component.classes.items()
         row: list[str | None] = [package, usual]

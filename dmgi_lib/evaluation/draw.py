@@ -39,6 +39,7 @@ def draw(
     batch_size: int = 25,
     condition: str = "mask",
     num_inference_steps: int | None = None,
+    cameras: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Draw one face per prompt and mask or scribble.
 
@@ -47,6 +48,7 @@ def draw(
         exit_step:  0…S-1, or -1 for the last.
         seed:       image i starts from noise of seed + i, whatever the batch size.
         num_inference_steps: S; None: the model's own.
+        cameras:    (B, 25) of a G of heads; None: those that masks suggest.
 
     Returns:
         I' (B, 3, 128, 128) in [-1, 1], and I_0^d likewise if the process ran to its end.
@@ -63,6 +65,7 @@ def draw(
             chosen,
             **visual,
             exit_step=exit_step % steps,
+            camera=None if cameras is None else cameras[part],
             num_inference_steps=steps,
             generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(chosen))],
             output_type="pt",

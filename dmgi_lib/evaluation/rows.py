@@ -28,6 +28,7 @@ from dmgi_lib.evaluation.draw import Row, draw, judged_size, random_faces, synth
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
 from dmgi_lib.evaluation.samples import GroundTruth, exchanged, others
 from dmgi_lib.files import file_hash, state_hash
+from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.mapping_network import MappingNetwork
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.style_modulation import StyleModulationNetwork, truncate_detail
@@ -58,6 +59,7 @@ class TableConfig:
     inversion_steps: int = 200  # of its optimiser
     psi: float = 0.7  # of the random faces that are truncated
     n_diverse: int = 50  # test identities that are drawn DRAWS times
+    only: tuple[str, ...] = ()  # keys of the rows to make, without what compares them; none: all
     text_steps: int = 60  # of the text optimisation after the mask encoder
     batch_size: int = 25  # images drawn at once; the noise of W+ optimisation depends on it
     seed: int = 0  # image i starts from noise of seed + i in every row
@@ -111,11 +113,17 @@ class Scene:
         pipe: DMGIPipeline | None = None,
         steps: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """I' and I_0^d of a model, by default this one, for some samples, by default the own."""
+        """I' and I_0^d of a model, by default this one, for some samples, by default the own.
+
+        Heads are seen by the samples' own cameras.
+        """
         config, truth = self.config, truth or self.truth
         batch = (config.seed + part.start, config.batch_size, config.condition)
         prompts, inputs = truth.prompts[part], self.inputs(truth)[part]
-        return draw(pipe or self.pipe, prompts, inputs, exit_step, *batch, steps)
+        pipe, cameras = pipe or self.pipe, None
+        if isinstance(pipe.generator, TriPlaneGenerator):
+            cameras = torch.tensor([record["camera"] for record in truth.records[part]])
+        return draw(pipe, prompts, inputs, exit_step, *batch, steps, cameras)
 
     def method(
         self, key: str, name: str, against: GroundTruth | None = None, **options: Any

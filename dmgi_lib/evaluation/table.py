@@ -36,7 +36,7 @@ from dmgi_lib.evaluation.speed import in_turns
 from dmgi_lib.files import folder_hash, read_json, write_text, write_whole
 from dmgi_lib.masks import PICTURES, as_uint8
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import weights_folder
+from dmgi_lib.presets import MINI_3D, weights_folder
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.recognizers import Judges, load_judges
 from dmgi_lib.training.losses import PerceptualLoss
@@ -145,7 +145,13 @@ def shared_hash(folder: Path) -> str:
     of a call, in model_index.json, those that no call draws; edits and styles draw no row.
     """
     own = {part_name(p, x) for p in OWN for x in CONDITIONS}
-    own |= {"3d", "mask_encoder", "edit_directions", "style_offsets", "model_index.json"}
+    own |= {
+        MINI_3D.folder.name,
+        "mask_encoder",
+        "edit_directions",
+        "style_offsets",
+        "model_index.json",
+    }
     return folder_hash(folder, own)
 
 
@@ -185,6 +191,10 @@ def open_table(
 
     pipe, condition = opened(folder), config.condition
     models, notes = rows.earlier_models(pipe, condition, runs)
+    heads, last = folder / MINI_3D.folder.name, pipe.config.num_inference_steps - 1
+    if (heads / part_name("style_modulation", condition)).is_dir():
+        found = (opened(heads), folder_hash(heads))
+        models.append(rows.OtherModel("heads", f"DMGI-3D, exit step {last} of {last}", *found))
     for number, (name, other) in enumerate((others or {}).items()):
         found = (opened(other), folder_hash(other))
         models.append(rows.OtherModel(f"other_{number}", name, *found))
@@ -228,13 +238,14 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[goals.
     """Draws and reads what is missing, writes the table, prints each row and the findings."""
     done: dict[str, FinishedRow] = {}
     numbers: dict[str, dict[str, Any]] = {}
-    seconds, diversity = table.seconds(), table.diversity()
-    config, defaults = table.config, table.pipe.config
-    for row in tqdm(list(table.rows()), desc="rows", disable=None):
+    config, defaults, only = table.config, table.pipe.config, table.config.only
+    seconds, diversity = ({}, {}) if only else (table.seconds(), table.diversity())
+    chosen = [row for row in table.rows() if not only or row.key in only]
+    for row in tqdm(chosen, desc="rows", disable=None):
         done[row.key] = table.finished(row)
         numbers[row.key] = report.summary(done[row.key].reading, config.seed)
         tqdm.write(f"{row.name}, N = {row.count}: {report.shown(numbers[row.key])}")
-    findings = table.findings(done)
+    findings = [] if only else table.findings(done)
     header = report.header_lines(table.truth, config.condition, dataset, table.pipe.device)
     met = [finding.met for finding in findings if finding.bound is not None]
     lines = [

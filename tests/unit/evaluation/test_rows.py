@@ -3,14 +3,15 @@
 import pytest
 import torch
 from tiny_devices import fake_cuda, on_cuda
-from tiny_evaluation import tiny_table
-from tiny_models import generator, pipeline
+from tiny_evaluation import samples, tiny_table
+from tiny_models import generator, mapping_network, pipeline, tiny_eg3d
 from tiny_training import loop, trainer
 
 from dmgi_lib.evaluation import rows as table_rows
-from dmgi_lib.evaluation.draw import place
+from dmgi_lib.evaluation.draw import judged_size, place
 from dmgi_lib.evaluation.rows import OtherModel, Row, TableConfig, earlier_models, swap_rows
 from dmgi_lib.evaluation.samples import exchanged
+from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.style_modulation import truncate_detail
 
 
@@ -18,7 +19,8 @@ def test_each_row_gets_the_inputs_that_it_says(tmp_path, monkeypatch):
     calls = {}
     images = torch.zeros(4, 3, 128, 128)
 
-    def draw(pipe, prompts, inputs, exit_step, seed, batch_size, condition, steps):
+    def draw(pipe, prompts, inputs, exit_step, seed, batch_size, condition, steps, cameras):
+        assert cameras is None  # of pictures
         calls[key] = (prompts, inputs, exit_step, steps, condition, pipe)
         return images, images
 
@@ -40,6 +42,21 @@ def test_each_row_gets_the_inputs_that_it_says(tmp_path, monkeypatch):
     for i in range(4):  # caption and mask of one and the same other person
         j = truth.prompts.index(prompts[i])
         assert j != i and torch.equal(inputs[i], truth.masks[j])
+
+
+def test_heads_are_seen_by_the_samples_own_cameras(tmp_path):
+    G, truth = tiny_eg3d(w_dim=16), samples()
+    yaws = [30.0, -30.0, 0.0, 10.0]
+    for record, c in zip(truth.records, look_at(yaws, 0.0), strict=True):
+        record["camera"] = c.tolist()
+    networks: dict = {"mapping_network": mapping_network(num_ws=6), "style_modulation": None}
+    heads = pipeline(generator=G, **networks)
+    made = tiny_table(tmp_path, others=[OtherModel("heads", "DMGI-3D", heads, "")], truth=truth)
+    row = next(row for row in made.rows() if row.key == "heads")
+    starts = [torch.Generator().manual_seed(i) for i in (1, 2)]
+    inputs = {"mask": list(truth.masks[1:3]), "generator": starts, "output_type": "pt"}
+    seen = heads(truth.prompts[1:3], camera=look_at(yaws[1:3], 0.0), **inputs)
+    torch.testing.assert_close(row.draw(slice(1, 3)), judged_size(seen.images))
 
 
 def test_parts_of_a_row_are_parts_of_what_is_drawn_at_once(tmp_path):

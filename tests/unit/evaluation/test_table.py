@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_evaluation import samples, save_folder, tiny_encoder, tiny_table
-from tiny_models import controlnet, mapping_network, pipeline, style_modulation
+from tiny_models import controlnet, mapping_network, pipeline, style_modulation, tiny_eg3d
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation import read, rows, table
@@ -16,6 +16,8 @@ from dmgi_lib.evaluation.read import CENTRED, COLUMNS
 from dmgi_lib.evaluation.report import read_csv
 from dmgi_lib.evaluation.rows import OtherModel, TableConfig
 from dmgi_lib.evaluation.table import last_stage, open_table, shared_hash
+from dmgi_lib.presets import MINI_3D
+from dmgi_lib.weight_folder import write_model_index
 
 KEYS = [
     *("ground_truth", "inversion", "training", "random", "random_psi", "shuffled", "controlnet"),
@@ -110,6 +112,17 @@ def test_a_second_run_draws_nothing_and_says_the_same(whole, monkeypatch):
     assert read_csv(folder / "again.csv")[1] == before
 
 
+def test_some_rows_can_be_made_without_the_others(whole, tmp_path):
+    made, folder, _ = whole
+    config = replace(made.config, only=("exit_0", "random"))
+    few = replace(made, config=config, folder=tmp_path / "rows")
+    assert table.make(few, [], "drawn faces", tmp_path / "few.csv") == []
+    rows = read_csv(tmp_path / "few.csv")[1]
+    assert [row["key"] for row in rows] == ["random", "exit_0"]
+    every = {row["key"]: row for row in read_csv(folder / "t.csv")[1]}
+    assert rows[1]["mIoU"] == every["exit_0"]["mIoU"] and "seconds a face" not in rows[1]
+
+
 def test_scribbles_have_no_mask_encoder_and_other_goals(tmp_path, monkeypatch):
     pipe = pipeline(
         controlnet_scribble=controlnet(seed=8),
@@ -195,3 +208,14 @@ def test_a_folder_is_opened_with_everything_it_holds(tiny_faces, loss_net, tmp_p
     assert other["controlnet"].made_from != kept.made_from
     facts = json.dumps(again.facts)
     assert str(tmp_path) not in facts
+    parts_of_heads = {
+        "mapping_network": mapping_network(num_ws=6),
+        "style_modulation": style_modulation(num_ws=6),
+        "generator": tiny_eg3d(w_dim=16),
+    }
+    for name, network in parts_of_heads.items():
+        network.save_pretrained(folder / "3d" / name)
+    assert write_model_index(folder / "3d")["detail_psi"] == MINI_3D.detail_psi
+    with_heads = {row.key: row for row in open_table(*parts, tmp_path / "no runs")[0].rows()}
+    assert with_heads["heads"].name == "DMGI-3D, exit step 3 of 3"
+    assert with_heads["random"].made_from == anew["random"].made_from
