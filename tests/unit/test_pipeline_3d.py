@@ -32,7 +32,8 @@ def heads(**options) -> DMGIPipeline:
     for fc in (m.fc, t.stacks["local"][-1], t.stacks["averaged"][-1]):
         torch.nn.init.normal_(fc.weight, std=0.2)
     G = tiny_eg3d(w_dim=16, pose_range={"yaw": [-45, 45], "pitch": [-20, 20]})
-    return pipeline(mapping_network=m, style_modulation=t, generator=G, **options)
+    own = {"mapping_network": m, "style_modulation": t, "generator": G}
+    return pipeline(**own, detail_psi=MINI_3D.detail_psi, **options)
 
 
 @pytest.fixture(scope="module")
