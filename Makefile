@@ -53,6 +53,7 @@ measure: $(VENV)/.notebooks
 bench: $(VENV)/.notebooks
 	$(BIN)/python tests/benchmarks/generators.py
 	$(BIN)/python tests/benchmarks/full_size.py
+	$(BIN)/python tests/benchmarks/heads.py
 
 # Table 1 of the mini world, and one row for each choice that the paper leaves open; long.
 table: $(VENV)/.notebooks

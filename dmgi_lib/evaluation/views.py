@@ -5,7 +5,7 @@
 One picture of each person, the most frontal one, is inverted into W+; the other cameras of the
 `views` split then show how far the head is right that nobody saw. The paper measures none of this:
 photographs have no truth. Floors tell what an error is worth: each picture's own mean depth (a flat
-disc), and the mean latent's head.
+disc), the mean latent's head, and a random one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from dmgi_lib.devices import pick_device
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
 from dmgi_lib.files import write_text
 from dmgi_lib.generators.eg3d import EG3DOutput, TriPlaneGenerator
-from dmgi_lib.generators.eg3d.cameras import camera_angles, camera_rays, split_camera
+from dmgi_lib.generators.eg3d.cameras import camera_angles, camera_rays, look_at, split_camera
 from dmgi_lib.presets import MINI
 from dmgi_lib.recognizers import load_judges
-from dmgi_lib.training.losses import PerceptualLoss
+from dmgi_lib.training.losses import PerceptualLoss, drawn_codes
 from dmgi_lib.weight_folder import load_part, required_part
 
 HIDDEN = 0.03  # world units between a point and what a camera sees there, from which it is hidden
+CLOSE = 0.1  # difference of colours in [-1, 1], mean of the three, up to which two views agree
+TURNED = 15.0  # degrees to each side of the front, of the views that should agree
 
 
 def surface(c: Tensor, depth: Tensor) -> Tensor:
@@ -80,12 +82,14 @@ def normal_angle(c: Tensor, depth: Tensor, truth: Tensor, inside: Tensor) -> Ten
     return masked_mean(angle, inner)
 
 
-def reprojection_error(
+def reprojection(
     one: EG3DOutput, c_one: Tensor, other: EG3DOutput, c_other: Tensor
-) -> Tensor:
-    """L1 between a rendered view and another one carried into it by the rendered depth, (B,).
+) -> tuple[Tensor, Tensor]:
+    """A rendered view beside another one that is carried into it by the rendered depth.
 
-    Only where both show a head and the other camera sees the same point; NaN if that is nowhere.
+    Returns:
+        difference: (B, 1, n, n) mean over colours of its absolute value
+        seen: (B, 1, n, n) bool, where both show a head and the other camera sees the same point
     """
     points = surface(c_one, one.image_depth)
     places, far = project(points, c_other)
@@ -95,8 +99,21 @@ def reprojection_error(
 
     same = (at(other.image_depth)[:, 0] - far).abs() < HIDDEN
     seen = same[:, None] & (one.image_alpha > 0.5) & (at(other.image_alpha) > 0.5)
-    difference = (at(other.image_raw) - one.image_raw).abs().mean(1, keepdim=True)
-    return masked_mean(difference, seen)
+    return (at(other.image_raw) - one.image_raw).abs().mean(1, keepdim=True), seen
+
+
+def agreement(G: TriPlaneGenerator, ws: Tensor) -> Tensor:
+    """Share of the front's pixels within CLOSE of views that are turned by TURNED, (B,).
+
+    Of those pixels that both views show, see `reprojection`.
+    """
+    planes, shares = G.planes(ws), []
+    cameras = [look_at(yaw, 0.0).to(ws).expand(len(ws), -1) for yaw in (0.0, -TURNED, TURNED)]
+    front, *sides = [G.synthesis(ws, c, planes=planes) for c in cameras]
+    for side, c in zip(sides, cameras[1:], strict=True):
+        difference, seen = reprojection(front, cameras[0], side, c)
+        shares.append(masked_mean((difference <= CLOSE).float(), seen))
+    return torch.stack(shares).nanmean(0)
 
 
 class People(NamedTuple):
@@ -134,6 +151,8 @@ def measure(G: TriPlaneGenerator, ws: Tensor, people: People, identity: Any = No
     """
     tables = []
     mean = G.mean_latent.expand(len(ws), G.num_ws, -1)
+    drawn = drawn_codes(G, len(ws), torch.Generator().manual_seed(0))[:, None]
+    floors = {", mean head": mean, ", random head": drawn.expand(-1, G.num_ws, -1)}
     images, masks, depths, cameras = (x.to(ws.device) for x in people[:4])
     first = G.synthesis(ws, cameras[:, 0])
     for k in range(cameras.shape[1]):
@@ -144,14 +163,21 @@ def measure(G: TriPlaneGenerator, ws: Tensor, people: People, identity: Any = No
         depth = F.avg_pool2d(depth, shrink)
         flat = masked_mean(depth, inside)[:, None, None, None].expand_as(depth)
         heads = {"": view.image_depth, ", flat disc": flat}
-        heads[", mean head"] = G.synthesis(mean, c).image_depth
         columns = {"PSNR on the head (dB)": head_psnr(view.image, truth, masks[:, k])}
+        for of, codes in floors.items():
+            floor = G.synthesis(codes, c)
+            heads[of] = floor.image_depth
+            columns[f"PSNR{of} (dB)"] = head_psnr(floor.image, truth, masks[:, k])
         for of, found in heads.items():
             columns[f"depth error{of}"] = masked_mean((found - depth).abs(), inside)
         for of in ("", ", flat disc"):
             columns[f"normals{of} (degrees)"] = normal_angle(c, heads[of], depth, inside)
         if k:
-            columns["reprojection (L1)"] = reprojection_error(view, c, first, cameras[:, 0])
+            carried = reprojection(view, c, first, cameras[:, 0])
+            columns["reprojection (L1)"] = masked_mean(*carried)
+        else:
+            name = f"share within {CLOSE:g} of yaw ±{TURNED:g}, by reprojection"
+            columns[name] = agreement(G, ws)
         if identity is not None:
             vectors = [identity(x.clamp(-1, 1)) for x in (images[:, 0], view.image, truth)]
             columns["identity cosine to the picture read"] = (vectors[0] * vectors[1]).sum(1)

@@ -1,10 +1,12 @@
 """From a stroke to the new preview, in a real browser on the studio's own page, with the weights.
 
     python tests/benchmarks/studio.py
+    python tests/benchmarks/studio.py --weights mini-3d
 
 A stroke's time runs from the pointer's release until the new face is decoded on the page. The
 pipeline's share is what the kernel measured of the same previews. Then many strokes, as fast as the
-page takes them, and the memory of page and kernel (the latter on Linux) before and after.
+page takes them, and the memory of page and kernel (the latter on Linux) before and after. Heads are
+dragged as well: from the pointer's move until the turned head is decoded.
 """
 
 from __future__ import annotations
@@ -40,6 +42,19 @@ WATCH = """() => {
   }).observe(document.querySelector(".dmgi-pictures"), { childList: true });
 }"""
 
+WATCH_DRAG = """() => {
+  window.moved = 0;
+  window.waits = [];
+  const image = document.querySelector(".dmgi-pictures img");
+  image.addEventListener("pointermove", () => (moved ||= performance.now()), true);
+  new MutationObserver(async () => {
+    const from = moved;
+    await image.decode();
+    if (from) waits.push((performance.now() - from) / 1000);
+    moved = 0;
+  }).observe(image, { attributeFilter: ["src"] });
+}"""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -49,6 +64,10 @@ class Counts:
     """strokes whose time is measured"""
     many: int = 500
     """strokes for the memory"""
+    drags: int = 20
+    """views of a dragged head whose time is measured"""
+    weights: str = "mini"
+    """preset, or a folder of weights"""
 
 
 def kernel_memory(process: subprocess.Popen[str]) -> float | None:
@@ -81,9 +100,26 @@ def strokes(painting: Painting, count: int, wait: bool) -> None:
         painting.page.wait_for_timeout(50)
 
 
+def drags(painting: Painting, count: int) -> list[float]:
+    """Seconds from a move of the pointer to the head's new view, one move after the other."""
+    page, box = painting.page, painting.faces.first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.evaluate(WATCH_DRAG)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for k in range(count + 1):
+        before = painting.src()
+        page.mouse.move(x + (30 if k % 2 else -30) + k, y)
+        painting.changed(before)
+        page.wait_for_timeout(50)
+    page.mouse.up()
+    found: list[float] = page.evaluate("waits")
+    return found[1:]  # the first is slower
+
+
 def measure(counts: Counts) -> None:
-    """Prints times as soon as they are known, then memory."""
-    command = ("-m", "dmgi_lib.studio", "--port", "0")
+    """Prints times as soon as they are known, those of drags only where heads turn, then memory."""
+    command = ("-m", "dmgi_lib.studio", "--port", "0", "--weights", counts.weights)
     pipeline: list[float] = []
 
     def hear(frame: Any) -> None:
@@ -113,6 +149,11 @@ def measure(counts: Counts) -> None:
             "load": os.getloadavg()[0],
         }
         print(json.dumps(times), flush=True)
+        if painting.page.locator(".dmgi-turnable").count():
+            waits = drags(painting, counts.drags)
+            print(
+                json.dumps({"views": len(waits), "seconds_drag_to_view": statistics.median(waits)})
+            )
         for drawn in (0, counts.many // 2, counts.many):
             strokes(painting, counts.many // 2 if drawn else 0, wait=False)
             painting.page.locator("figure[aria-busy=false]").wait_for()

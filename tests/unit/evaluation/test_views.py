@@ -49,12 +49,30 @@ def test_points_are_seen_where_they_are():
 def test_views_of_one_ball_agree_and_those_of_two_do_not():
     """Light is fixed to the world here, so the same point has the same colour."""
     one, other, another = (true_view(p, C[k : k + 1]) for p, k in ((0, 0), (0, 1), (1, 1)))
-    alike = views.reprojection_error(one, C[:1], other, C[1:])
-    unlike = views.reprojection_error(one, C[:1], another, C[1:])
+    alike = views.masked_mean(*views.reprojection(one, C[:1], other, C[1:]))
+    unlike = views.masked_mean(*views.reprojection(one, C[:1], another, C[1:]))
     assert alike < 0.05 and unlike > 3 * alike
     far = EG3DOutput(*vars(other).values())
     object.__setattr__(far, "image_depth", other.image_depth + 10)
-    assert views.reprojection_error(one, C[:1], far, C[1:]).isnan().all()
+    assert not views.reprojection(one, C[:1], far, C[1:])[1].any()
+
+
+def test_all_of_a_ball_agrees_with_views_from_its_sides():
+    class Balls:
+        def planes(self, ws):
+            return None
+
+        def synthesis(self, ws, c, planes):
+            view = true_view(0, c)
+            if self.painted and c[0, 3].abs() > 0.1:  # colours that do not turn with the head
+                object.__setattr__(view, "image_raw", view.image_raw.flip(3))
+            return view
+
+    balls, ws = Balls(), torch.zeros(1, 6, 8)
+    balls.painted = False
+    assert views.agreement(balls, ws) > 0.9
+    balls.painted = True
+    assert views.agreement(balls, ws) < 0.7
 
 
 def test_psnr_counts_the_head_alone():
@@ -96,6 +114,7 @@ def test_floors_stand_beside_what_is_measured(root):
     flat = table["depth error, flat disc"]
     assert ((flat > 0.01) & (flat < 0.06)).all()
     assert table["reprojection (L1)"].isna()[table["read"]].all()
+    assert table["share within 0.1 of yaw ±15, by reprojection"].isna()[~table["read"]].all()
     means = views.report(table)
     assert means["view"].tolist()[:2] == ["read", "all other views"]
     assert means["views"].tolist()[:2] == [2, 4] and means["views"][2:].sum() == 4
