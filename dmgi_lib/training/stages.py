@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 import tyro
 from PIL import Image
+from safetensors.torch import load_file
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.devices import machine
@@ -33,6 +34,7 @@ from dmgi_lib.training.run_files import card
 from dmgi_lib.training.supervision import StageConfig
 from dmgi_lib.training.trainer import StageTrainer
 from dmgi_lib.weight_folder import (
+    check_safetensors,
     load_part,
     part_name,
     required_part,
@@ -68,6 +70,7 @@ def main(
     average: str = MINI.modulation.average,
     paths: str = MINI.modulation.paths,
     pooled: int | None = None,
+    codes: Path | None = None,
     export_only: bool = False,
     device: str = "auto",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
@@ -91,6 +94,8 @@ def main(
         average: of a new T
         paths: of a new T
         pooled: of T; None: a new one's, or as it was
+        codes: of stage 1: file of codes of all training pictures, which M learns first, see
+            data_prep.priors.codes; a resumed run has learnt them
         export_only: write out the last checkpoint
         device: auto, cpu, cuda or mps
         dtype: of E's weights
@@ -148,6 +153,11 @@ def main(
         ),
         accelerator,
     )
+    if codes and stage == 1 and not (loop.run_dir / "checkpoint.pt").is_file():
+        if "codes" not in check_safetensors(codes.expanduser()):
+            raise ValueError(f"{codes} holds no codes; make it with data_prep.priors.codes.")
+        left = trainer.learn_codes(load_file(codes.expanduser())["codes"])
+        print(f"codes of held-out people: {left:.0%} of their variance left open")
     before = trainer.measure({})
     result = trainer.fit(loop)
     if not accelerator.is_main_process:

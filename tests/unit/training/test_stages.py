@@ -10,7 +10,8 @@ import pytest
 import torch
 import tyro
 from PIL import Image
-from tiny_models import controlnet, face_mask, generator, pipeline, unet
+from safetensors.torch import save_file
+from tiny_models import controlnet, face_mask, generator, pipeline, rng, unet
 from tiny_shards import encoded, rewrite
 from tiny_training import CONFIG, loop, trainer
 
@@ -42,9 +43,13 @@ def test_command_trains_and_writes_a_loadable_folder(
         monkeypatch.setattr(sys, "argv", f"{arguments} --run-dir {tmp_path}/run{stage}".split())
         tyro.cli(stages.main)
 
+    known = generator().mapping(torch.randn(len(dataset), 16, generator=rng()))
+    save_file({"codes": known}, tmp_path / "codes.safetensors")
     for stage in (1, 2):
-        train(stage, "--code-prior 0.03 --row-growth 3 --average space")
-    assert "wrote" in capsys.readouterr().out
+        codes = f"--codes {tmp_path}/codes.safetensors"
+        train(stage, f"--code-prior 0.03 --row-growth 3 --average space {codes}")
+    said = capsys.readouterr().out
+    assert "wrote" in said and said.count("of their variance left open") == 1
     card = (folder / "style_modulation" / "card.md").read_text()
     assert "--stage 2" in card and "seed 0" in card and "identity (I) @ 2" in card
     assert "augment 0.0" in card and "'row_growth': 3.0" in card and "code_prior @ 2" in card

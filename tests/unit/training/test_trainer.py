@@ -264,3 +264,21 @@ def test_heads_cannot_be_learnt_without_cameras(cache, dataset, loss_net):
     with pytest.raises(ValueError, match="holds samples without a camera"):
         StageTrainer(config, cache, dataset, tiny_eg3d(c_dim=0), loss_net)
     assert trainer(1, cache, dataset, loss_net).cameras is None
+
+
+def test_m_learns_known_codes_before_it_draws(cache, dataset, loss_net):
+    made = trainer(1, cache, dataset, loss_net)
+    M, G = made.networks["mapping_network"], made.generator
+    before = {name: value.clone() for name, value in M.state_dict().items()}
+    shift = torch.linspace(-1, 1, len(dataset))[:, None, None]
+    codes = G.mean_latent + shift * torch.ones(len(dataset), G.num_ws, len(G.mean_latent))
+    made.learn_codes(codes, steps=150)
+    rows = made.train_entries[cache.views[made.train_entries] == 0]
+    batch = cache.batch(rows, torch.zeros_like(rows))
+    with torch.no_grad():
+        found = M(batch.h)
+    wanted = codes[batch.sample]
+    assert (found - wanted).square().mean() < 0.1 * (wanted - G.mean_latent).square().mean()
+    assert any(not torch.equal(value, M.state_dict()[name]) for name, value in before.items())
+    with pytest.raises(ValueError, match=r"codes came as \(10, 2, 3\); expected \(10, 12, 16\)"):
+        made.learn_codes(torch.zeros(10, 2, 3))
