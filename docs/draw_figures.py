@@ -2,6 +2,7 @@
 
 gallery.png: sentences, masks, scribbles and results. styles.jpg: some of these faces in all styles.
 method.png: the pipeline of Fig. 2, drawn for this kit, with what really flows through it.
+heads.webp: heads that turn.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image, ImageDraw
 
 from dmgi_lib import DMGIPipeline
 from dmgi_lib.dataset import FaceDataset, shipped_root
 from dmgi_lib.display import as_array
+from dmgi_lib.generators.eg3d.views import write_animation
 from dmgi_lib.masks import PALETTE
 
 HERE = Path(__file__).parent
@@ -35,6 +38,8 @@ GALLERY = (  # number of a shipped test sample, sentence
     (107, "a man with a beard and black hair"),
 )
 STYLED = (0, 2, 7)  # of the gallery
+TURNED = (0, 1, 2, 3, 5, 7)  # of the gallery
+SIDE = 144  # pixels of a head that turns
 FROZEN, TRAINED, DATA = "#dbe4ee", "#ffd9a8", "#ffffff"
 
 
@@ -88,6 +93,33 @@ def styles(pipe: DMGIPipeline, faces: FaceDataset) -> None:
     titled(axes, list(kinds))
     figure.subplots_adjust(wspace=0.03, hspace=0.03)
     save(figure, "styles.jpg")
+
+
+def heads(faces: FaceDataset) -> None:
+    """Sentences and masks, and below them heads that turn."""
+    pipe = DMGIPipeline.from_pretrained("mini-3d")
+    samples, texts = zip(*[GALLERY[k] for k in TURNED], strict=True)
+    masks = [faces.masks[i] for i in samples]
+    codes = pipe(list(texts), mask=masks, generator=noise(len(texts))).latents
+    turning = [pipe.turntable(code, frames=48) for code in codes]
+    top, size = 40, (SIDE, SIDE)
+    page = Image.new("RGB", (len(texts) * SIDE, top + 2 * SIDE), "white")
+    pen = ImageDraw.Draw(page)
+    for k, (text, mask) in enumerate(zip(texts, masks, strict=True)):
+        lines = "\n".join(textwrap.wrap(text, 21))
+        pen.multiline_text(((k + 0.5) * SIDE, 2), lines, "black", anchor="ma", align="center")
+        page.paste(
+            Image.fromarray(colors(mask)).resize(size, Image.Resampling.NEAREST), (k * SIDE, top)
+        )
+    frames = []
+    for views in zip(*turning, strict=True):
+        frame = page.copy()
+        for k, view in enumerate(views):
+            frame.paste(view.resize(size, Image.Resampling.LANCZOS), (k * SIDE, top + SIDE))
+        frames.append(frame)
+    path = HERE / "heads.webp"
+    write_animation(frames, path, 18.0)
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
 def titled(axes: Any, titles: list[str]) -> None:
@@ -168,6 +200,7 @@ def main() -> None:
     gallery(pipe, faces)
     styles(pipe, faces)
     method(pipe, faces)
+    heads(faces)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Copies people of a built face world into the clone: `python -m data_prep.faces128.ship`.
 
-What ships has the format of the full set, without depth maps, stylised renders and views.
+What ships has the format of the full set, without stylised renders, and with depth maps only of
+people who are seen by several cameras.
 """
 
 import shutil
@@ -20,7 +21,7 @@ from dmgi_lib.shards import shard_paths
 def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
     """Copies the first identities of each split and replaces `out` whole.
 
-    Test identities come with all their views, training identities with the first one.
+    Training identities come with their first view, those of other splits with all their views.
 
     Args:
         root: a built face world.
@@ -40,8 +41,9 @@ def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
     made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     made.chmod(0o755)
     try:
-        for split in SPLITS:
-            write_split(made / split, _chosen(root, split, identities[split]))
+        for split, wanted in identities.items():
+            if wanted:
+                write_split(made / split, _chosen(root, split, wanted))
         shutil.rmtree(out, ignore_errors=True)
         made.rename(out)
     except BaseException:
@@ -51,14 +53,19 @@ def ship(root: Path, out: Path, identities: dict[str, int]) -> int:
 
 
 def _chosen(root: Path, split: str, wanted: int) -> list[Sample]:
-    chosen = []
+    chosen: list[Sample] = []
+    people: set[int] = set()
     for path in shard_paths(root / split):
         for sample in read_shard(path):
-            second_view, identity = divmod(int(sample["id"]), SECOND_VIEW)
-            if identity < wanted and not (split == "train" and second_view):
-                sample.pop("depth", None)
+            if split == "train" and int(sample["id"]) >= SECOND_VIEW:
+                continue
+            if len(people) < wanted:
+                people.add(sample["identity"])
+            if sample["identity"] in people:
+                if split in SPLITS:
+                    sample.pop("depth", None)
                 chosen.append(sample)
-    found = len({sample["identity"] for sample in chosen})
+    found = len(people)
     if found < wanted:
         raise ValueError(
             f"{root} holds {found} {split} identities, {wanted} were asked for;"
@@ -79,11 +86,16 @@ class Command:
     """training identities"""
     test: int = 500
     """test identities"""
+    views: int = 40
+    """test identities with depth, seen by five cameras"""
+    train_views: int = 180
+    """training identities with depth, seen by four cameras"""
 
 
 def main() -> None:
     given = tyro.cli(Command)
-    size = ship(given.root, given.out, {"train": given.train, "test": given.test})
+    splits = (*SPLITS, "views", "train_views")
+    size = ship(given.root, given.out, {split: getattr(given, split) for split in splits})
     print(f"{given.out}: {size / 1e6:.1f} MB")
 
 

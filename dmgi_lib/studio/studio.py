@@ -53,7 +53,7 @@ class Studio(ipywidgets.Box):
         examples: Mapping[str, Any] | None = None,
     ) -> None:
         steps = int(pipe.config.num_inference_steps)
-        scribbles = pipe.controlnet_scribble is not None
+        scribbles = pipe.mapping_network_scribble is not None
         modes = ("mask", "scribble") if scribbles else ("mask",)
         self.painter = Painter(pipe.image_size, modes, examples)
         self.panel = Panel(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dmgi_lib.notebook_runner import run
+from dmgi_lib.presets import MINI_3D
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SMALL = {"train_samples": 32, "held_out": 6, "test_samples": 8, "seed": 1}
@@ -126,6 +129,26 @@ def test_multi_step_training_with_other_parameters(tmp_path):
     assert numbers["unseen_perceptual_first_step_multi"] > 0
     assert numbers["speed_up_of_step_0"] > 3
     assert 0 <= numbers["hair_as_asked_last_step"] <= 1
+
+
+@pytest.mark.skipif(not MINI_3D.folder.is_dir(), reason="the weights of mini-3d are not there")
+def test_three_dimensions_with_other_parameters(tmp_path):
+    parameters = {"prompt": "a man with black hair and a beard", "other": "a woman with red hair"}
+    parameters |= {"masks": [116, 52], "yaws": [-30, 0, 30], "mesh_resolution": 40, "seed": 2}
+    numbers = executed("08_three_dimensions", tmp_path, parameters)
+    assert numbers["call_over_another_view"] > 2
+    assert numbers["depth_error_12_12"] < numbers["depth_error_12_0"]
+    assert numbers["stopped_at_the_edge"] < numbers["stopped_at_the_face"] <= 1.001
+    assert numbers["depth_spread_XY"] < numbers["depth_spread_all"]
+    assert 0.1 < numbers["depth_of_the_head"] < 1
+    assert numbers["agree_at_15"] > 0.9
+    assert 0.3 < numbers["seen_at_40"] < 0.95
+    for which in ("2D", "3D"):
+        assert numbers[f"pixels_that_follow_the_mask_{which}"] > 0.6
+    assert 40 < numbers["read_range_3D"] < 80  # 60 were asked for
+    assert numbers["mesh_open_edges"] < 0.05
+    assert numbers["warnings_beyond_the_range"] > 0
+    assert len(list(tmp_path.glob("08_three_dimensions_*.png"))) >= 17
 
 
 def test_stylised_faces_with_other_parameters(tmp_path):

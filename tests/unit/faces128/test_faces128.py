@@ -350,6 +350,11 @@ def test_ship_copies_whole_identities_and_nothing_from_a_faulty_set(built, tmp_p
     assert [r["id"] for r in FaceDataset(out, "test").records] == ["000000", "500000"]
     assert torch.equal(data.images, FaceDataset(built, "train").images[:1])
     assert size > data.images.shape[0] * 1000 and not data.has("depth")
+    assert not (out / "train_views").exists()
+    ship(built, out, {"train": 1, "test": 1, "train_views": 1})
+    seen = FaceDataset(out, "train_views")
+    assert torch.equal(seen.depth, FaceDataset(built, "train_views").depth[: len(seen)])
+    assert len(seen.identities.unique()) == 1
     with pytest.raises(ValueError, match="2 were asked for"):
         ship(built, out, {"train": 1, "test": 2})
     with pytest.raises(ValueError, match="make faces"):

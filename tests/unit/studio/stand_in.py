@@ -43,7 +43,7 @@ class StandIn:
 
     def __init__(self, scribbles: bool = True) -> None:
         self.config = SimpleNamespace(num_inference_steps=10)
-        self.controlnet_scribble = object() if scribbles else None
+        self.mapping_network_scribble = object() if scribbles else None
         self.edit_directions: EditDirections | None = directions()
         self.calls: list[dict[str, Any]] = []
         self.go = threading.Event()
