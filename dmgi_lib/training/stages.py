@@ -71,6 +71,7 @@ def main(
     paths: str = MINI.modulation.paths,
     pooled: int | None = None,
     codes: Path | None = None,
+    code_steps: int = 3000,
     export_only: bool = False,
     device: str = "auto",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
@@ -96,6 +97,7 @@ def main(
         pooled: of T; None: a new one's, or as it was
         codes: of stage 1: file of codes of all training pictures, which M learns first, see
             data_prep.priors.codes; a resumed run has learnt them
+        code_steps: steps of 64 that it learns them for
         export_only: write out the last checkpoint
         device: auto, cpu, cuda or mps
         dtype: of E's weights
@@ -156,7 +158,7 @@ def main(
     if codes and stage == 1 and not (loop.run_dir / "checkpoint.pt").is_file():
         if "codes" not in check_safetensors(codes.expanduser()):
             raise ValueError(f"{codes} holds no codes; make it with data_prep.priors.codes.")
-        left = trainer.learn_codes(load_file(codes.expanduser())["codes"])
+        left = trainer.learn_codes(load_file(codes.expanduser())["codes"], code_steps)
         print(f"codes of held-out people: {left:.0%} of their variance left open")
     before = trainer.measure({})
     result = trainer.fit(loop)

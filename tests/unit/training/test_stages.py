@@ -46,7 +46,7 @@ def test_command_trains_and_writes_a_loadable_folder(
     known = generator().mapping(torch.randn(len(dataset), 16, generator=rng()))
     save_file({"codes": known}, tmp_path / "codes.safetensors")
     for stage in (1, 2):
-        codes = f"--codes {tmp_path}/codes.safetensors"
+        codes = f"--codes {tmp_path}/codes.safetensors --code-steps 4"
         train(stage, f"--code-prior 0.03 --row-growth 3 --average space {codes}")
     said = capsys.readouterr().out
     assert "wrote" in said and said.count("of their variance left open") == 1
