@@ -69,7 +69,8 @@ class Heads:
 
     heads: int = 5
     """whose meshes are made"""
-    only: tyro.conf.Suppress[tuple[int, ...]] = ()
+    only: tuple[int, ...] = ()
+    """side and samples of the one view that is measured, in this process"""
 
     def run(self) -> None:
         G = load_part(MINI_3D.folder, "generator")
