@@ -203,7 +203,8 @@ def show_sweep(table: Any, along: str, columns: Sequence[str]) -> Any:
     Args:
         table: DataFrame as `notebook_runner.sweep` returns it, or several of them concatenated.
         along: the parameter on the x axis; runs that differ in others, such as seed, are its dots.
-        columns: recorded numbers, a panel each.
+        columns: recorded numbers, a panel each; if all names begin with one word, such as mIoU,
+            they share a scale.
 
     Raises:
         ValueError: the table lacks one of these columns.
@@ -214,7 +215,8 @@ def show_sweep(table: Any, along: str, columns: Sequence[str]) -> Any:
     # a value that the table came by as text keeps its place in the order of runs
     labels = list(dict.fromkeys(table[along]))
     place = table[along].map({label: i for i, label in enumerate(labels)})
-    figure, axes = _panels(1, len(columns), (3.77 * len(columns), 2.6))
+    alike = len({name.split("_")[0] for name in columns}) == 1
+    figure, axes = _panels(1, len(columns), (3.77 * len(columns), 2.6), sharey=alike)
     for axis, column in zip(axes[0], columns, strict=True):
         means = table.groupby(place)[column].mean()
         axis.plot(means.index, means, color="C0")

@@ -5,13 +5,14 @@ import sys
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from tiny_models import tiny_eg3d
 
 from dmgi_lib import widgets
-from dmgi_lib.display import as_array, show_curves, show_scores, show_tables
+from dmgi_lib.display import as_array, show_curves, show_scores, show_sweep, show_tables
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.generators.eg3d.views import render
@@ -109,3 +110,12 @@ def test_tensors_of_bytes_and_of_floats_show_the_same_picture():
     assert shown.dtype == np.uint8 and shown.shape == (4, 5, 3)
     np.testing.assert_allclose(shown / 255, as_array(bytes_ / 127.5 - 1), atol=1e-6)
     assert as_array(bytes_[0]).max() == bytes_[0].max()  # class ids stay as they are
+
+
+def test_panels_of_one_measure_share_a_scale():
+    table = pd.DataFrame({"seed": [0, 1], "mIoU_a": [0.1, 0.2], "mIoU_b": [0.8, 0.9]})
+    one, other = show_sweep(table, "seed", ["mIoU_a", "mIoU_b"]).axes
+    assert one.get_ylim() == other.get_ylim() and one.get_ylim()[1] > 0.9
+    table["seconds"] = [5.0, 6.0]
+    one, other = show_sweep(table, "seed", ["mIoU_a", "seconds"]).axes
+    assert one.get_ylim()[1] < 1 < other.get_ylim()[0]
