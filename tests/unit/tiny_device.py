@@ -14,7 +14,6 @@ from unittest.mock import patch
 import torch
 from diffusers import ModelMixin
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 
 OTHER = torch.device("meta")
@@ -67,16 +66,29 @@ def _tensor(data, *, device=None, **options):
     return made if device is None else made.to(device)
 
 
+def _mapped(change, x):
+    """`change` of everything in nested arguments; torch's own tree_map takes ten times as long."""
+    if isinstance(x, (tuple, list)):
+        return type(x)([_mapped(change, each) for each in x])
+    return change(x)
+
+
 def _run(func, args, kwargs):
     packet, to = func.overloadpacket, kwargs.get("device")
-    compared = (args, kwargs)
+    compared, values = args, tuple(kwargs.values())
     if packet in INDEXING:  # a GPU takes places that lie on the CPU, but not the other way round
         if any(isinstance(x, Elsewhere) for x in args[1]) and not isinstance(args[0], Elsewhere):
             raise RuntimeError(f"{func} got places on {OTHER} in a tensor of the CPU")
-        compared = (args[0], args[2:])
-    tensors = [x for x in tree_leaves(compared) if isinstance(x, torch.Tensor)]
-    ours = {id(x.own): x for x in tensors if isinstance(x, Elsewhere)}
-    theirs = [x for x in tensors if not isinstance(x, Elsewhere) and x.dim()]
+        compared, values = args[:1] + args[2:3], ()
+    ours, theirs = {}, []
+
+    def sort(x):
+        if isinstance(x, Elsewhere):
+            ours[id(x.own)] = x
+        elif isinstance(x, torch.Tensor) and x.dim():
+            theirs.append(x)
+
+    _mapped(sort, (compared, values))
     if ours and theirs and packet not in MAY_MIX:
         raise RuntimeError(f"{func} got tensors of {OTHER} and of the CPU")
     there = bool(ours) if to is None else torch.device(to) == OTHER
@@ -93,7 +105,8 @@ def _run(func, args, kwargs):
             return x
         return ours[id(x)] if id(x) in ours else Elsewhere(x)
 
-    return tree_map(closed, func(*tree_map(opened, args), **tree_map(opened, kwargs)))
+    kwargs = {name: _mapped(opened, value) for name, value in kwargs.items()}
+    return _mapped(closed, func(*_mapped(opened, args), **kwargs))
 
 
 class _Everything(TorchDispatchMode):
