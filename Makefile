@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit notebooks lint lab studio measure table ablations bench figures docs book \
+.PHONY: demo test unit notebooks lint lab studio measure table ablations bench bench-studio figures docs book \
 	badges faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
@@ -54,6 +54,10 @@ bench: $(VENV)/.notebooks
 	$(BIN)/python tests/benchmarks/generators.py
 	$(BIN)/python tests/benchmarks/full_size.py
 	$(BIN)/python tests/benchmarks/heads.py
+
+bench-studio: $(VENV)/.dev $(VENV)/.studio
+	$(BIN)/python tests/benchmarks/studio.py
+	$(BIN)/python tests/benchmarks/studio.py --weights mini-3d
 
 # Table 1 of the mini world, and one row for each choice that the paper leaves open; long.
 table: $(VENV)/.notebooks
