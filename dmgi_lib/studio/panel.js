@@ -1,7 +1,8 @@
 // The panel: a sentence, seed, exit and number of faces, the faces drawn, and those drawn before.
 
 const TYPING = 400; // ms without a key after which the prompt goes to the kernel
-const ANSWER = 10000; // ms to wait for any word of the kernel
+const ANSWER = 10000; // ms to wait for any word of the kernel, and between two questions whether it lives
+const DEAF = "Python does not answer";
 const PIXELS_A_DEGREE = 4; // of a drag
 const LARGEST_SEED = 2 ** 31 - 1;
 
@@ -16,6 +17,9 @@ function render({ model, el }) {
   let waiting = 0;
   let asked = 0; // number of the newest request that the kernel took
   let answered = 0;
+  let stamps = 0; // of edits that were asked
+  let edited = 0; // stamp of the newest edit that came back
+  let fetching = false; // a file
 
   // --- what is asked ---------------------------------------------------------------------------
   const list = element("datalist", { id: `dmgi-${Math.random().toString(36).slice(2)}` });
@@ -76,8 +80,20 @@ function render({ model, el }) {
   function expectAnswer() {
     clearTimeout(waiting);
     waiting = setTimeout(() => {
-      say(["Python does not answer: it is busy, or has stopped. Nothing on this page is lost."], true);
+      say([`${DEAF}: it is busy, or has stopped. Nothing on this page is lost.`], true);
+      showBusy(false);
     }, ANSWER);
+  }
+
+  // A drawing may take minutes, and the kernel may die meanwhile: while it owes something, it is asked.
+  function ask() {
+    model.send({ type: "alive?" });
+    expectAnswer();
+  }
+
+  function showBusy(busy) {
+    figure.classList.toggle("dmgi-busy", busy);
+    figure.setAttribute("aria-busy", busy);
   }
 
   prompt.oninput = () => {
@@ -101,6 +117,7 @@ function render({ model, el }) {
   );
   function fetchFile(type) {
     model.send({ type, number: shown.number, face, ...shown.edited.get(face)?.asked });
+    fetching = true;
     expectAnswer();
   }
   const saveCode = button("Save W+ code", "safetensors, for G.synthesis", () => fetchFile("code"));
@@ -113,7 +130,6 @@ function render({ model, el }) {
   const historyBox = element("details", { open: true, hidden: true }, element("summary", {}, "Drawn before"), history);
 
   // --- edits of the face that is chosen --------------------------------------------------------
-  let stamps = 0; // of edits that were asked
   const views = model.get("views");
   const turnable = Object.keys(views).length > 0;
   const editing = editor(model.get("edits"), model.get("styles"), views, (asked) => {
@@ -251,16 +267,25 @@ function render({ model, el }) {
   }
 
   function hear(message, buffers) {
-    clearTimeout(waiting);
+    if (said.textContent.startsWith(DEAF)) say([]);
     if (message.type === "asked") asked = Math.max(asked, message.number);
     if (message.type === "result") receive(message, buffers);
-    if (message.type === "edited") receiveEdit(message, buffers);
-    if (message.type === "file") download(new Blob([buffers[0]]), message.name);
+    if (message.type === "edited") {
+      receiveEdit(message, buffers);
+      edited = message.stamp;
+    }
+    if (message.type === "file") {
+      download(new Blob([buffers[0]]), message.name);
+      fetching = false;
+    }
+    // A problem without a number is one of an edit or a file.
+    if (message.type === "problem" && !message.number) [edited, fetching] = [stamps, false];
     if (message.type === "problem") say([message.text], true);
     else if (message.type !== "asked") say(message.notes ?? []);
     if (message.number && message.type !== "asked") answered = Math.max(answered, message.number);
-    figure.classList.toggle("dmgi-busy", asked > answered);
-    figure.setAttribute("aria-busy", asked > answered);
+    showBusy(asked > answered);
+    clearTimeout(waiting);
+    if (asked > answered || stamps > edited || fetching) waiting = setTimeout(ask, ANSWER);
   }
 
   // --- the page --------------------------------------------------------------------------------

@@ -189,6 +189,9 @@ class Studio(ipywidgets.Box):
             if not self.results and self.panel.live:
                 self._ask(live=True)
             return
+        if content.get("type") == "alive?":
+            self.panel.send({"type": "asked", "number": 0})
+            return
         kept = [*self.results, *([self._preview] if self._preview else [])]
         found = [one for one in kept if one.request.number == content.get("number")]
         if not found:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 from PIL import Image
-from stand_in import StandIn
+from stand_in import StandIn, StandIn3D
 from tiny_models import face_mask
 
 pytest.importorskip("anywidget")
@@ -119,6 +119,35 @@ def test_a_deaf_python_is_told_of(visit):
     visit.press("Draw")
     visit.page.clock.run_for(10_500)
     assert "does not answer" in visit.page.locator(".dmgi-panel .dmgi-said").inner_text()
+
+
+@pytest.mark.parametrize("work", ["Draw", "edit", "Save head"])
+def test_a_python_that_dies_at_work_is_told_of(show, work):
+    visit = Visit(show, pipe=StandIn3D)
+    page, said = visit.page, visit.page.locator(".dmgi-panel .dmgi-said")
+    page.get_by_text("Edit the face").click()
+    page.clock.install()
+    visit.pipe.go.clear()
+    if work == "edit":
+        page.get_by_role("slider", name="Age", exact=True).fill("1")
+    else:
+        visit.press(work)
+    for asked in (1, 2):  # long work of a Python that lives
+        page.wait_for_timeout(200)
+        page.clock.run_for(10_500)
+        page.wait_for_function(
+            "n => sent.filter(([, [what]]) => what === 'alive?').length === n", arg=asked
+        )
+    page.wait_for_timeout(200)
+    assert "does not answer" not in said.inner_text()
+    visit.shown.answers = False
+    page.clock.run_for(20_500)
+    assert "does not answer" in said.inner_text()
+    assert page.locator("[aria-busy=true]").count() == 0
+    with page.expect_download():
+        visit.press("Save picture")
+    visit.pipe.go.set()  # it comes after all
+    said.get_by_text("does not answer").wait_for(state="detached")
 
 
 def test_the_history_is_bounded_in_the_page_too(visit):

@@ -67,6 +67,7 @@ class StandIn:
 
     def edit(self, latents: torch.Tensor, style: Any) -> Any:
         """Green tells the mean of a code, red the share of marble, in hundredths."""
+        assert self.go.wait(20)
         red = round(100 * style.get("marble", 0))
         images = [Image.new("RGB", (64, 64), (red, int(code.mean()) % 256, 9)) for code in latents]
         return SimpleNamespace(images=images, latents=latents)
@@ -90,10 +91,12 @@ class StandIn3D(StandIn):
         return super().__call__(prompt, **asked)
 
     def render(self, latents: torch.Tensor, camera: Any, style: Any) -> list[Image.Image]:
+        assert self.go.wait(20)
         (angles,) = camera_angles(as_cameras(camera, self.generator)).round().int().tolist()
         return [Image.new("RGB", (64, 64), (100 + angles[1], int(latents.mean()), angles[0]))]
 
     def mesh(self, latents: torch.Tensor, style: Any) -> Any:
+        assert self.go.wait(20)
         return SimpleNamespace(
             export=lambda file_type: f"{file_type} {latents.mean():.0f}".encode()
         )
