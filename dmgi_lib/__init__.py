@@ -28,7 +28,7 @@ _HOMES = {
     "PatchAutoencoderKL": "dmgi_lib.patch_autoencoder",
     "EditDirections": "dmgi_lib.editing",
     "StyleOffsets": "dmgi_lib.generators.styles",
-    "MaskEncoder": "dmgi_lib.evaluation.baselines",
+    "MaskEncoder": "dmgi_lib.mask_encoder",
     "Recognizer": "dmgi_lib.recognizers",
     # diffusers looks up the base class of a component in the library that model_index.json names.
     "ModelMixin": "diffusers",

@@ -18,9 +18,9 @@ from tyro.conf import Suppress
 
 from data_prep.priors.recipe import Recipe, Settings, Ship, frozen, picture_grid
 from dmgi_lib.dataset import to_uint8
-from dmgi_lib.evaluation.baselines import MaskEncoder
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators import StyleGAN2Generator
+from dmgi_lib.mask_encoder import MaskEncoder
 from dmgi_lib.masks import mask_to_rgb
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training import losses

@@ -23,13 +23,14 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from dmgi_lib.checks import one_of
-from dmgi_lib.evaluation.baselines import MaskEncoder, optimise_for_text, text_similarity
+from dmgi_lib.evaluation.baselines import optimise_for_text, text_similarity
 from dmgi_lib.evaluation.draw import Row, draw, judged_size, random_faces, synthesised
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
 from dmgi_lib.evaluation.samples import GroundTruth, exchanged, others
 from dmgi_lib.files import file_hash, state_hash
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.mapping_network import MappingNetwork
+from dmgi_lib.mask_encoder import MaskEncoder
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.style_modulation import StyleModulationNetwork, truncate_detail
 from dmgi_lib.weight_folder import CALL_DEFAULTS, part_name

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -103,6 +102,12 @@ def peak_memory_gb() -> float:
         marks = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
         if marks:
             return int(marks[1]) * 1024 / 1e9
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 1e9
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9  # Linux counts kilobytes
 

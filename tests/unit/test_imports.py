@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import dmgi_lib
+
 ROOT = Path(__file__).parents[2]
 ROOMS = (
     "dmgi_lib.generators",
@@ -61,6 +63,11 @@ def test_no_room_imports_what_lies_above_it(home):
     assert not wrong
 
 
+def test_no_name_of_the_library_comes_from_above():
+    homes = {home for home in dmgi_lib._HOMES.values() if home.startswith(GROUND)}
+    assert homes and {room(home) for home in homes} <= ALLOWED[GROUND]
+
+
 def test_no_modules_import_each_other_in_a_circle():
     paths = [p for folder in ("dmgi_lib", "data_prep") for p in (ROOT / folder).rglob("*.py")]
     modules = {
@@ -78,6 +85,14 @@ def test_no_modules_import_each_other_in_a_circle():
         for name, path in modules.items()
     }
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(modules)
+
+
+def test_nothing_that_windows_lacks_is_imported_at_once():
+    absent = {"fcntl", "grp", "pwd", "resource", "termios"}
+    for path in [p for folder in ("dmgi_lib", "data_prep") for p in (ROOT / folder).rglob("*.py")]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                assert not absent & {alias.name for alias in node.names}, path
 
 
 def test_importing_the_library_loads_no_large_one():

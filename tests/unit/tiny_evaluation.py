@@ -8,11 +8,11 @@ from transformers import CLIPConfig, CLIPModel
 
 from dmgi_lib import recognizers
 from dmgi_lib.dataset import ATTRIBUTES
-from dmgi_lib.evaluation.baselines import MaskEncoder
 from dmgi_lib.evaluation.read import Reading
 from dmgi_lib.evaluation.rows import TableConfig
 from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.evaluation.table import Table
+from dmgi_lib.mask_encoder import MaskEncoder
 from dmgi_lib.masks import CLASSES
 
 

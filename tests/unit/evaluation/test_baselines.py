@@ -6,7 +6,8 @@ from tiny_devices import fake_cuda, on_cuda
 from tiny_evaluation import tiny_clip, tiny_encoder
 from tiny_models import face_mask, generator, pipeline
 
-from dmgi_lib.evaluation.baselines import MaskEncoder, optimise_for_text, text_similarity
+from dmgi_lib.evaluation.baselines import optimise_for_text, text_similarity
+from dmgi_lib.mask_encoder import MaskEncoder
 
 
 def test_text_optimisation_raises_the_similarity_and_can_be_held_back():

@@ -11,8 +11,8 @@ from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerFast
 
 from data_prep.priors import trainer
 from data_prep.priors.recipe import Folders
-from dmgi_lib.evaluation.baselines import MaskEncoder
 from dmgi_lib.generators import StyleGAN2Generator
+from dmgi_lib.mask_encoder import MaskEncoder
 from dmgi_lib.recognizers import AttributeJudge
 
 SHIPPED = {
