@@ -37,7 +37,6 @@ from data_prep.priors.recipe import (
     picture_grid,
     region,
 )
-from data_prep.priors.sliced_wasserstein import laplacian_pyramid
 from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.devices import normal
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
@@ -173,11 +172,12 @@ def pyramid_l1(difference: Tensor, weight: Tensor, level_weights: tuple[float, .
         level_weights: finest level first; the last one is of the coarse rest
     """
     total = torch.zeros(())
-    bands = laplacian_pyramid(difference, len(level_weights))
-    for band, level_weight in zip(bands, level_weights, strict=True):
+    for level_weight in level_weights[:-1]:
+        coarse = F.avg_pool2d(difference, 2)
+        band = difference - F.interpolate(coarse, scale_factor=2, mode="bilinear")
         total = total + level_weight * (band.abs() * weight).mean()
-        weight = F.avg_pool2d(weight, 2)
-    return total
+        difference, weight = coarse, F.avg_pool2d(weight, 2)
+    return total + level_weights[-1] * (difference.abs() * weight).mean()
 
 
 @torch.no_grad()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_prep.priors.camera_faces import CameraFaces, Seen
 from data_prep.priors.recipe import picture_grid
-from data_prep.priors.sliced_wasserstein import sliced_wasserstein
+from data_prep.priors.stylegan2_measurements import feature_distance
 from dmgi_lib.dataset import to_uint8
-from dmgi_lib.generators.eg3d.cameras import look_at, split_camera
+from dmgi_lib.evaluation import views
+from dmgi_lib.generators.eg3d.cameras import camera_angles, look_at, split_camera
 from dmgi_lib.generators.eg3d.generator import EG3DOutput, TriPlaneGenerator
 
 TURNS = (-30.0, 0.0, 30.0)
@@ -65,72 +66,41 @@ def sample_picture(
     return picture_grid(list(map(to_uint8, rows)))
 
 
-def on_head(error: Tensor, inside: Tensor) -> float:
-    """Mean of error (B, 1, H, W) where inside (B, 1, H, W) is 1; NaN where that is nowhere."""
-    count = float(inside.sum())
-    return float((error * inside).sum()) / count if count else math.nan
-
-
 @torch.no_grad()
 def measure(
     G: TriPlaneGenerator, encoder: nn.Module, loss_net: Any, first: Seen, other: Seen, seed: int = 0
 ) -> dict[str, float]:
     """Held-out people from a view that their code does not know, and random heads.
 
-    The code is the encoder's W of the first view. Distances of random heads are those of their
-    pictures' loss-net features to the held-out pictures', as FID is of others' (mean and deviation
-    of each feature alone, for there are few pictures), and the sliced Wasserstein distance.
+    The code is the encoder's W of the first view; of people, see `evaluation.views.measure`, of
+    random heads `feature_distance`.
 
     Args:
         first, other: see `pairs_of`
     """
-    n = G.neural_rendering_resolution
     ws = torch.cat([encoder(part)[0] for part in first.image.split(16)])
+    pairs = zip(vars(first).values(), vars(other).values(), strict=True)
+    images, masks, depth, cameras = (torch.stack(pair, 1) for pair in pairs)
+    yaw = camera_angles(cameras.cpu())[..., 0]
+    parts = zip(*(x.split(16) for x in (ws, images, masks, depth, cameras, yaw)), strict=True)
+    tables = [views.measure(G, w, views.People(*some)) for w, *some in parts]
+    table = views.report(pd.concat(tables)).set_index("view")
     figures: dict[str, float] = {}
-    for name, seen in (("the view that was read", first), ("another view", other)):
-        out = seen_from(G, ws, seen.camera)
-        head = (seen.mask > 0).float()[:, None]
-        square = (out.image.clamp(-1, 1) - seen.image).square().mean(1, keepdim=True)
-        psnr = -10 * math.log10(max(on_head(square, head) / 4, 1e-10))
-        figures[f"PSNR on head pixels, {name} (dB)"] = psnr
-        foreground, depth, inside = seen.rendered(n)
-        if not inside.any():
-            continue
-        total = inside.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
-        mean = (depth * inside).sum((1, 2, 3), keepdim=True) / total
-        floors = {"": out.image_depth, ", flat disc": mean.expand_as(depth)}
-        w_avg = G.mean_latent.expand(len(ws), G.num_ws, -1)
-        floors[", mean head"] = seen_from(G, w_avg, seen.camera).image_depth
-        for floor, found in floors.items():
-            error = on_head((found - depth).abs(), inside)
+    names = {"read": "the view that was read", "all other views": "another view"}
+    for view, name in names.items():
+        row = table.loc[view]
+        figures[f"PSNR on head pixels, {name} (dB)"] = row["PSNR on the head (dB)"]
+        for floor in ("", ", flat disc", ", mean head"):
+            error = row[f"depth error{floor}"]
             figures[f"depth error on the head, {name}{floor} (world units)"] = error
-    figures["alpha error, another view"] = float((out.image_alpha - foreground).abs().mean())
+    opacity = other.rendered(G.neural_rendering_resolution)[0]
+    alpha = seen_from(G, ws, other.camera).image_alpha
+    figures["alpha error, another view"] = float((alpha - opacity).abs().mean())
     z = torch.randn(len(ws), G.z_dim, generator=torch.Generator().manual_seed(seed)).to(ws)
     heads = seen_from(G, G.mapping(z), other.camera).image.clamp(-1, 1)
     sets = {"random heads": heads, "the same people's other view (floor)": first.image}
-    for name, images in sets.items():
-        distance = feature_distance(loss_net, images, other.image)
-        figures[f"loss-net feature distance, {name}"] = distance
-        if len(images) > 1:
-            wasserstein = sliced_wasserstein(images, other.image, seed)["mean"]
-            figures[f"SWD x 1000 ({len(images)} pictures), {name}"] = wasserstein
+    for name, pictures in sets.items():
+        if len(pictures) > 1:
+            distance = feature_distance(loss_net, pictures, other.image)
+            figures[f"loss-net kernel distance, {name}"] = distance
     return figures
-
-
-@torch.no_grad()
-def feature_distance(loss_net: Any, images: Tensor, others: Tensor) -> float:
-    """Fréchet distance of Gaussians with independent features, per feature; 0 for equal sets.
-
-    images, others: (N, 3, H, W) in [-1, 1]; features are the loss net's coarsest, averaged over
-    places, in units of the deviation among `others`.
-    """
-
-    def read(pictures: Tensor) -> Tensor:
-        parts = pictures.split(32)
-        return torch.cat([loss_net.features(p)[-1].float().mean((2, 3)) for p in parts])
-
-    one, other = read(images), read(others)
-    unit = other.std(0, unbiased=False).clamp_min(1e-6)
-    gap = (one.mean(0) - other.mean(0)) / unit
-    spread = (one.std(0, unbiased=False) - other.std(0, unbiased=False)) / unit
-    return float((gap.square() + spread.square()).mean())

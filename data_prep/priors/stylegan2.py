@@ -335,7 +335,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         return sample_grid(averaged["generator"], averaged["encoder"], self.test_set.images[:8])
 
     def export(self, result: LoopResult, ship: Ship) -> None:
-        G = self.finished(result)
+        G, pictures = self.finished(result), (self.train_set.images, self.test_set.images)
         ship(
             self.home("generator"),
             G,
@@ -343,9 +343,8 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
             f"`StyleGAN2Generator`: z (B, {G.config.z_dim}) to ws (B, {G.num_ws},"
             f" {G.config.w_dim}) to images (B, 3, {G.config.img_resolution},"
             f" {G.config.img_resolution}) in [-1, 1]. Averaged weights. The first"
-            f" {self.settings.warmup_images} images were the autoencoder warm start. SWD is the"
-            " sliced Wasserstein distance of 7x7 Laplacian-pyramid patches; lower is better.",
-            measure(G, result.ema["encoder"], self.train_set.images, self.test_set.images),
+            f" {self.settings.warmup_images} images were the autoencoder warm start.",
+            measure(G, result.ema["encoder"], self.loss_net, *pictures),
         )
 
     def finished(self, result: LoopResult) -> Any:

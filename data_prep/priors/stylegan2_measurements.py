@@ -1,4 +1,4 @@
-"""Readings of the 2D prior: sample grid, sliced Wasserstein distances, reconstruction errors."""
+"""Readings of the 2D prior: sample grid, distances of image sets, reconstruction errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_prep.priors.recipe import picture_grid
-from data_prep.priors.sliced_wasserstein import sliced_wasserstein
 from dmgi_lib.dataset import to_float, to_uint8
+from dmgi_lib.evaluation.metrics import kernel_distance
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 
 
@@ -56,29 +56,46 @@ def sample_grid(
 
 
 @torch.no_grad()
+def feature_distance(loss_net: Any, images: Tensor, others: Tensor) -> float:
+    """Kernel distance of the loss net's coarsest features, averaged over places.
+
+    images, others: (N, 3, H, W) in [-1, 1]; a little below 0 for equal sets
+    """
+    read = (
+        torch.cat([loss_net.features(p)[-1].float().mean((2, 3)) for p in x.split(32)])
+        for x in (others, images)
+    )
+    return kernel_distance(*read)
+
+
+@torch.no_grad()
 def measure(
-    G: StyleGAN2Generator, encoder: nn.Module, train: Tensor, test: Tensor, seed: int = 0
+    G: StyleGAN2Generator,
+    encoder: nn.Module,
+    loss_net: Any,
+    train: Tensor,
+    test: Tensor,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Sliced Wasserstein distances ×1000 to the test images, and test reconstruction errors.
+    """`feature_distance` to the test images, and test reconstruction errors.
 
     Args:
         G, encoder:  averaged networks
         train, test: uint8 images (N, 3, H, W)
-        seed:        of the sampled z and the patches
+        seed:        of the sampled z
     """
     count = min(len(train), len(test), 512)
     real, other = (to_float(x[:count].to(G.mean_latent.device)) for x in (test, train))
     z = torch.randn(count, G.config.z_dim, generator=torch.Generator().manual_seed(seed)).to(real)
-    name = f"SWD x 1000 ({count} images, test split)"
+    name = f"loss-net kernel distance ({count} images, test split)"
     figures: dict[str, float] = {}
     for psi in (1.0, 0.8):
-        parts = [G(part, truncation_psi=psi).clamp(-1, 1) for part in z.split(32)]
-        distance = sliced_wasserstein(torch.cat(parts), real, seed)
-        figures |= {f"{name}, samples at psi {psi}, level {k}": v for k, v in distance.items()}
+        drawn = torch.cat([G(part, truncation_psi=psi).clamp(-1, 1) for part in z.split(32)])
+        figures[f"{name}, samples at psi {psi}"] = feature_distance(loss_net, drawn, real)
     softened = F.interpolate(F.avg_pool2d(real, 2), scale_factor=2.0, mode="bilinear")
     references = {"training images (floor)": other, "test images blurred 2x": softened}
     for kind, images in references.items():
-        figures[f"{name}, {kind}, level mean"] = sliced_wasserstein(images, real, seed)["mean"]
+        figures[f"{name}, {kind}"] = feature_distance(loss_net, images, real)
     codes = [(part, *encoder(part)) for part in real.split(32)]
     for space, share in (("W", 0.0), ("W+", 1.0)):
         errors = [(G.synthesis(ws + share * more) - part).abs() for part, ws, more in codes]

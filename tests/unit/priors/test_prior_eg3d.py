@@ -10,7 +10,7 @@ from tiny_views import with_views
 
 from data_prep.priors import eg3d
 from data_prep.priors.eg3d import EG3D, BudgetClock, blurred
-from data_prep.priors.eg3d_measurements import feature_distance, pairs_of
+from data_prep.priors.eg3d_measurements import pairs_of
 from data_prep.priors.recipe import Folders
 from data_prep.priors.world_parts import PARTS
 from dmgi_lib.generators.eg3d.cameras import look_at
@@ -192,12 +192,6 @@ def test_the_other_view_is_the_farthest(recipe):
     first, other = pairs_of(recipe.views, recipe.people)
     yaw = torch.rad2deg(torch.atan2(other.camera[:, 3], other.camera[:, 11]))
     assert (yaw > 20).all() and (first.camera[:, 3] < 0).all()
-
-
-def test_equal_sets_have_no_feature_distance(recipe):
-    first, other = pairs_of(recipe.views, recipe.people)
-    assert feature_distance(recipe.loss_net, first.image, first.image) == 0
-    assert feature_distance(recipe.loss_net, first.image, -other.image) > 0.1
 
 
 def test_a_data_set_without_views_is_refused(tiny_faces, weights_of_loss_net, faces):
