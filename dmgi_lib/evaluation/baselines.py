@@ -1,8 +1,8 @@
 """Encoder baselines of Table 1: mask → W+ with no diffusion, and the same plus text optimisation.
 
 `dmgi_lib.mask_encoder` stands for pSp-style encoders: it sees the mask and nothing else, and is
-trained with stage 1's losses. `optimise_for_text` stands for TediGAN's text step: the encoder's code
-is moved by gradients until a text-image encoder likes the picture. Both are small and honest
+trained with stage 1's losses. `optimise_for_text` stands for TediGAN's text step: the encoder's
+code is moved by gradients until a text-image encoder likes the picture. Both are small and honest
 stand-ins, not the published models (sizes and weights are our choice, not specified in the paper's
 available sources).
 """
