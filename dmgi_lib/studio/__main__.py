@@ -32,6 +32,8 @@ class Page:
     """address to listen on; 0.0.0.0 lets everyone draw who reaches this machine"""
     weights: str = "mini"
     """preset, or a folder of weights"""
+    device: str = "auto"
+    """auto, cpu, cuda or mps"""
     browser: bool = False
     """opens the page in a browser"""
 
@@ -40,7 +42,7 @@ class Page:
         """What each tab's kernel runs. It starts in another folder, hence the whole path."""
         folder = Path(self.weights).expanduser()
         weights = str(folder.resolve()) if folder.is_dir() else self.weights
-        return f"from dmgi_lib.studio.opened import studio\n\nstudio({weights!r})"
+        return f"from dmgi_lib.studio.opened import studio\n\nstudio({weights!r}, {self.device!r})"
 
 
 def free_port(host: str, port: int) -> int:
