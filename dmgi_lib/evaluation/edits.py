@@ -9,6 +9,7 @@ read from the parser judge's features by a ridge regression on cameras of traini
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,10 @@ import tyro
 from torch import Tensor
 
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
+from dmgi_lib.devices import machine, pick_device
 from dmgi_lib.editing import EDITS
 from dmgi_lib.evaluation.draw import judged_size
+from dmgi_lib.evaluation.report import write_csv
 from dmgi_lib.files import write_whole
 from dmgi_lib.pipeline import DMGIPipeline
 from dmgi_lib.presets import MINI, weights_folder
@@ -131,6 +134,7 @@ def main(
     data: Path | None = None,
     out: Path = Path("docs/edits.csv"),
     picture: Path | None = Path("docs/edits.jpg"),
+    device: str = "auto",
 ) -> None:
     """Measures the directions of a model on test people and writes a table and a sheet of faces.
 
@@ -141,18 +145,22 @@ def main(
         data: face dataset; None means `dmgi_lib.dataset.default_root()`.
         out: CSV file.
         picture: picture file; needs matplotlib and IPython.
+        device: auto, cpu, cuda or mps.
     """
-    pipe = DMGIPipeline.from_pretrained(weights)
-    judges = load_judges(weights_folder(weights))
+    place = pick_device(device)
+    pipe = DMGIPipeline.from_pretrained(weights).to(place)
+    judges = load_judges(weights_folder(weights), place)
     train, test = (FaceDataset(data, split, memory=0) for split in ("train", "test"))
     rows = train.first_views()[:500].tolist()
     with torch.no_grad():
         images = to_float(train.images[rows]).split(25)
-        features = torch.cat([judges.parser.features(part)[-1] for part in images])
+        features = torch.cat([judges.parser.features(part.to(place))[-1] for part in images])
     yaw = YawProbe(features, sample_yaws(train, rows))
     codes = pipeline_codes(pipe, test, people, exit_step)
-    table = measure(pipe, codes, judges, yaw).assign(people=len(codes), exit_step=exit_step)
-    write_whole(out, lambda path: table.round(4).to_csv(path, index=False))
+    table = measure(pipe, codes, judges, yaw)
+    about = f"{len(codes)} test people, drawn at exit step {exit_step}"
+    lines = [about, f"{datetime.date.today().isoformat()}; {machine(place)}"]
+    write_csv(out, lines, table.round(4).to_dict("records"))
     print(table.round(3).to_string(index=False))
     if picture is not None:
         figure = sheet(pipe, codes[:SHOWN])

@@ -28,7 +28,7 @@ import tyro
 from torch import Tensor
 
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
-from dmgi_lib.devices import autocast
+from dmgi_lib.devices import autocast, machine, pick_device
 from dmgi_lib.editing import EDITS, EditDirections
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators.eg3d.cameras import camera_angles
@@ -74,7 +74,8 @@ class Reader:
         """images: (N, 3, H, W) in [-1, 1]; yaws: (N,) degrees."""
         self.network = network.eval().requires_grad_(False)
         with torch.no_grad():
-            self.yaw = YawProbe(torch.cat([self._places(part) for part in images.split(50)]), yaws)
+            parts = [self._places(part.to(network.device)) for part in images.split(50)]
+        self.yaw = YawProbe(torch.cat(parts), yaws)
         self.columns = [i for i, reads in enumerate(network.reads.tolist()) if reads]
 
     def _places(self, images: Tensor) -> Tensor:
@@ -93,10 +94,11 @@ class YawProbe:
     def __init__(self, features: Tensor, yaws: Tensor) -> None:
         x = F.adaptive_avg_pool2d(features, 4).flatten(1).double()
         self.mean, self.std = x.mean(0), x.std(0).clamp_min(1e-3)
-        x, y = (x - self.mean) / self.std, yaws.double() - yaws.double().mean()
+        yaws = yaws.to(x)
+        x, y = (x - self.mean) / self.std, yaws - yaws.mean()
         gram = x @ x.T / x.shape[1]  # fewer pictures than features: the dual form
-        dual = torch.linalg.solve(gram + 0.1 * torch.eye(len(x), dtype=x.dtype), y)
-        self.weight, self.bias = x.T @ dual / x.shape[1], yaws.double().mean()
+        dual = torch.linalg.solve(gram + 0.1 * torch.eye(len(x)).to(gram), y)
+        self.weight, self.bias = x.T @ dual / x.shape[1], yaws.mean()
 
     def __call__(self, features: Tensor) -> Tensor:
         """(B, C, H, W) → (B,) degrees."""
@@ -162,7 +164,7 @@ class Search:
         with torch.no_grad():
             w = G.mapping(z)[:, 0].float()
         self.random = w[: config.random_faces]
-        tiny = 1e-3 * w.var() * torch.eye(w.shape[1])
+        tiny = 1e-3 * w.var() * torch.eye(w.shape[1]).to(w)
         self.root = torch.linalg.cholesky(torch.cov(w.T) + tiny)  # cov(w) = root rootᵀ
 
     def draw(self, codes: Tensor) -> Tensor:
@@ -187,7 +189,7 @@ class Search:
         white = torch.linalg.solve_triangular(
             self.root, (self.random - self.random.mean(0)).T, upper=False
         ).T
-        ridge = 0.05 * len(x) * torch.eye(x.shape[1])
+        ridge = 0.05 * len(x) * torch.eye(x.shape[1]).to(x)
         steps = torch.linalg.solve(x.T @ x + ridge, x.T @ white)  # [readings, w_dim]
         return {name: 2 * steps[i] for i, name in enumerate(EDITS)}
 
@@ -201,7 +203,7 @@ class Search:
         for i in range(config.steps):
             optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - i / config.steps)
             chosen = torch.randint(len(self.codes), (config.batch_size,), generator=rng)
-            sign = torch.ones(config.batch_size)
+            sign = self.codes.new_ones(config.batch_size)
             sign[::2] = -1.0
             loss = self.loss(name, step @ self.root.T, self.codes[chosen], sign).mean()
             loss = loss + config.size * step.square().sum()
@@ -243,6 +245,7 @@ def main(
     out: Path | None = None,
     data: Path | None = None,
     config: SearchConfig = SearchConfig(),
+    device: str = "auto",
 ) -> None:
     """Finds the directions of a model's G and writes <out>/edit_directions.
 
@@ -251,11 +254,12 @@ def main(
         out: pipeline folder to write to; None means that of the weights.
         data: face dataset; None means `dmgi_lib.dataset.default_root()`.
         config: sizes and weights.
+        device: auto, cpu, cuda or mps.
     """
     began = time.perf_counter()
-    folder = weights_folder(weights)
-    pipe = DMGIPipeline.from_pretrained(weights)
-    network = required_part(folder, "loss_net", "data_prep.priors.trainer loss_net")
+    folder, place = weights_folder(weights), pick_device(device)
+    pipe = DMGIPipeline.from_pretrained(weights).to(place)
+    network = required_part(folder, "loss_net", "data_prep.priors.trainer loss_net").to(place)
     people = FaceDataset(data, "train", memory=0)
     rows = people.first_views()[-config.pictures :].tolist()
     reader = Reader(network, to_float(people.images[rows]), sample_yaws(people, rows))
@@ -268,7 +272,7 @@ def main(
         direction.copy_(found)
         print(f"{name}: loss {losses[name]:.3f}, length {found.norm():.2f}", flush=True)
     home = out or folder
-    minutes = f"{(time.perf_counter() - began) / 60:.1f} minutes"
+    minutes = f"{(time.perf_counter() - began) / 60:.1f} minutes on {machine(place)}"
     about = (
         "Steps in W+ of `pipe.edit`, each (num_ws, w_dim); `generator` in config.json is the hash"
         " of the G they fit. Found by readings of the loss net alone; the judges measure them in"

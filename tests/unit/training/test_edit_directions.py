@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_device import other_device
+from tiny_models import generator
 
 from dmgi_lib.dataset import ATTRIBUTES
 from dmgi_lib.editing import EDITS
@@ -117,3 +119,14 @@ def test_others_are_all_but_its_own_and_its_kin(name):
     edit = EDITS[name]
     own = {claim[0] for claim in (edit.more, edit.less) if claim} | {*edit.kin}
     assert others == {*ATTRIBUTES} - own
+
+
+def test_the_search_runs_on_the_device_of_its_networks():
+    with other_device() as device:
+        network, G = Recognizer((4, 4, 4, 4, 8)).to(device), generator().to(device)
+        reader = Reader(network, torch.randn(4, 3, 128, 128), torch.linspace(-20, 20, 4))
+        config = SearchConfig(random_faces=4, steps=1, batch_size=2)
+        search = Search(G, reader, torch.randn(3, 12, 16).to(device), config)
+        for name, start in search.start().items():
+            found, _ = search.fit(name, start)
+            assert found.device == device
