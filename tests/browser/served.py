@@ -112,6 +112,13 @@ class Painting:
         )
         return np.array(flat, np.uint8).reshape(128, 128, 4)
 
+    def load(self, mask: np.ndarray) -> None:
+        """Loads a file of class ids."""
+        file = io.BytesIO()
+        Image.fromarray(mask).save(file, "PNG")
+        given = {"name": "mask.png", "mimeType": "image/png", "buffer": file.getvalue()}
+        self.page.locator(".dmgi-painter input[type=file]").set_input_files(given)
+
     def saved(self, name: str) -> Image.Image:
         """The picture that a button downloads."""
         with self.page.expect_download() as download:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 from served import ROOT, Painting, server
 
 pytest.importorskip("anywidget")
@@ -38,12 +36,6 @@ def lab(browser, tmp_path):
     with server(*command, address=r"http://127\.0\.0\.1:\d+/", **own) as (_, address):
         yield Painting(context, f"{address}lab/tree/notebooks/11_studio.ipynb?reset")
         context.close()
-
-
-def png(mask):
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, "PNG")
-    return {"name": "mask.png", "mimeType": "image/png", "buffer": file.getvalue()}
 
 
 def run_until_the_studio(page):
@@ -80,7 +72,7 @@ def test_the_notebook_shows_a_studio_that_can_be_used(lab):
     mask = np.zeros((128, 128), np.uint8)
     mask[30:100, 40:90] = CLASSES.index("skin")
     face = lab.src()
-    page.locator(".dmgi-painter input[type=file]").set_input_files(png(mask))
+    lab.load(mask)
     lab.changed(face)
     assert np.array_equal(lab.pixels()[..., :3], PALETTE[mask])
 
