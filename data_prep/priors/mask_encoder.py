@@ -21,12 +21,13 @@ from dmgi_lib.dataset import to_uint8
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators import StyleGAN2Generator
 from dmgi_lib.mask_encoder import MaskEncoder
-from dmgi_lib.masks import mask_to_rgb
+from dmgi_lib.masks import flip_mask, mask_to_rgb
 from dmgi_lib.recognizers import Recognizer
-from dmgi_lib.training import losses
+from dmgi_lib.training.features import CachedBatch
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import LossWeights
 from dmgi_lib.training.run_files import Logged
+from dmgi_lib.training.supervision import StageConfig, StageTerms, mirrored
 
 TERMS = ("l2", "perceptual", "identity", "parsing", "parts", "code_prior", "row_growth")
 
@@ -75,15 +76,8 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
         self.encoder.mapping.w_avg.copy_(self.G.mean_latent)
         # nobody tells the encoder any words
         self.weights = LossWeights(attributes=0.0, **{k: getattr(settings, k) for k in TERMS})
-        self.comparisons: dict[str, Any] = {
-            "l2": losses.l2_loss,
-            "perceptual": losses.PerceptualLoss(self.loss_net),
-            "identity": losses.IdentityLoss(self.loss_net),
-        }
-        self.parsing = losses.ParsingLoss(self.loss_net)
-        self.code_prior = None
-        if self.weights.code_prior:
-            self.code_prior = losses.CodePrior.of(self.G, self.weights.row_growth)
+        stage = StageConfig(1, self.weights, precision=self.precision)
+        self.compare = StageTerms(stage, self.train_set, self.G, self.loss_net, 1)
         identities = self.train_set.identities
         known, held_out = identities.unique(), settings.held_out
         unseen = torch.isin(identities, known[len(known) - held_out :])
@@ -109,24 +103,22 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
     def terms(
         self, rows: Tensor, rng: torch.Generator | None, encoder: nn.Module
     ) -> dict[str, Tensor]:
-        """Unweighted loss terms of some samples, each (B,); see `pictures_of`."""
-        target, mask = self.pictures_of(rows, rng)
-        w = encoder(mask)
-        with self.autocast(), losses.SharedFeatures(self.loss_net):
+        """Unweighted loss terms of some samples, each (B,); rng mirrors half of them."""
+        turned = torch.zeros(len(rows), dtype=torch.bool)
+        if rng is not None:
+            turned = torch.rand(len(rows), generator=rng) < 0.5
+        none = torch.zeros(0)  # no captions, steps and features
+        batch = CachedBatch(rows, none, turned, none, none, (), (), None)
+        w = encoder(mirrored(self.compare.masks, batch, flip_mask, self.device))
+        with self.autocast():
             image = self.G.synthesis(w, noise_mode="const").float()
-            found = {name: compare(image, target) for name, compare in self.comparisons.items()}
-            if self.code_prior is not None:
-                found["code_prior"] = self.code_prior(w)
-            if self.weights.parsing:
-                found["parsing"] = self.parsing(image, mask)
-            if self.weights.parts:
-                found["parts"] = losses.parts_loss(image, target, mask)
-        return {name: value.float() for name, value in found.items()}
+        terms = self.compare(batch, w, image)
+        return {name.removesuffix(" (I)"): value for name, value in terms.items()}
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         rows = self.train_rows[self.rows(len(self.train_rows), step)]
         terms = self.terms(rows, rng, self.encoder)
-        loss = torch.stack([getattr(self.weights, k) * v.mean() for k, v in terms.items()]).sum()
+        loss = self.compare.total(terms)
         self.update(loss, clip=1.0)
         return {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
 
