@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
@@ -18,7 +19,8 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     """An integer of any kind, NumPy's too, from low to high. Raises ValueError for all else."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not low <= int(value) <= high:
-        raise ValueError(f"{name} came as {value!r}; expected a whole number from {low} to {high}.")
+        came = reprlib.repr(value)
+        raise ValueError(f"{name} came as {came}; expected a whole number from {low} to {high}.")
     return int(value)
 
 

@@ -151,5 +151,6 @@ def check_codes(name: str, latents: Tensor, expected: tuple[int, ...] | None = N
         broken = " with NaN or infinite numbers" if fits and latents.is_floating_point() else ""
         raise ValueError(
             f"{name} came as {tuple(latents.shape)}, {latents.dtype}{broken}; expected finite"
-            f" floats (B, {sizes}). Add the batch dimension with latents[None]."
+            f" floats (B, {sizes}). Add the batch dimension with latents[None]; codes of another"
+            " generator mean nothing to this one."
         )

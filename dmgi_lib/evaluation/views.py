@@ -26,7 +26,8 @@ from dmgi_lib.devices import pick_device
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
 from dmgi_lib.files import write_text
 from dmgi_lib.generators.eg3d import EG3DOutput, TriPlaneGenerator
-from dmgi_lib.generators.eg3d.cameras import camera_angles, camera_rays, look_at, split_camera
+from dmgi_lib.generators.eg3d.cameras import camera_angles, look_at, split_camera
+from dmgi_lib.generators.eg3d.views import normals, surface
 from dmgi_lib.presets import MINI
 from dmgi_lib.recognizers import load_judges
 from dmgi_lib.training.losses import PerceptualLoss, drawn_codes
@@ -35,19 +36,6 @@ from dmgi_lib.weight_folder import load_part, required_part
 HIDDEN = 0.03  # world units between a point and what a camera sees there, from which it is hidden
 CLOSE = 0.1  # difference of colours in [-1, 1], mean of the three, up to which two views agree
 TURNED = 15.0  # degrees to each side of the front, of the views that should agree
-
-
-def surface(c: Tensor, depth: Tensor) -> Tensor:
-    """Cameras (B, 25) and depth (B, 1, n, n) along their rays → points (B, n, n, 3)."""
-    n = depth.shape[-1]
-    origins, directions = camera_rays(c.to(depth), n)
-    return (origins + depth.flatten(1)[..., None] * directions).unflatten(1, (n, n))
-
-
-def normals(points: Tensor) -> Tensor:
-    """Unit normals (B, n, n, 3) of points (B, n, n, 3), towards the camera."""
-    down, across = torch.gradient(points, dim=(1, 2))
-    return F.normalize(torch.linalg.cross(down, across), dim=-1)
 
 
 def project(points: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,12 @@ as in the official release. Parameter names are those of the official PyTorch re
 from __future__ import annotations
 
 import math
-import reprlib
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dmgi_lib.checks import whole_number
 
 LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2.0)
@@ -33,21 +34,9 @@ def resample_kernel() -> Tensor:
 
 
 def check_sizes(**sizes: tuple[object, int, int]) -> None:
-    """Refuses sizes of a config before anything is built from them.
-
-    Args:
-        sizes: name=(value, least, most).
-
-    Raises:
-        ValueError: a value is no integer, or out of its range.
-    """
-    for name, (value, least, most) in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            shown = reprlib.repr(value)
-            hint = ", a power of two >= 4" if name.endswith("resolution") else ""
-            raise ValueError(
-                f"{name} came as {shown}; expected an integer from {least} to {most}{hint}."
-            )
+    """`whole_number` of name=(value, least, most), before anything is built from a config."""
+    for name, size in sizes.items():
+        whole_number(name, *size)
 
 
 def num_channels(resolution: int, channel_base: int, channel_max: int) -> int:

@@ -16,14 +16,14 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from dmgi_lib.checks import whole_number
 from dmgi_lib.files import write_whole
 from dmgi_lib.generators.eg3d.cameras import look_at
 from dmgi_lib.generators.eg3d.generator import TriPlaneGenerator
-from dmgi_lib.generators.eg3d.views import checked_path, covered, one_code, surface_points
+from dmgi_lib.generators.eg3d.views import checked_path, covered, one_code, surface
 
 ENDINGS = (".glb", ".obj", ".ply")
 COARSEST, FINEST = 16, 512
-BYTES_A_VOXEL = 20  # density twice, labels, masks and what marching cubes keeps
 SOFTEST = 0.25  # quantile of the densities that are seen; hair is softer than skin
 LEAST_SEEN = 0.01  # share of the view that has to show something
 
@@ -38,7 +38,7 @@ def head_mesh(
 
     Args:
         latents: (num_ws, w_dim) or (1, num_ws, w_dim), one code
-        resolution: voxels on a side, 16 … 512; time and memory grow with its cube
+        resolution: voxels on a side, 16 … 512; time and memory grow with its cube, to 2.7 GB
         path: .glb, .obj or .ply to write as well; None = none
 
     Returns:
@@ -51,7 +51,7 @@ def head_mesh(
     """
     trimesh, marching_cubes = _libraries()
     ws = one_code(G, latents)
-    resolution = _checked(resolution)
+    resolution = whole_number("resolution", resolution, COARSEST, FINEST)
     path = None if path is None else checked_path(path, ENDINGS)
     planes = G.planes(ws)
     level = surface_level(G, ws, planes)
@@ -83,7 +83,7 @@ def surface_level(G: TriPlaneGenerator, ws: Tensor, planes: Tensor) -> float:
     """
     c = look_at(yaw=0.0, pitch=0.0)[None].to(ws)
     view = G.synthesis(ws, c, planes=planes)
-    points = surface_points(c, view).flatten(0, 1)
+    points = surface(c, view.image_depth).flatten(0, 2)
     _, sigma = G.sample(points[None], ws, planes=planes)
     # A ray through a whole cube of that density would be stopped by one part in two.
     dense = torch.nn.functional.softplus(sigma[0, :, 0] - 1) * G.rendering.box_warp > 0.7
@@ -126,19 +126,6 @@ def solid(volume: np.ndarray, level: float) -> np.ndarray:
     kept = np.where(above & ~head, volume.min(), volume)
     kept[hollows] = volume.max()
     return kept
-
-
-def _checked(resolution: Any) -> int:
-    whole = isinstance(resolution, (int, np.integer)) and not isinstance(resolution, bool)
-    if not whole or not COARSEST <= resolution <= FINEST:
-        wanted = BYTES_A_VOXEL * resolution**3 / 1e9 if whole and resolution > FINEST else 0
-        needs = f", which needs about {wanted:,.0f} GB" if wanted else ""
-        most = BYTES_A_VOXEL * FINEST**3 / 1e9
-        raise ValueError(
-            f"resolution came as {resolution!r}{needs}; expected a whole number from {COARSEST} to"
-            f" {FINEST} ({most:.1f} GB)."
-        )
-    return int(resolution)
 
 
 def _libraries() -> tuple[Any, Any]:

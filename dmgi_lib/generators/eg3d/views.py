@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from dmgi_lib import editing
 from dmgi_lib.checks import number, one_of, whole_number
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.files import write_whole
@@ -53,19 +55,10 @@ def check_codes(G: TriPlaneGenerator, latents: Any) -> Tensor:
     """W+ codes (B, num_ws, w_dim), or one (num_ws, w_dim), as (B, num_ws, w_dim) for this G.
 
     Raises:
-        ValueError: no tensor, of another shape, or with numbers that are not finite
+        ValueError: see `editing.check_codes`
     """
-    expected = f"(B, {G.num_ws}, {G.w_dim}), as `pipe(...).latents` are"
-    if not isinstance(latents, Tensor) or not latents.is_floating_point():
-        raise ValueError(f"latents came as {type(latents).__name__}; expected a tensor {expected}.")
-    codes = latents[None] if latents.ndim == 2 else latents
-    if codes.ndim != 3 or codes.shape[1:] != (G.num_ws, G.w_dim) or not len(codes):
-        raise ValueError(
-            f"latents came as {tuple(latents.shape)}; expected {expected}. Codes of another"
-            ' generator, such as the 2D one of "mini", mean nothing to this one.'
-        )
-    if not codes.isfinite().all():
-        raise ValueError("latents hold NaN or infinite numbers; expected finite ones.")
+    codes = latents[None] if isinstance(latents, Tensor) and latents.ndim == 2 else latents
+    editing.check_codes("latents", codes, (G.num_ws, G.w_dim))
     return codes.detach().to(G.mean_latent)
 
 
@@ -207,9 +200,9 @@ def turntable(
 
 
 def one_code(G: TriPlaneGenerator, latents: Tensor) -> Tensor:
-    """(1, num_ws, w_dim). Raises ValueError if several codes came."""
+    """(1, num_ws, w_dim). Raises ValueError if several codes came, or none."""
     codes = check_codes(G, latents)
-    if len(codes) > 1:
+    if len(codes) != 1:
         raise ValueError(f"{len(codes)} codes came; expected one: latents[0].")
     return codes
 
@@ -243,19 +236,21 @@ def _views(G: TriPlaneGenerator, codes: Tensor, cameras: Tensor, side: int | Non
 
 
 def covered(view: EG3DOutput) -> Tensor:
-    """(n, n) bool: where the head is; everywhere if the generator does not tell."""
-    alpha = getattr(view, "image_alpha", None)
-    if alpha is None:
-        return torch.ones_like(view.image_depth[0, 0], dtype=torch.bool)
-    return alpha.reshape(view.image_depth.shape)[0, 0] > 0.5
+    """(n, n) bool: where the head is."""
+    return view.image_alpha[0, 0] > 0.5
 
 
-def surface_points(c: Tensor, view: EG3DOutput) -> Tensor:
-    """(1, 25) and what it shows → (n, n, 3), where the rays stop on average."""
-    depth = view.image_depth[0, 0]
-    n = len(depth)
+def surface(c: Tensor, depth: Tensor) -> Tensor:
+    """Cameras (B, 25) and depth (B, 1, n, n) along their rays → points (B, n, n, 3)."""
+    n = depth.shape[-1]
     origins, directions = camera_rays(c.to(depth), n)
-    return (origins[0] + depth.flatten()[:, None] * directions[0]).unflatten(0, (n, n))
+    return (origins + depth.flatten(1)[..., None] * directions).unflatten(1, (n, n))
+
+
+def normals(points: Tensor) -> Tensor:
+    """Unit normals (B, n, n, 3) of points (B, n, n, 3), towards the camera."""
+    down, across = torch.gradient(points, dim=(1, 2))
+    return F.normalize(torch.linalg.cross(down, across), dim=-1)
 
 
 def _depth_pictures(views: list[EG3DOutput]) -> list[np.ndarray]:
@@ -272,9 +267,8 @@ def _depth_pictures(views: list[EG3DOutput]) -> list[np.ndarray]:
 
 
 def _normal_picture(c: Tensor, view: EG3DOutput) -> np.ndarray:
-    down, across = torch.gradient(surface_points(c, view), dim=(0, 1))
-    normals = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
-    cam2world, _ = split_camera(c[0].to(normals))
-    seen = normals @ cam2world[:3, :3] * normals.new_tensor([1.0, -1.0, -1.0])
+    outward = normals(surface(c, view.image_depth))[0]
+    cam2world, _ = split_camera(c[0].to(outward))
+    seen = outward @ cam2world[:3, :3] * outward.new_tensor([1.0, -1.0, -1.0])
     picture = ((seen + 1) * 127.5 * covered(view)[..., None]).round().byte()
     return picture.cpu().numpy()

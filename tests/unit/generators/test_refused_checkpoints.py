@@ -52,7 +52,7 @@ def test_other_plane_axes_are_refused(tmp_path):
         ({"attention": 3}, "attention = 3; .* no such option"),
         ({"channel_max": "many"}, "channel_max = 'many'"),
         ({"channel_max": -8}, "no negative channel_max"),
-        ({"channel_max": 10**7}, "channel_max came as 10000000; expected an integer"),
+        ({"channel_max": 10**7}, "channel_max came as 10000000; expected a whole number"),
         ({"channel_base": 0}, "channel_base came as 0"),
         ({"channel_max": 4}, "tensors of G_ema of .* do not fit"),
     ],
@@ -67,7 +67,9 @@ def test_options_without_counterpart_are_refused(tmp_path, change, message):
 def test_sizes_are_checked_before_anything_is_built(tmp_path):
     official = ada(tiny())
     official._init_kwargs["mapping_kwargs"]["num_layers"] = 10**7
-    with pytest.raises(ValueError, match="mapping_layers came as 10000000; expected an integer"):
+    with pytest.raises(
+        ValueError, match="mapping_layers came as 10000000; expected a whole number"
+    ):
         load_generator(write(snapshot(official), tmp_path))
 
 

@@ -219,10 +219,10 @@ def test_everything_happens_on_the_generators_device(dtype):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"z_dim": 0}, "z_dim came as 0; expected an integer from 1 to 16384"),
+        ({"z_dim": 0}, "z_dim came as 0; expected a whole number from 1 to 16384"),
         ({"w_dim": 10**7}, "w_dim came as 10000000"),
         ({"mapping_layers": 10**7}, "mapping_layers came as 10000000; expected .* 1 to 64"),
-        ({"img_resolution": "16"}, "img_resolution came as '16'; expected an integer"),
+        ({"img_resolution": "16"}, "img_resolution came as '16'; expected a whole number"),
         ({"img_resolution": 2**40}, "img_resolution came as 1099511627776"),
         ({"channel_max": 8.0}, r"channel_max came as 8\.0"),
         ({"c_dim": True}, "c_dim came as True"),
