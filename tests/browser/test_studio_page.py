@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 from PIL import Image
-from stand_in import StandIn, StandIn3D
+from stand_in import StandIn, StandIn3D, StandInEverything
+from test_painter_page import png
 from tiny_models import face_mask
 
 pytest.importorskip("anywidget")
 
+from dmgi_lib.masks import CLASSES
 from dmgi_lib.studio import Studio
 
 pytestmark = pytest.mark.browser
@@ -160,12 +162,114 @@ def test_the_history_is_bounded_in_the_page_too(visit):
         assert visit.page.locator(".dmgi-history li").count() == min(drawn, 24)
 
 
-def test_it_fits_400_pixels(show):
-    visit = Visit(show, width=400, dark=True)
+@pytest.fixture
+def full(show):
+    """full(**options): a visit with all that the page can hold, opened."""
+
+    def opened(**options):
+        masks = {"a hat": np.full((64, 64), 14, np.uint8)}
+        visit = Visit(show, examples=masks, pipe=StandInEverything, **options)
+        visit.page.get_by_label("Faces", exact=True).fill("2")
+        visit.press("Draw")
+        visit.caption("Drawn: “a young woman”")
+        visit.page.get_by_text("Edit the face").click()
+        visit.page.get_by_text("Keys", exact=True).click()
+        return visit
+
+    return opened
+
+
+def test_it_fits_400_pixels(full):
+    visit = full(width=400, dark=True)
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= 400
-    for control in visit.page.locator("button:visible, input:visible").all():
-        box = control.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 400
+    scrolled = ".dmgi-people *, .dmgi-pictures *"  # within boxes of their own
+    controls = visit.page.locator(":is(button, input, select, summary, output, label):visible")
+    boxes = controls.evaluate_all(
+        f"""(found) => found.filter((one) => !one.matches({scrolled!r})).map((one) => {{
+        const {{ left, right }} = one.getBoundingClientRect();
+        return [one.outerHTML, left, right]; }})"""
+    )
+    assert len(boxes) > 40
+    assert not [box for box in boxes if box[1] < 0 or box[2] > 400]
+
+
+def test_each_control_has_a_name_for_screen_readers(full):
+    """As Chromium tells them."""
+    page = full().page
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    named = {}
+    for node in tree[1:]:  # the first is the page
+        can = {each["name"] for each in node.get("properties", []) if each["value"].get("value")}
+        if "focusable" in can or node["role"]["value"] == "image":
+            named.setdefault(node["role"]["value"], []).append(node["name"]["value"].strip())
+    assert {"application", "button", "combobox", "image", "radio", "slider"} < named.keys()
+    assert sum(map(len, named.values())) > 60 and all(map(all, named.values())), named
+
+
+def test_a_face_is_drawn_and_edited_without_a_mouse(show):
+    visit = Visit(show, pipe=StandInEverything)
+    page, keys, painter = visit.page, visit.page.keyboard, visit.studio.painter
+
+    def reach(role, name):
+        control = page.get_by_role(role, name=name, exact=True)
+        if role == "summary":
+            control = page.locator("summary", has_text=name)
+        for _ in range(90):
+            if control.evaluate("control => control === document.activeElement"):
+                return
+            keys.press("Tab")
+        pytest.fail(f"Tab does not reach {name}")
+
+    def press(*pressed):
+        for key in pressed:
+            keys.press(key)
+
+    reach("application", "Canvas. Arrow keys move, Space paints.")
+    mask = painter.mask
+    press("f", ".", ".", " ")
+    mask[mask == mask[32, 32]] = CLASSES.index("eye_g")
+    visit.holds(mask)
+    press("e", *["["] * 9, " ")
+    mask[32, 32] = 0
+    visit.holds(mask)
+    reach("button", "Load PNG …")
+    with page.expect_file_chooser() as chooser:
+        press("Enter")
+    chooser.value.set_files(png(Image.fromarray(face_mask(64).numpy())))
+    visit.holds(face_mask(64))
+
+    reach("combobox", "Describe the face")
+    press("Control+a", *"black hair")
+    reach("spinbutton", "Seed")
+    press("Control+a", "4")
+    reach("slider", "Exit step")
+    press("ArrowLeft")
+    reach("button", "Draw")
+    press("Enter")
+    visit.caption("Drawn: “black hair”, seed 4, step 8")
+    reach("spinbutton", "Seed")
+    press("ArrowUp", "Enter")
+    visit.caption("Drawn: “black hair”, seed 5, step 8")
+    reach("button", "Go back to “black hair”, seed 4, step 8")
+    press("Enter")
+    visit.caption("Drawn: “black hair”, seed 4, step 8")
+
+    reach("summary", "Edit the face")
+    press("Enter")
+    reach("slider", "Turn")
+    press("ArrowRight")
+    for name in ("Style", "Mix with"):
+        reach("combobox", name)
+        press("ArrowDown")
+    assert page.get_by_label("Mix with").input_value()
+    reach("radio", "coarse")
+    press("ArrowRight")
+    assert page.get_by_role("radio", name="middle").is_checked()
+    page.get_by_role("img", name=", edited").wait_for()
+    for name in ("Save PNG", "Save picture", "Save W+ code", "Save head"):
+        reach("button", name)
+        with page.expect_download():
+            press("Enter")
 
 
 def test_settings_that_are_none_change_nothing(visit):

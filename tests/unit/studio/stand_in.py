@@ -100,3 +100,7 @@ class StandIn3D(StandIn):
         return SimpleNamespace(
             export=lambda file_type: f"{file_type} {latents.mean():.0f}".encode()
         )
+
+
+class StandInEverything(StandIn3D, StandInStyles):
+    """Heads in styles: all that the page can hold."""
