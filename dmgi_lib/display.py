@@ -89,18 +89,18 @@ def show_attention(
     for axis, word in zip(axes[0, 1:], words, strict=True):
         weight = maps[word].detach().float().cpu()
         weight = (weight - weight.min()) / (weight.max() - weight.min()).clamp_min(1e-9)
-        axis.imshow(np.asarray(Image.fromarray(np.asarray(base)).convert("L")), cmap="gray")
-        axis.imshow(
-            weight.numpy(),
-            cmap="magma",
-            alpha=0.65,
-            interpolation="bicubic",
-            extent=(0, base.shape[1], base.shape[0], 0),
-        )
+        overlay(axis, base, weight.numpy())
         axis.set_title(f"“{word}”", fontsize=10)
     for axis in axes[0]:
         axis.set_axis_off()
     return figure
+
+
+def overlay(axis: Any, base: np.ndarray, weight: np.ndarray) -> None:
+    """A map (h, w) over a picture (H, W, 3), which is shown in grey."""
+    extent = (0, base.shape[1], base.shape[0], 0)
+    axis.imshow(base.mean(-1), cmap="gray")
+    axis.imshow(weight, cmap="magma", alpha=0.65, interpolation="bicubic", extent=extent)
 
 
 def show_curves(

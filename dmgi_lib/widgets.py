@@ -6,12 +6,12 @@ A notebook that shows one shows the same as a static figure next, for readers wi
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from dmgi_lib.display import Picture, as_array
+from dmgi_lib.display import Picture, as_array, overlay
 from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.generators.eg3d.views import OUTPUTS, as_3d, one_code
 
@@ -38,14 +38,11 @@ def attention_panel(
     maps = features.a[block][sample][..., tokens].mean(-1)  # [heads, Q]
     edge = int(maps.shape[-1] ** 0.5)
     weight = (maps.mean(0) if head is None else maps[head]).view(edge, edge).float().cpu().numpy()
-    base = as_array(picture)
     figure = Figure(figsize=(5.4, 2.8), layout="constrained")
     plain, overlaid = figure.subplots(1, 2)
     shown = plain.imshow(weight, cmap="magma", vmin=0)
     figure.colorbar(shown, ax=plain, fraction=0.046).ax.tick_params(labelsize=7)
-    overlaid.imshow(base.mean(-1), cmap="gray")
-    extent = (0, base.shape[1], base.shape[0], 0)
-    overlaid.imshow(weight, cmap="magma", alpha=0.6, interpolation="bicubic", extent=extent)
+    overlay(overlaid, as_array(picture), weight)
     for axis in (plain, overlaid):
         axis.set_axis_off()
     drawn = io.BytesIO()
@@ -74,12 +71,6 @@ def attention_explorer(
     except ModuleNotFoundError:
         return None
 
-    class Explorer(ipywidgets.VBox):
-        """Says what it is where no kernel can draw it."""
-
-        def __repr__(self) -> str:
-            return "sliders over word, step, block and head (shown while the notebook runs)"
-
     blocks = len(next(iter(features.values())).a)
     heads = min(block.shape[1] for block in next(iter(features.values())).a)
     positions = dict(reversed(words))  # the first of several equal words
@@ -89,11 +80,10 @@ def attention_explorer(
     head = ipywidgets.SelectionSlider(
         options=["mean", *range(1, heads + 1)], value="mean", description="head"
     )
-    view = ipywidgets.Image(format="png")
 
-    def redraw(change: Any = None) -> None:
+    def draw() -> bytes:
         chosen = None if head.value == "mean" else int(head.value) - 1
-        view.value = attention_panel(
+        return attention_panel(
             pictures[step.value],
             features[step.value],
             positions[word.value],
@@ -102,10 +92,7 @@ def attention_explorer(
             sample,
         )
 
-    for slider in (word, step, block, head):
-        slider.observe(redraw, "value")
-    redraw()
-    return Explorer([word, step, block, head, view])
+    return _drawn([word, step, block, head], draw, "word, step, block and head")
 
 
 def head_turner(pipe: Any, latents: torch.Tensor) -> Any:
@@ -130,12 +117,6 @@ def head_turner(pipe: Any, latents: torch.Tensor) -> Any:
     except ModuleNotFoundError:
         return None
 
-    class Turner(ipywidgets.VBox):
-        """Says what it is where no kernel can draw it."""
-
-        def __repr__(self) -> str:
-            return "sliders over yaw, pitch and roll (shown while the notebook runs)"
-
     known = G.config.get("pose_range") or {}
     ranges = {"yaw": (-45, 45), "pitch": (-20, 20), "roll": (-30, 30)}
     sliders = {}
@@ -143,16 +124,28 @@ def head_turner(pipe: Any, latents: torch.Tensor) -> Any:
         low, high = (int(end) for end in known.get(name, usual))
         sliders[name] = ipywidgets.IntSlider(min=low, max=high, value=0, description=name)
     output = ipywidgets.Dropdown(options=OUTPUTS, description="show")
-    view = ipywidgets.Image(format="png", width=256, height=256)
 
-    def redraw(change: Any = None) -> None:
+    def draw() -> bytes:
         angles = {name: float(slider.value) for name, slider in sliders.items()}
         (picture,) = pipe.render(code, **angles, output=output.value)
         drawn = io.BytesIO()
         picture.save(drawn, format="PNG")
-        view.value = drawn.getvalue()
+        return drawn.getvalue()
 
-    for widget in (*sliders.values(), output):
-        widget.observe(redraw, "value")
-    redraw()
-    return Turner([*sliders.values(), output, view])
+    return _drawn([*sliders.values(), output], draw, "yaw, pitch and roll", width=256, height=256)
+
+
+def _drawn(controls: list[Any], draw: Callable[[], bytes], over: str, **size: int) -> Any:
+    """Controls, and the PNG that is drawn anew with each of their values."""
+    import ipywidgets
+
+    class Box(ipywidgets.VBox):
+        """Says what it is where no kernel can draw it."""
+
+        def __repr__(self) -> str:
+            return f"sliders over {over} (shown while the notebook runs)"
+
+    view = ipywidgets.Image(format="png", value=draw(), **size)
+    for control in controls:
+        control.observe(lambda change: setattr(view, "value", draw()), "value")
+    return Box([*controls, view])
