@@ -23,9 +23,9 @@ from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.files import write_text, write_whole
 from dmgi_lib.generators.eg3d.cameras import camera_angles, look_at
 from dmgi_lib.masks import CLASSES, load_mask
-from dmgi_lib.presets import WEIGHTS
+from dmgi_lib.presets import MINI
 
-FOLDER = WEIGHTS / "mask_camera"
+FOLDER = MINI.folder / "mask_camera"
 FILE = "model.safetensors"
 SIZE = 128  # edge at which masks are read
 PER_CLASS = 7
@@ -41,9 +41,9 @@ WHOLE = 3  # times that a mask counts as it is, for each time that it counts wit
 def estimate_camera(mask: Any) -> Tensor:
     """The camera from which a face with this mask is seen.
 
-    Errors on unseen people are in the card, weights/mask_camera/card.md. Distance, focal length and
-    framing are those of the face world and of EG3D's faces; a mask framed otherwise is read as if
-    its head had moved.
+    Errors on unseen people are in the card, weights/faces128/mask_camera/card.md. Distance, focal
+    length and framing are those of the face world and of EG3D's faces; a mask framed otherwise is
+    read as if its head had moved.
 
     Args:
         mask: anything that `dmgi_lib.masks.load_mask` takes, or a list of such.

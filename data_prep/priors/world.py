@@ -82,7 +82,7 @@ class World:
         if not part.makes:
             for_whom = [other for other in PARTS if part.name in other.needs]
             return self.mark(part).is_file() or all(map(self.is_done, for_whom))
-        there = all(any((self.out / name).glob("*config.json")) for name in part.makes)
+        there = all(any((self.out / name).glob("*.*")) for name in part.makes)
         return there and (self.mark(part).is_file() or not (self.runs / part.name).is_dir())
 
     @property
@@ -93,11 +93,10 @@ class World:
     def command(self, part: Part) -> list[str]:
         """The part as a command with all its options."""
         names = {"out": self.out, "runs": self.runs, "name": part.name, "threads": self.threads}
-        module, *words = [word.format(**names) for word in shlex.split(part.command)]
+        names |= {"data": self.data, "device": self.device, "minutes": self.minutes[part.name]}
         more = part.smoke if self.smoke else part.on_gpu if self.device == "cuda" else ""
-        words += ["--data", str(self.data), "--device", self.device, *shlex.split(more)]
-        words += ["--minutes", f"{self.minutes[part.name]:.4g}"]
-        return [sys.executable, "-m", module, *words]
+        words = shlex.split(f"{part.command} {part.common} {more}")
+        return [sys.executable, "-m", *(word.format(**names) for word in words)]
 
     def start(self, part: Part) -> Running:
         """Starts a part; its output is added to output.txt in its folder."""
@@ -119,6 +118,8 @@ class World:
         """Keeps model_index.json up to date, without which nobody loads the folder."""
         if all((self.out / name).is_dir() for name in REQUIRED):
             write_model_index(self.out)
+            if (self.out / "3d" / "generator").is_dir():
+                write_model_index(self.out / "3d")
 
 
 @dataclass(frozen=True)

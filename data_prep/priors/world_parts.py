@@ -27,6 +27,8 @@ class Part:
     on_gpu: str = "--batch-size 64"
     smoke: str = "--max-steps 2 --batch-size 4"  # more options of a trial
     split: str = ""  # of the data, beside train and test; without it the part is skipped
+    # of all its commands; what has no --minutes takes as long as it takes
+    common: str = "--data {data} --device {device} --minutes {minutes:.4g}"
 
 
 def _trained(
@@ -51,18 +53,25 @@ def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
     cache = f" --condition {condition} --weights {{out}} --cache {{runs}}/{features}/cache"
     measured = tuple(f"{term} @ 9" for term in ("perceptual (I)", "perceptual (I_0^d)", "parsing"))
 
-    def stage(number: int, hours: float, makes: tuple[str, ...], *needs: str) -> Part:
-        layout = f" --pooled {pooled}" if number > 1 else ""
-        command = f"dmgi_lib.training.stages --stage {number}{cache}{layout}"
+    def stage(
+        number: int, hours: float, makes: tuple[str, ...], *needs: str, heads: bool = False
+    ) -> Part:
+        layout = f" --pooled {2 if heads else pooled}" if number > 1 else ""
+        layout += " --codes {runs}/codes/codes.safetensors" if heads and number == 1 else ""
+        of_heads = " --preset mini-3d" if heads else ""
+        home = cache.replace("{out}", "{out}/3d") if heads else cache
         return Part(
-            f"stage{number}{end}",
-            f"{command} --run-dir {{runs}}/{{name}}",
+            f"{'heads_' if heads else ''}stage{number}{end}",
+            f"dmgi_lib.training.stages --stage {number}{of_heads}{home}{layout}"
+            " --run-dir {runs}/{name}",
             hours,
             (features, *needs),
-            makes,
+            tuple(f"3d/{name}" for name in makes) if heads else makes,
             measured,
             "--batch-size 64 --learning-rate 1e-3",
-            smoke="--max-steps 2 --batch-size 4 --held-out 2",
+            smoke="--max-steps 2 --batch-size 4 --held-out 2"
+            + (" --code-steps 2" if heads and number == 1 else ""),
+            split="train_views" if heads else "",
         )
 
     return (
@@ -78,6 +87,9 @@ def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
         stage(1, 0.25, (m,), "stylegan2", "loss_net"),
         stage(2, 0.25, (t,), f"stage1{end}"),
         stage(3, 2.5, (m, t), f"stage2{end}"),
+        stage(1, 0.1, (m,), "codes", heads=True),
+        stage(2, 0.1, (t,), f"heads_stage1{end}", heads=True),
+        stage(3, 1.5, (m, t), f"heads_stage2{end}", heads=True),
     )
 
 
@@ -140,6 +152,17 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
         smoke="--max-steps 2 --batch-size 8 --held-out 1",
         split="train_views",
     ),
+    Part(
+        "codes",
+        "data_prep.priors.codes --encoder {out}/3d/encoder --out {runs}/{name}/codes.safetensors",
+        0.0,
+        ("eg3d",),
+        makes=(),
+        on_gpu="",
+        smoke="",
+        split="train_views",
+        common="--data {data} --device {device}",
+    ),
     *_mapped("mask", 2),
     *_mapped("scribble", 4),
     _trained(
@@ -158,6 +181,26 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
         on_gpu="--batch-size 32",
         smoke="--max-steps 2 --batch-size 4 --held-out 1 --inversion-steps 1",
         split="styles",
+    ),
+    Part(
+        "edit_directions",
+        "dmgi_lib.training.edit_directions --weights {out}",
+        0.0,
+        ("stage3",),
+        makes=("edit_directions",),
+        on_gpu="",
+        smoke="--config.random-faces 20 --config.people 2 --config.pictures 8 --config.steps 1",
+        common="--data {data} --device {device}",
+    ),
+    Part(
+        "mask_camera",
+        "dmgi_lib.mask_camera --out {out}/mask_camera",
+        0.0,
+        (),
+        makes=("mask_camera",),
+        on_gpu="",
+        smoke="",
+        common="--data {data}",
     ),
     _trained("judge_parser", 1.0, "", _PARSING),
     _trained("judge_attributes", 3.0, "", _BALANCED, "hair-colour accuracy (test)"),

@@ -25,7 +25,7 @@ from dmgi_lib.feature_capture import DiffusionFeatures
 from dmgi_lib.files import differences, plain, state_hash
 from dmgi_lib.masks import MIRRORS, PICTURES
 from dmgi_lib.pipeline import DMGIPipeline
-from dmgi_lib.presets import PRESETS
+from dmgi_lib.presets import MINI, MINI_3D, PRESETS
 from dmgi_lib.prompts import encode_empty, encode_text, tokenize
 from dmgi_lib.style_modulation import POOLS, pool_attention
 from dmgi_lib.training.condition_augmentation import by_hand, check_share
@@ -68,7 +68,7 @@ class CacheConfig:
         source: reverse process from noise, or noised pictures I, which leak I and hold no I_0^d:
             only to measure how much that flatters M
         shard_size: samples a file; 0: as many as stay below a GB
-        preset: whose E it is, mini or paper
+        preset: whose E it is, mini (which mini-3d shares) or paper
         augment: share of entries whose x is as if drawn by hand, see `condition_augmentation`
     """
 
@@ -84,6 +84,8 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         sizes = PRESETS[one_of("preset", self.preset, tuple(PRESETS))]
+        if sizes is MINI_3D:  # M and T of heads read the features that those of pictures do
+            object.__setattr__(self, "preset", MINI.name)
         total = self.num_inference_steps or sizes.num_inference_steps
         usual = {
             "steps": spread_steps(total),

@@ -24,6 +24,9 @@ def test_a_trial_ends_in_a_pipeline_that_draws(tiny_faces, tmp_path, capfd):
     assert drawn.shape == (1, 3, 128, 128) and torch.isfinite(drawn).all()
     drawn = pipe("a woman", scribble=people.scribbles[0], output_type="pt").images
     assert torch.isfinite(drawn).all()
+    heads = DMGIPipeline.from_pretrained(out / "3d")
+    drawn = heads("a woman", mask=people.masks[0], output_type="pt").images
+    assert drawn.shape == (1, 3, 128, 128) and torch.isfinite(drawn).all()
     assert load_judges(out).parser is not None
     for part in PARTS:
         for name in part.makes:

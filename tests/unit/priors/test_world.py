@@ -1,5 +1,6 @@
 """The order of a world's parts, their budget and commands, failures, stops, and what is skipped."""
 
+import importlib
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ import torch
 import tyro
 from tiny_views import with_views
 
-from data_prep.priors import trainer, world
+from data_prep.priors import codes, trainer, world
 from data_prep.priors.world import World, able, chosen, few_people, run
 from data_prep.priors.world_parts import (
     HOURS,
@@ -22,10 +23,12 @@ from data_prep.priors.world_parts import (
     startable,
     training_minutes,
 )
+from dmgi_lib import mask_camera
 from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.training import feature_cache, stages
+from dmgi_lib.training import edit_directions, feature_cache, stages
 from dmgi_lib.weight_folder import COMPONENTS
 
+ENDS = ("", "_scribble")
 BY_NAME = {part.name: part for part in PARTS}
 WRITE = "import pathlib; p = pathlib.Path({folder!r}); p.mkdir(parents=True, exist_ok=True);"
 WRITE += " (p / 'config.json').touch()"
@@ -58,8 +61,10 @@ def test_every_part_comes_after_its_needs_and_all_folders_are_made():
         seen.add(part.name)
     made = {name for part in PARTS for name in part.makes}
     judges = {f"judge_{name}" for name in ("parser", "attributes", "identity")}
-    others = {*judges, "loss_net", "image_encoder", "mask_encoder", "3d/generator", "3d/encoder"}
-    assert made == {*COMPONENTS, *others} - {"edit_directions"}  # found afterwards, in minutes
+    others = {*judges, "loss_net", "image_encoder", "mask_encoder", "mask_camera"}
+    mapped = (f"{name}{end}" for name in ("mapping_network", "style_modulation") for end in ENDS)
+    heads = {f"3d/{name}" for name in ("generator", "encoder", *mapped)}
+    assert made == {*COMPONENTS, *others, *heads}
 
 
 @pytest.mark.parametrize(("device", "smoke"), [("cpu", False), ("cuda", False), ("cpu", True)])
@@ -77,7 +82,11 @@ def test_every_command_is_understood(device, smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "accelerator_for", reaches)
     monkeypatch.setattr(stages, "load_part", lambda *_: None)
     monkeypatch.setattr(feature_cache.DMGIPipeline, "from_pretrained", reaches)
+    monkeypatch.setattr(codes.ImageEncoder, "from_pretrained", reaches)
+    monkeypatch.setattr(mask_camera, "FaceDataset", reaches)
+    monkeypatch.setattr(edit_directions, "pick_device", reaches)
     threads = torch.get_num_threads()
+    home.out.mkdir()
     for part in PARTS:
         _, _, module, *words = home.command(part)
         if module.endswith("trainer"):
@@ -85,9 +94,8 @@ def test_every_command_is_understood(device, smoke, tmp_path, monkeypatch):
             network = part.name.removesuffix("_scribble")
             assert read.pop() == (network, 7.0, 2 if smoke else None, home.out)
             continue
-        main = {"stages": stages, "feature_cache": feature_cache}[module.split(".")[-1]].main
         with pytest.raises(KeyboardInterrupt):
-            tyro.cli(main, args=words)
+            tyro.cli(importlib.import_module(module).main, args=words)
     torch.set_num_threads(threads)
 
 
@@ -107,10 +115,10 @@ def test_one_after_the_other_the_hours_are_those_of_the_table():
 def test_side_by_side_the_longest_chain_fills_the_budget():
     minutes = training_minutes(15.0, len(PARTS))
     chain = ("loss_net", "autoencoder", "unet", "controlnet", "features")
-    chain += ("stage1", "stage2", "stage3")
+    chain += ("stage1", "stage2", "stage3", "edit_directions")
     assert sum(minutes[name] + START for name in chain) == pytest.approx(15.0, rel=1e-3)
     assert minutes["unet"] / minutes["autoencoder"] == pytest.approx(8 / 12)
-    with pytest.raises(ValueError, match="--minutes came as 3; .* takes about 4. Give more"):
+    with pytest.raises(ValueError, match="--minutes came as 3; .* takes about 4.5. Give more"):
         training_minutes(3.0, len(PARTS))
 
 
@@ -175,8 +183,9 @@ def test_a_folder_from_elsewhere_is_done_and_a_run_cut_off_is_not(scripted):
 
 def test_features_are_not_made_for_m_and_t_from_elsewhere(scripted):
     for name in ("mapping_network", "style_modulation"):
-        (scripted.out / name).mkdir(parents=True)
-        (scripted.out / name / "config.json").touch()
+        for home in (scripted.out, scripted.out / "3d"):
+            (home / name).mkdir(parents=True)
+            (home / name / "config.json").touch()
     assert scripted.is_done(BY_NAME["features"])
     assert not scripted.is_done(BY_NAME["features_scribble"])
 
@@ -240,7 +249,9 @@ def test_a_part_without_its_data_is_skipped_and_takes_no_time(tiny_faces, tmp_pa
     with_them = with_views(tiny_faces, tmp_path / "faces")
     assert able(PARTS, with_them) == [*PARTS]
     rest = able(PARTS, tiny_faces)
-    assert {*PARTS} - {*rest} == {BY_NAME["eg3d"], BY_NAME["style_offsets"]}
+    missing = {part.name for part in PARTS} - {part.name for part in rest}
+    heads = {f"heads_stage{number}{end}" for number in (1, 2, 3) for end in ENDS}
+    assert missing == {"eg3d", "codes", "style_offsets", *heads}
     minutes = training_minutes(600.0, 1, rest)
     assert "eg3d" not in minutes and minutes["unet"] > training_minutes(600.0, 1)["unet"]
     assert len(FaceDataset(few_people(with_them, tmp_path / "few"), "train_views")) == 8
