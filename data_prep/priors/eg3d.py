@@ -16,7 +16,6 @@ named is our choice.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from data_prep.priors.camera_faces import CameraFaces, Seen, joined, rows_of_people, seen_in
 from data_prep.priors.eg3d_measurements import measure, pairs_of, sample_picture
-from data_prep.priors.recipe import Settings, Ship, start_from
+from data_prep.priors.recipe import Ship, start_from
 from data_prep.priors.stylegan2 import (
     FINE_TO_COARSE_A,
     FINE_TO_COARSE_B,
@@ -112,33 +109,14 @@ class EG3DSettings(StyleGAN2Settings):
                 )
 
 
-class BudgetClock(nn.Module):
-    """How much of a training's budget is used, which ends phase A.
+class Clock(nn.Module):
+    """When phase B began. A module only because checkpoints hold modules."""
 
-    A module only because checkpoints hold modules: a resumed training's clock goes on.
-    """
-
-    seconds: Tensor
     begun: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("seconds", torch.zeros([], dtype=torch.float64))
-        self.register_buffer("begun", torch.tensor(-1))  # the last phase's first step
-        self.last: float | None = None
-
-    def used(self, step: int, settings: Settings, accelerator: Accelerator) -> float:
-        """Share of minutes or of max_steps, whichever is more; the same in all processes."""
-        now = time.monotonic()
-        if self.last is not None:
-            self.seconds += now - self.last
-        self.last = now
-        used = float(self.seconds) / 60.0 / settings.minutes if settings.minutes else 1.0
-        if settings.max_steps:
-            used = max(used, step / settings.max_steps)
-        if accelerator.num_processes > 1:
-            used = float(broadcast(torch.tensor(used, device=accelerator.device)))
-        return used
+        self.register_buffer("begun", torch.tensor(-1))  # the phase's first step
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
@@ -191,14 +169,13 @@ class EG3D(StyleGAN2):
         kept = ~torch.isin(self.train_set.identities, numbers)
         self.single_rows = kept.nonzero()[:, 0]
         self.training_images = len(self.single_rows) + sum(map(len, self.people))
-        self.clock = BudgetClock()
+        self.clock = Clock()
         self.modules = {**self.modules, "clock": self.clock}
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, clock = self.settings, self.clock
-        used = clock.used(step, settings, self.accelerator)
-        if used < settings.taught and clock.begun < 0:
-            return self.teach(step, used / settings.taught, rng)
+        if self.used < settings.taught and clock.begun < 0:
+            return self.teach(step, self.used / settings.taught, rng)
         begins = bool(clock.begun < 0)
         self.hold_codes(begins, rng)
         if begins:

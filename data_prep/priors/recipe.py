@@ -101,11 +101,13 @@ class Recipe(Generic[S]):
         name: of the run, and of the weight folder where `export` names no other
         averaged: names of the modules that ship as averages over the steps
         made_from: what a checkpoint must agree in, see `loop.run`
+        used: share of the budget before this step
     """
 
     name: str
     averaged: tuple[str, ...]
     made_from: Mapping[str, Any] | None = None
+    used: float = 0.0
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer]
 

@@ -82,7 +82,8 @@ def train(
     recipe = NETWORKS[network][0](settings, folders, where, precision, accelerator)
     shared = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
 
-    def step_fn(step: int, rng: torch.Generator) -> Logged:
+    def step_fn(step: int, rng: torch.Generator, used: float) -> Logged:
+        recipe.used = used
         if rank:  # noise of its own
             rng = torch.Generator().manual_seed(seed_of(rng.initial_seed(), rank))
         return recipe.step(step, rng)

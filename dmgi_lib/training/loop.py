@@ -3,7 +3,7 @@
 The loop knows nothing of the model. A `step_fn` does one optimisation step (it may drive several
 optimizers, as adversarial training does) and returns what is to be logged:
 
-    def step_fn(step, rng):
+    def step_fn(step, rng, used):
         batch = images[batch_indices(len(images), 32, step, config.seed)]
         loss = criterion(model(batch), torch.randn(32, 8, generator=rng))
         optimizer.zero_grad(); loss.backward(); optimizer.step()
@@ -42,7 +42,7 @@ from dmgi_lib.devices import keep_freed_memory, pick_device
 from dmgi_lib.files import plain, sweep, write_whole
 from dmgi_lib.training.run_files import Logged, RunLog, load_checkpoint
 
-StepFn = Callable[[int, torch.Generator], Logged]
+StepFn = Callable[[int, torch.Generator, float], Logged]
 SampleFn = Callable[[int, dict[str, Any]], np.ndarray]
 
 
@@ -168,9 +168,9 @@ def run(
     Args:
         modules:    everything with weights or buffers that a checkpoint must hold, by name
         optimizers: by name; their learning rates are scaled by warm-up and cool-down
-        step_fn:    (step, rng) -> numbers to log; rng, a generator of the CPU so that all devices
-                    draw the same, is seeded from (config.seed, step), as is the global one, for
-                    dropout
+        step_fn:    (step, rng, used) -> numbers to log; rng, a generator of the CPU so that all
+                    devices draw the same, is seeded from (config.seed, step), as is the global one,
+                    for dropout; used is the share of the budget before the step
         ema:        names of the modules to average
         sample_fn:  (step, EMA copies) -> uint8 (H, W, 3), saved as samples/{step}.png
         accelerator: see `accelerator_for`; None: one process. `modules` are on its device already,
@@ -237,7 +237,7 @@ def run(
                     group["lr"] = base * rate
             torch.manual_seed(seed_of(config.seed, step))
             rng = torch.Generator().manual_seed(seed_of(config.seed, step))
-            values = step_fn(step, rng)
+            values = step_fn(step, rng, used)
             if several:
                 own = torch.tensor([float(v) for v in values.values()], device=several.device)
                 means = several.reduce(own, "mean").tolist()

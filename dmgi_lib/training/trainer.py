@@ -253,7 +253,7 @@ class StageTrainer:
             for name, critic in critics.items()
         }
 
-        def step_fn(step: int, rng: torch.Generator) -> Logged:
+        def step_fn(step: int, rng: torch.Generator, used: float) -> Logged:
             picked = batch_indices(len(self.train_entries), loop.batch_size, step, loop.seed)
             drawn = torch.multinomial(self.chances, loop.batch_size, True, generator=rng)
             picked, drawn = picked[own], drawn[own]

@@ -8,8 +8,7 @@ from tiny_models import rng
 from tiny_priors import SMALL
 from tiny_views import with_views
 
-from data_prep.priors import eg3d
-from data_prep.priors.eg3d import EG3D, BudgetClock, blurred
+from data_prep.priors.eg3d import EG3D, blurred
 from data_prep.priors.eg3d_measurements import pairs_of
 from data_prep.priors.recipe import Folders
 from data_prep.priors.world_parts import PARTS
@@ -40,12 +39,14 @@ def test_a_step_moves_the_networks_of_its_phase(recipe):
     before = weights(recipe)
     first = recipe.step(0, rng(0))
     assert set(first) == {"raw", "alpha", "depth"}  # rendered pictures alone
+    recipe.used = 0.5
     second = recipe.step(2, rng(2))  # half of the budget: super-resolution joins
     assert {"reconstruction", "perceptual", "parsing", "depth"} <= set(second)
     taught = weights(recipe)
     assert {k for k in WEIGHTS if not torch.equal(before[k], taught[k])} == {"generator", "encoder"}
     assert recipe.clock.begun == -1
     recipe.settings = replace(recipe.settings, r1_interval=3)
+    recipe.used = 0.75
     third = recipe.step(3, rng(3))
     assert {"D", "D_features", "G", "G_features", "r1", "matching", "depth"} <= set(third)
     assert recipe.clock.begun == 3
@@ -137,24 +138,6 @@ def test_rendered_pictures_grow_and_super_resolution_joins(recipe, monkeypatch):
     monkeypatch.setattr(recipe, "view", lambda *given: sides.append(given[3]) or view(*given))
     refined = ["reconstruction" in recipe.teach(0, share, rng(0)) for share in (0.0, 0.3, 0.6)]
     assert sides == [16, 16, 64] and refined == [False, True, True]
-
-
-def test_phases_go_by_a_clock_that_a_checkpoint_keeps(recipe, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(eg3d.time, "monotonic", lambda: now[0])
-    settings = replace(recipe.settings, max_steps=None, minutes=10.0)
-    clock = BudgetClock()
-    shares = []
-    for seconds in (0, 60, 180):
-        now[0] += seconds
-        shares.append(clock.used(0, settings, recipe.accelerator))
-    assert shares == pytest.approx([0.0, 0.1, 0.4])
-    resumed = BudgetClock()
-    resumed.load_state_dict(clock.state_dict())
-    now[0] += 5000
-    assert resumed.used(7, settings, recipe.accelerator) == pytest.approx(0.4)
-    half = replace(settings, max_steps=14)
-    assert resumed.used(7, half, recipe.accelerator) == pytest.approx(0.5)
 
 
 def test_blur_keeps_the_mean_and_softens():

@@ -20,7 +20,7 @@ class Killed(Exception):
     """Stands for a crash in the middle of a run."""
 
 
-def train(config, *, die_at=None, width=8, on_step=lambda: None, sample_fn=None, made_from=None):
+def train(config, *, die_at=None, width=8, on_step=float, sample_fn=None, made_from=None):
     """A small regression with dropout, batch noise and two optimizers."""
     torch.manual_seed(7)
     data = torch.randn(30, 6)
@@ -34,8 +34,8 @@ def train(config, *, die_at=None, width=8, on_step=lambda: None, sample_fn=None,
         "second": torch.optim.SGD(second.parameters(), 1e-2, momentum=0.9),
     }
 
-    def step_fn(step, rng):
-        on_step()
+    def step_fn(step, rng, used):
+        on_step(used)
         if step == die_at:
             raise Killed
         x = data[loop.batch_indices(len(data), config.batch_size, step, config.seed)]
@@ -82,11 +82,12 @@ def test_a_resumed_run_repeats_the_uninterrupted_curve(tmp_path, die_at):
 
 
 def test_the_time_budget_is_summed_over_resumes(tmp_path, monkeypatch):
-    clock = {"now": 1000.0}
+    clock, shares = {"now": 1000.0}, []
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock["now"])
 
-    def spend():
+    def spend(used):
         clock["now"] += 1.0
+        shares.append(used)
 
     config = dataclasses.replace(CONFIG, run_dir=tmp_path, minutes=0.5, max_steps=None)
     result, _ = train(config, on_step=spend)
@@ -96,6 +97,8 @@ def test_the_time_budget_is_summed_over_resumes(tmp_path, monkeypatch):
     assert (again.step, again.seconds) == (30, 30.0)
     longer, _ = train(dataclasses.replace(config, minutes=1.0), on_step=spend)
     assert (longer.step, longer.seconds) == (60, 60.0)
+    assert shares[:30] == pytest.approx([second / 30 for second in range(30)])
+    assert shares[30:] == pytest.approx([second / 60 for second in range(30, 60)])
 
 
 def test_the_average_halves_with_its_half_life(tmp_path):
@@ -103,7 +106,7 @@ def test_the_average_halves_with_its_half_life(tmp_path):
     weight.register_buffer("seen", torch.zeros(1))
     weight.weight.data.fill_(0.0)
 
-    def step_fn(step, rng):
+    def step_fn(step, rng, used):
         weight.weight.data.fill_(1.0)
         weight.seen += 1
         return {}
@@ -220,13 +223,13 @@ def test_another_architecture_is_refused(tmp_path):
 def test_a_number_that_is_not_finite_stops_the_run(tmp_path):
     config = dataclasses.replace(CONFIG, run_dir=tmp_path)
     with pytest.raises(FloatingPointError, match="loss became nan at step 0"):
-        loop.run(config, {}, {}, lambda step, rng: {"loss": float("nan")})
+        loop.run(config, {}, {}, lambda step, rng, used: {"loss": float("nan")})
 
 
 def test_columns_may_appear_later(tmp_path):
     config = dataclasses.replace(CONFIG, run_dir=tmp_path, log_every=2, max_steps=6)
 
-    def step_fn(step, rng):
+    def step_fn(step, rng, used):
         return {"loss": 1.0} | ({"penalty": float(step)} if step == 3 else {})
 
     result = loop.run(config, {}, {}, step_fn)
