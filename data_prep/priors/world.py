@@ -4,7 +4,7 @@
     python -m data_prep.priors.world --minutes 15    # on a GPU, side by side
     python -m data_prep.priors.world --smoke         # a trial of the whole way, in minutes
 
-Each part is one of the kit's own commands, a process with a log of its own. What is finished is
+Each part is one of the kit's own commands, in a process with a log of its own. What is finished is
 skipped and what was cut off goes on, so the same command, given again, ends what it began. Folders
 of weights may be put into the world from elsewhere; they count as finished.
 """
@@ -12,17 +12,20 @@ of weights may be put into the world from elsewhere; they count as finished.
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import os
 import re
+import runpy
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +53,7 @@ MAKERS = {
     name: f"`python -m data_prep.faces128.build --{option}` makes it."
     for name, option in (("train_views", "train-views 1500"), ("styles", "styles 150"))
 }
+IMPORTED = ["data_prep.priors.trainer", "dmgi_lib.training.stages"]  # before a part is forked
 SHOWN_LINES = 12  # of the log of a part that failed
 BAR = "{desc}: {n_fmt} of {total_fmt} done{postfix}"
 
@@ -102,16 +106,11 @@ class World:
         """Starts a part; its output is added to output.txt in its folder."""
         log, command = self.runs / part.name / "output.txt", self.command(part)
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.threads)}
         with log.open("a", encoding="utf-8") as output:
-            print("$", shlex.join(command), file=output, flush=True)
-            process = subprocess.Popen(
-                command,
-                env=os.environ | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+            print("$", shlex.join(command), file=output)
+        work = (command[2:], log, self.threads)
+        process: BaseProcess = processes(self.device).Process(target=run_module, args=work)  # type: ignore[attr-defined]
+        process.start()
         return Running(part, process, log, time.monotonic())
 
     def index(self) -> None:
@@ -122,12 +121,35 @@ class World:
                 write_model_index(self.out / "3d")
 
 
+def processes(device: str) -> BaseContext:
+    """How parts start: on a CPU, where the system can, from a process that has imported everything.
+
+    Imports take a small part most of its time. A GPU wants processes that begin at nothing.
+    """
+    if device != "cpu" or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
+
+
+def run_module(command: Sequence[str], log: Path, threads: int) -> None:
+    """`python -m command`, in this very process; what it says goes to the end of a file."""
+    with log.open("a", encoding="utf-8") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    torch.set_num_threads(threads)
+    sys.argv = [*command]
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
 @dataclass(frozen=True)
 class Running:
     """A part's process, its log and when it began."""
 
     part: Part
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     log: Path
     began: float
 
@@ -149,11 +171,9 @@ def _stopped_in_the_end(running: dict[str, Running]) -> Iterator[None]:
         for one in running.values():
             one.process.terminate()
         for one in running.values():
-            try:
-                one.process.wait(10)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
+            one.process.join(10)
+            one.process.kill()
+            one.process.join()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -182,7 +202,7 @@ def run(world: World, wanted: Sequence[Part]) -> dict[str, str]:
                 break
             time.sleep(0.2)
             for name, one in [*running.items()]:
-                if (code := one.process.poll()) is None:
+                if (code := one.process.exitcode) is None:
                     continue
                 del running[name]
                 if code:

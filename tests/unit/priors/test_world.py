@@ -41,7 +41,7 @@ class Scripted(World):
 
     def command(self, part):
         writes = "\n".join(WRITE.format(folder=str(self.out / name)) for name in part.makes)
-        return [sys.executable, "-S", "-c", self.scripts.get(part.name, writes)]
+        return [sys.executable, "-m", "script_part", self.scripts.get(part.name, writes)]
 
     def index(self):
         pass
@@ -206,7 +206,7 @@ def test_no_more_at_once_than_asked(scripted, monkeypatch):
     def counted(self, part):
         one = start(self, part)
         most.append(one)
-        assert sum(o.process.poll() is None for o in most) == 1
+        assert sum(o.process.exitcode is None for o in most) == 1
         return one
 
     monkeypatch.setattr(World, "start", counted)
@@ -232,7 +232,7 @@ def test_a_stop_leaves_no_process(scripted, monkeypatch, how):
             run(scripted, chosen(["loss_net", "text_image"]))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert all(one.process.poll() is not None for one in begun)
+    assert all(one.process.exitcode is not None for one in begun)
 
 
 def test_a_trial_sees_few_people(tiny_faces, tmp_path):
