@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
+import re
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,6 +37,21 @@ def build(out: Path, modules: list[str]) -> None:
     )
     with patch.object(dmgi_lib, "__all__", [*dmgi_lib.__all__, *rooms]):
         pdoc.pdoc(*modules, output_directory=out)
+    for path in out.rglob("*.html"):
+        path.write_text(unlinked(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def unlinked(page: str) -> str:
+    """A page whose links to places that it lacks are plain words.
+
+    pdoc links private bases and inherited methods, of which it shows nothing.
+    """
+    places = set(re.findall(r'\bid="([^"]*)"', page))
+
+    def kept(link: re.Match[str]) -> str:
+        return link[0] if link[1] in places else link[2]
+
+    return re.sub(r'<a href="#([^"]+)">(.*?)</a>', kept, page)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python docs/build_book.py [--out site]
 
 Sphinx makes pages of README, docs and the executed notebooks; the API pages come from
-docs/build_api.py. A link to a missing page, and anything that a page would fetch from elsewhere,
-stops the build.
+docs/build_api.py. A link to a missing page or to a place that its page lacks, and anything that a
+page would fetch from elsewhere, stops the build.
 """
 
 from __future__ import annotations
@@ -45,38 +45,45 @@ def build(root: Path, out: Path, conf: Path = ROOT / "docs/book") -> None:
     shutil.copy(out / "README.html", out / "index.html")
 
 
-class _Links(HTMLParser):
-    """All that a page fetches and links to."""
+class _Page(HTMLParser):
+    """All that a page fetches and links to, and the places in it that links can lead to."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.found: list[tuple[str, str, str]] = []
+        self.links: list[tuple[str, str, str]] = []
+        self.places = {"", "top"}  # which every page has
+        self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = ("id", "name") if tag == "a" else ("id",)
+        self.places |= {value for name, value in attrs if name in named and value}
         found = [(tag, name, value) for name, value in attrs if name in ("src", "href") and value]
-        self.found += [entry for entry in found if ("rel", "canonical") not in attrs]
+        self.links += [entry for entry in found if ("rel", "canonical") not in attrs]
 
 
 def faults(site: Path) -> list[str]:
-    """What pages fetch from elsewhere, and links to files that the site does not hold."""
+    """What pages fetch from elsewhere, and links to files or places that the site does not hold."""
     wrong = [
         f"fetched from elsewhere: {sheet.relative_to(site)}: {found}"
         for sheet in sorted(site.rglob("*.css"))
         for found in re.findall(r"url\(\s*[\"']?(?:https?:)?//[^)\"']*", sheet.read_text("utf-8"))
     ]
-    for page in sorted(site.rglob("*.html")):
-        links = _Links()
-        links.feed(page.read_text(encoding="utf-8"))
-        for tag, name, value in links.found:
+    pages = {path.resolve(): _Page(path) for path in sorted(site.rglob("*.html"))}
+    for path, page in pages.items():
+        for tag, name, value in page.links:
             parts = urlsplit(value)
-            place = f"{page.relative_to(site)}: {value[:120]}"
+            place = f"{path.relative_to(site.resolve())}: {value[:120]}"
             if parts.scheme == "data":
                 continue
             if parts.scheme or parts.netloc:
                 if (tag, name) in FETCHED:
                     wrong.append(f"fetched from elsewhere: {place}")
-            elif parts.path and not (page.parent / unquote(parts.path)).exists():
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
                 wrong.append(f"links to nothing: {place}")
+            elif target in pages and unquote(parts.fragment) not in pages[target].places:
+                wrong.append(f"links to no place of the page: {place}")
     return wrong
 
 

@@ -74,6 +74,31 @@ def test_faults_are_found(tmp_path):
     ]  # fmt: skip
 
 
+def test_links_to_places_are_followed(tmp_path):
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api/there.html").write_text('<h2 id="the end">1</h2><a name="old"></a>')
+    (tmp_path / "here.html").write_text(
+        '<h1 id="title"></h1><a href="#title"></a><a href="#"></a><a href="#gone"></a>'
+        '<a href="api/there.html#the%20end"></a><a href="api/there.html#title"></a>'
+        '<a href="api/there.html#old"></a>'
+        '<a href="https://example.org#any"></a><a href="picture.svg#part"></a>'
+    )
+    (tmp_path / "picture.svg").write_text("<svg/>")
+    assert BOOK["faults"](tmp_path) == [
+        "links to no place of the page: here.html: #gone",
+        "links to no place of the page: here.html: api/there.html#title",
+    ]
+
+
+def test_api_pages_link_to_no_place_that_they_lack():
+    pytest.importorskip("pdoc")
+    unlinked = runpy.run_path(str(ROOT / "docs/build_api.py"))["unlinked"]
+    page = (
+        '<i id="a"></i><a href="#a">a</a> of <a href="#_Base">_Base</a>, <a href="x.html#b">b</a>'
+    )
+    assert unlinked(page) == page.replace('<a href="#_Base">_Base</a>', "_Base")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_of_pages_lead_to_files(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
