@@ -2,11 +2,13 @@
 
 gallery.png: sentences, masks, scribbles and results. styles.jpg: some of these faces in all styles.
 method.png: the pipeline of Fig. 2, drawn for this kit, with what really flows through it.
-heads.webp: heads that turn.
+heads.webp: heads that turn. studio.webp: the studio as a browser shows it.
 """
 
 from __future__ import annotations
 
+import io
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,14 @@ GALLERY = (  # number of a shipped test sample, sentence
 STYLED = (0, 2, 7)  # of the gallery
 TURNED = (0, 1, 2, 3, 5, 7)  # of the gallery
 SIDE = 144  # pixels of a head that turns
+IN_STUDIO = (  # sentences, the last of which is shown large
+    "a marble statue of a young woman",
+    "an old woman with gray hair",
+    "a cartoon of a woman with red hair",
+    "a woman with dark skin and black hair",
+    "a pencil sketch of a young woman",
+    "a smiling young woman with long blond hair",
+)
 FROZEN, TRAINED, DATA = "#dbe4ee", "#ffd9a8", "#ffffff"
 
 
@@ -122,6 +132,48 @@ def heads(faces: FaceDataset) -> None:
     print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
+def studio(pipe: DMGIPipeline, faces: FaceDataset) -> None:
+    """The studio in a real browser, after some drawings; needs Playwright and Chromium."""
+    sys.path.append(str(HERE.parent / "tests/browser"))
+    try:
+        import comm
+        from browsers import QUIET, chromium
+        from playwright.sync_api import sync_playwright
+        from widget_page import PageComm, WidgetPage
+
+        from dmgi_lib.studio import Studio
+        from dmgi_lib.studio.people import shipped_masks
+    except ModuleNotFoundError as error:
+        print(f"studio.webp is left as it is: no {error.name} here")
+        return
+    if chromium() is None:
+        print("studio.webp is left as it is: no Chromium here")
+        return
+    comm.create_comm = PageComm
+    pipe.set_progress_bar_config(disable=True)
+    path, margin = HERE / "studio.webp", 12
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=[*QUIET, "--no-sandbox"])
+        size = {"width": 1080, "height": 1000}
+        page = browser.new_context(viewport=size, device_scale_factor=1.5).new_page()
+        page.set_default_timeout(120_000)
+        mask = faces.masks[GALLERY[0][0]]
+        WidgetPage(page, *Studio(pipe, mask, IN_STUDIO[0], examples=shipped_masks()).children)
+        for text in IN_STUDIO:
+            page.get_by_label("Describe the face").fill(text)
+            page.get_by_role("button", name="Draw", exact=True).click()
+            page.locator("figcaption", has_text=f"Drawn: “{text}”").wait_for()
+        page.get_by_text("hair", exact=True).click()
+        page.locator(".dmgi-board").hover(position={"x": 112, "y": 190})  # about to paint
+        box = page.locator("#studio").bounding_box()
+        clip = {"x": box["x"] - margin, "y": box["y"] - margin}
+        clip |= {side: box[side] + 2 * margin for side in ("width", "height")}
+        content = page.screenshot(full_page=True, clip=clip, animations="disabled")
+        browser.close()
+    Image.open(io.BytesIO(content)).convert("RGB").save(path, quality=88, method=6)
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+
+
 def titled(axes: Any, titles: list[str]) -> None:
     """Titles above the columns, and no frames."""
     for axis, title in zip(axes[0], titles, strict=True):
@@ -201,6 +253,7 @@ def main() -> None:
     styles(pipe, faces)
     method(pipe, faces)
     heads(faces)
+    studio(pipe, faces)
 
 
 if __name__ == "__main__":
