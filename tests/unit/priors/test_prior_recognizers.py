@@ -58,7 +58,11 @@ def test_a_few_steps_teach(which, steps, reading, before, after, tiny_faces, tmp
         cooldown=0.5,
         log_every=6,
     )
-    result = run(config, recipe.modules, recipe.optimizers, recipe.step, ema=recipe.averaged)
+
+    def step_fn(step, rng, used):
+        return recipe.step(step, rng)
+
+    result = run(config, recipe.modules, recipe.optimizers, step_fn, ema=recipe.averaged)
     assert result.step == steps
     assert measure(result.ema[which], faces)[reading] > after
 
