@@ -8,10 +8,6 @@ A killed training goes on where it was. `train` is the same as a function.
 
 from __future__ import annotations
 
-import datetime
-import os
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +30,7 @@ from data_prep.priors.text_image import TextImage, TextImageSettings
 from data_prep.priors.unet import UNet, UNetSettings
 from dmgi_lib.devices import has_fast_bf16, machine, pick_device
 from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, run, seed_of
-from dmgi_lib.training.run_files import Logged
+from dmgi_lib.training.run_files import Logged, card
 from dmgi_lib.weight_folder import save_component
 
 NETWORKS: dict[str, tuple[type[Recipe], Settings]] = {
@@ -56,8 +52,6 @@ def train(
     folders: Folders,
     device: str | torch.device = "auto",
     precision: Precision = "auto",
-    *,
-    command: str,
 ) -> LoopResult:
     """Trains or resumes one of NETWORKS, then writes its weight folder.
 
@@ -65,7 +59,6 @@ def train(
         settings:  of the class that NETWORKS names
         device:    where to compute; with several processes, accelerate decides
         precision: "auto" is bf16 autocast where that is fast
-        command:   that makes the weights again, for their card
 
     Raises:
         FileNotFoundError: no data set, no frozen network, or minutes = 0 and no checkpoint
@@ -100,22 +93,20 @@ def train(
     )
 
     seen, fast = result.step * settings.batch_size, precision == "auto" and has_fast_bf16(where)
-    facts = {
-        "seed": settings.seed,
-        "date": datetime.date.today().isoformat(),
-        "duration": f"{result.seconds / 60:.1f} min",
-        "device": machine(where),
-        "precision": "bf16 autocast" if fast else "fp32",
-        "steps": f"{result.step} of {settings.batch_size} images"
-        f" ({seen / recipe.training_images:.1f} epochs)",
-        "training images": recipe.training_images,
-        "images per second": f"{seen / max(result.seconds, 1e-9):.1f}",
-    }
+    facts = (
+        f"seed {settings.seed}, {'bf16 autocast' if fast else 'fp32'}",
+        f"{result.step} steps of {settings.batch_size} images, {seen / recipe.training_images:.1f}"
+        f" epochs of {recipe.training_images}",
+        f"{result.seconds / 60:.1f} minutes on {machine(where)},"
+        f" {seen / max(result.seconds, 1e-9):.1f} images per second",
+    )
 
     def ship(
         folder: Path, net: Any, title: str, description: str, measured: Mapping[str, float]
     ) -> None:
-        save_component(net, folder, card(title, description, command, facts, measured))
+        module = "data_prep.priors.trainer"
+        text = card(title, module, facts, (), description, "measurement", measured)
+        save_component(net, folder, text)
         tqdm.write(f"exported to {folder}")
 
     if accelerator.is_main_process:
@@ -123,40 +114,8 @@ def train(
     return result
 
 
-def card(
-    title: str,
-    description: str,
-    command: str,
-    facts: Mapping[str, object],
-    measured: Mapping[str, float],
-) -> str:
-    """Markdown of a card.md.
-
-    Args:
-        title: one line: what the weights are
-        description: what goes in and out, and choices a user must know
-        command: that makes them
-        facts: of the training, over all resumes
-        measured: name, with unit and data split, -> value
-    """
-    lines = [f"# {title}", "", description, "", "```", command, "```", ""]
-    lines += ["| training | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items()), ""]
-    lines += ["| measurement | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.4g} |" for name, value in measured.items()]
-    return "\n".join(lines) + "\n"
-
-
-def command_line(arguments: list[str]) -> str:
-    """The command of a card, with the home folder written as ~."""
-    home = str(Path.home())
-    words = ["~" + a[len(home) :] if a.startswith(home + os.sep) else a for a in arguments]
-    quoted = [w if w.startswith("~") else shlex.quote(w) for w in words]
-    return " ".join(["python -m data_prep.priors.trainer", *quoted])
-
-
 def main(arguments: list[str] | None = None) -> LoopResult:
     """The command: a network's name, then its options."""
-    given = sys.argv[1:] if arguments is None else arguments
 
     def command(network: str) -> Callable[..., LoopResult]:
         (recipe, defaults), usual = NETWORKS[network], Folders()
@@ -171,7 +130,7 @@ def main(arguments: list[str] | None = None) -> LoopResult:
         ) -> LoopResult:
             torch.set_num_threads(threads)
             settings = replace(settings, minutes=0.0) if export_only else settings
-            return train(network, settings, folders, device, precision, command=command_line(given))
+            return train(network, settings, folders, device, precision)
 
         call.__annotations__["settings"] = type(defaults)
         call.__doc__ = f"""{(recipe.__doc__ or "").splitlines()[0]}
@@ -186,7 +145,7 @@ def main(arguments: list[str] | None = None) -> LoopResult:
 
     return tyro.extras.subcommand_cli_from_dict(
         {name: command(name) for name in NETWORKS},
-        args=given,
+        args=arguments,
         prog="python -m data_prep.priors.trainer",
         description="Trains one of the networks that the method keeps frozen.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),

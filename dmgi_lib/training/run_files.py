@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import shlex
 import sys
@@ -137,6 +138,16 @@ def read_log(path: Path) -> dict[str, list[float]]:
     return pd.read_csv(path, dtype=float).to_dict("list")
 
 
+def command_line(module: str) -> str:
+    """This process's command, with the home folder written as ~."""
+    home = f"{Path.home()}{os.sep}"
+    words = (
+        f"~/{shlex.quote(word.removeprefix(home))}" if word.startswith(home) else shlex.quote(word)
+        for word in sys.argv[1:]
+    )
+    return " ".join(["python -m", module, *words])
+
+
 def card(
     title: str,
     module: str,
@@ -149,7 +160,7 @@ def card(
     """Markdown card of weights that this process's command line made.
 
     Args:
-        module: of the command.
+        module: of the command, see `command_line`.
         facts: of the training, one a line; those of the configs (dataclasses) follow.
         about: paragraph before the numbers.
         table: what the numbers are of, the head of their names.
@@ -158,9 +169,9 @@ def card(
     lines = [
         f"# {title}",
         "",
-        f"- command: `python -m {module} {shlex.join(sys.argv[1:])}`",
+        f"- command: `{command_line(module)}`",
         *(f"- {fact}" for fact in (f"date: {date.today().isoformat()}", *facts, *listed)),
         *("", about, "", f"| {table} | value |", "|---|---|"),
-        *(f"| {name} | {value:.4f} |" for name, value in numbers.items()),
+        *(f"| {name} | {value:.4g} |" for name, value in numbers.items()),
     ]
     return "\n".join(lines) + "\n"

@@ -12,9 +12,9 @@ from data_prep.faces128.built_sample import project, read
 from data_prep.faces128.distributions import distributions, framing, spreads, years
 from data_prep.faces128.render import camera_label
 from data_prep.faces128.survey import edge_agreement, edges, eye_errors, survey
-from data_prep.priors import trainer
 from dmgi_lib.dataset import ATTRIBUTES, shipped_root
 from dmgi_lib.masks import CLASSES
+from dmgi_lib.training import run_files
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def judge(tmp_path):
     read_well = {name: 0.97 for name in ATTRIBUTES if name != "Young"} | {"Chubby": 0.612}
     measured = {f"balanced accuracy {name} (test)": value for name, value in read_well.items()}
     measured |= {"attribute balanced accuracy (test)": 0.5, "hair-colour accuracy, red (test)": 1}
-    text = trainer.card("Judge", "", "python", {"seed": 0}, measured)
+    text = run_files.card("Judge", "a.b", ["seed 0"], [], "", "measurement", measured)
     (tmp_path / "card.md").write_text(text)
     (tmp_path / "measured.json").write_text(json.dumps(measured, indent=1))
     return tmp_path

@@ -40,5 +40,5 @@ def trained(tiny_faces, weights_of_loss_net):
         settings = replace(settings, max_steps=steps, minutes=30.0, seed=0)
         folders = Folders(tiny_faces, folder, run_dir=folder / "runs" / name)
         network = name.removesuffix("_scribble")
-        train(network, settings, folders, "cpu", command=f"made {name}")
+        train(network, settings, folders, "cpu")
     return folder

@@ -41,10 +41,10 @@ def test_learns_what_its_weights_name(recipe):
 def test_a_checkpoint_of_other_losses_is_refused(tiny_faces, trained, tmp_path):
     folders = Folders(tiny_faces, trained, tmp_path / "out", tmp_path / "run")
     settings = replace(SMALL["mask_encoder"], minutes=5.0, max_steps=1)
-    trainer.train("mask_encoder", settings, folders, "cpu", command="")
+    trainer.train("mask_encoder", settings, folders, "cpu")
     with pytest.raises(ValueError, match="losses.code_prior was 0.06, is 0.01"):
         other = replace(settings, code_prior=0.01)
-        trainer.train("mask_encoder", other, folders, "cpu", command="")
+        trainer.train("mask_encoder", other, folders, "cpu")
 
 
 def test_held_out_identities_are_never_drawn(recipe, tiny_faces, trained):

@@ -88,7 +88,7 @@ def test_photographs_teach_all_but_the_identity_head(photographs, tmp_path):
     folders = Folders(photographs, tmp_path, run_dir=tmp_path / "run")
     settings = replace(SMALL["loss_net"], max_steps=2, minutes=5.0)
     before = RecognizerRecipe(settings, folders, torch.device("cpu")).network.state_dict()
-    trainer.train("loss_net", settings, folders, "cpu", command="")
+    trainer.train("loss_net", settings, folders, "cpu")
     after = Recognizer.from_pretrained(tmp_path / "loss_net").state_dict()
     for name, weight in before.items():
         same = torch.equal(weight.half().float(), after[name].float())

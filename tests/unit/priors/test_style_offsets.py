@@ -64,7 +64,7 @@ def test_codes_are_found_once(folders, monkeypatch):
 
 def test_it_ships_for_its_G_and_needs_renders_and_people(folders, tiny_faces, trained):
     settings = replace(SMALL["style_offsets"], max_steps=2)
-    train("style_offsets", settings, folders, "cpu", command="")
+    train("style_offsets", settings, folders, "cpu")
     styles = load_part(folders.out.parent, "style_offsets")
     assert styles.names == tuple(STYLES)
     assert styles.config.generator == state_hash(load_part(trained, "generator"))

@@ -1,5 +1,8 @@
 """Logs of runs: what a killed run left, new columns, reading back."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -43,3 +46,11 @@ def test_numbers_on_a_cpu_are_read_at_once(tmp_path):
     log = run_files.RunLog(tmp_path / "log.csv", 0, {})
     with pytest.raises(FloatingPointError, match="loss became inf at step 7"):
         log.add({"loss": torch.tensor(float("inf"))}, 7)
+
+
+def test_the_command_in_a_card_can_be_typed(monkeypatch):
+    home = str(Path.home() / "my faces")
+    monkeypatch.setattr(sys, "argv", ["", "unet", "--data", home, "--out", "two words"])
+    text = run_files.card("U-Net", "a.b", ["seed 0"], [], "About.", "measurement", {"error": 1e-5})
+    assert "`python -m a.b unet --data ~/'my faces' --out 'two words'`" in text
+    assert "- seed 0\n" in text and "| error | 1e-05 |" in text
