@@ -27,6 +27,7 @@ const pack = (view) => {
 const unpack = (value) => value?.base64 === undefined ? value
   : new DataView(Uint8Array.from(atob(value.base64), (c) => c.charCodeAt(0)).buffer);
 window.sent = [];  // [milliseconds, what]
+window.heard = [];  // kinds of messages
 class Model {
   constructor(id, state) {
     Object.assign(this, { id, listeners: {}, changed: {} });
@@ -52,7 +53,10 @@ class Model {
   off(name, call) { this.listeners[name] = this.listeners[name].filter((c) => c !== call); }
   emit(name, ...given) { for (const call of this.listeners[name] ?? []) call(...given); }
   hear({ method, state, content }, buffers) {
-    if (method === "custom") return this.emit("msg:custom", content, buffers.map(unpack));
+    if (method === "custom") {
+      this.emit("msg:custom", content, buffers.map(unpack));
+      return window.heard.push(content.type);
+    }
     for (const [name, value] of Object.entries(state)) this.state[name] = unpack(value);
     for (const name of Object.keys(state)) this.emit(`change:${name}`);
   }
