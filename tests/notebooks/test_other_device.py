@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "05": FEW | {"train_minutes": 0.05, "steps": [0]},
     "06": FEW | {"train_minutes": 0.05, "steps": [9]},
     "07": FEW | {"single_step_minutes": 0.02, "train_minutes": 0.05, "steps": [0, 9]},
+    "08": {"yaws": [-20, 20], "mesh_resolution": 24},
     "09": {},
 }
 
@@ -59,7 +60,7 @@ def test_runs_on_a_gpu_where_there_is_one(number, monkeypatch):
     names: dict[str, Any] = {"__name__": "__main__", "display": lambda *shown: None}
     with other_device():
         for cell in code:
-            source = cell.source.replace("!git", "#").replace("%pip", "#")  # of the set-up cell
+            source = cell.source.replace("!git", "pass  #").replace("%pip", "pass  #")
             exec(compile(source, path.name, "exec"), names)
             if "parameters" in cell.metadata.get("tags", []):
                 names |= SMALL[number]

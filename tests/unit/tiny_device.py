@@ -42,6 +42,9 @@ class Elsewhere(torch.Tensor):
     def tolist(self):
         return self.own.tolist()
 
+    def new_tensor(self, data):
+        return tensor_of(data, dtype=self.dtype).to(self.device)
+
     def __getitem__(self, index):
         return super().__getitem__(_placed(index))
 
@@ -54,10 +57,9 @@ class Elsewhere(torch.Tensor):
 
 
 def _placed(index):
-    """Lists as tensors of the CPU, since torch would make meta tensors of them."""
-    if isinstance(index, tuple):
-        return tuple(map(_placed, index))
-    return tensor_of(index) if isinstance(index, list) else index
+    """Lists of places as tensors of the CPU, since torch would make meta tensors of them."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return tuple(tensor_of(part) if isinstance(part, (list, tuple)) else part for part in parts)
 
 
 def _tensor(data, *, device=None, **options):
