@@ -169,11 +169,14 @@ def test_solutions_run_with_other_parameters(tmp_path):
 
 def test_studio_with_other_parameters(tmp_path):
     parameters = {"prompt": "an old man with gray hair", "mask": 52, "seed": 3, "exit_step": 7}
-    numbers = executed("11_studio", tmp_path, parameters | {"drawings": ["bald", "glasses"]})
+    numbers = executed(
+        "11_studio", tmp_path, parameters | {"drawings": ["bald"], "second": "glasses"}
+    )
     assert numbers["full_over_preview"] > 2
     assert numbers["change_in_the_stroke"] > 1.5 * numbers["change_elsewhere"]
     assert min(numbers[f"pixels_that_follow_exit_{step}"] for step in (0, 7)) > 0.6
-    assert len(list(tmp_path.glob("11_studio_*.png"))) == 4
+    assert numbers["change_by_fine_rows"] < numbers["change_by_middle_rows"] / 3
+    assert len(list(tmp_path.glob("11_studio_*.png"))) == 7
 
 
 def test_evaluation_with_other_parameters(tmp_path):
