@@ -111,8 +111,8 @@ def mixed(latents_a: Tensor, latents_b: Tensor, rows: str | Sequence[int] = "coa
     Args:
         latents_a: (B, num_ws, w_dim).
         latents_b: the same, or one code for all.
-        rows: "coarse" (pose, shape of face and hair), "middle" (features, hair style), "fine"
-            (colours and texture), or numbers of rows, 0 … num_ws - 1.
+        rows: "coarse" (pose, shape of head and hair), "middle" (features, colours of hair and skin
+            in the mini world), "fine" (texture), or numbers of rows, 0 … num_ws - 1.
 
     Raises:
         ValueError: codes of other shapes, an unknown word, a number that is no row.

@@ -4,9 +4,9 @@
 const FARTHEST = 2; // strength at the ends of a slider
 const STRONGEST = 1.5; // share of a style
 const MIXED_ROWS = [
-  ["coarse", "Pose, shape of face and hair"],
-  ["middle", "Features and hair style"],
-  ["fine", "Colours and texture"],
+  ["coarse", "Pose, shape of head and hair"],
+  ["middle", "Features, colours of hair and skin"],
+  ["fine", "Texture, nearly alike for all faces"],
 ];
 
 const PHOTOGRAPH = "photograph"; // no style
