@@ -28,9 +28,6 @@ class Seen:
     depth: Tensor
     camera: Tensor
 
-    def __getitem__(self, rows: slice) -> Seen:
-        return Seen(self.image[rows], self.mask[rows], self.depth[rows], self.camera[rows])
-
     def rendered(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
         """What rendered pictures should show: opacity, depth, 1 where it is known; (B, 1, n, n)."""
         depth, size = self.depth[:, None], self.mask.shape[-1] // side
