@@ -44,13 +44,20 @@ def test_heads_of_unseen_people_turn_and_have_depth(pipe):
 
 
 @pytest.fixture(scope="module")
-def drawn(pipe):
-    """Eight samples' sentences and masks, and the heads that follow them."""
-    faces = FaceDataset(shipped_root(), "test")
-    masks = faces.masks[:8]
+def faces() -> FaceDataset:
+    return FaceDataset(shipped_root(), "test")
+
+
+def draw(pipe, faces, **given):
+    """Heads from the first eight samples' sentences."""
     starts = [torch.Generator().manual_seed(i) for i in range(8)]
     prompts = [captions[0] for captions in faces.captions[:8]]
-    return masks, pipe(prompts, mask=list(masks), generator=starts, exit_step=0)
+    return pipe(prompts, generator=starts, exit_step=0, **given)
+
+
+@pytest.fixture(scope="module")
+def drawn(pipe, faces):
+    return draw(pipe, faces, mask=list(faces.masks[:8]))
 
 
 def tensors(images) -> torch.Tensor:
@@ -58,20 +65,28 @@ def tensors(images) -> torch.Tensor:
     return to_float(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
-def test_heads_follow_the_mask_and_turn_as_asked(pipe, drawn):
-    masks, out = drawn
-    parser = load_judges(MINI.folder).parser
-    parsed = parser.parse(tensors(out.images))
+def assert_shape_is_followed(out, masks):
+    """Each head has its own layout rather than another's."""
+    parsed = load_judges(MINI.folder).parser.parse(tensors(out.images))
     own, other = ((parsed == x).float().mean() for x in (masks, masks.roll(1, 0)))
     assert own > other + 0.1 and own > 0.6
-    views = tensors(pipe.render(out.latents, yaw=[-30.0, 30.0]))
-    yaw = mask_angles(parser.parse(views))[:, 0]
+
+
+def test_heads_follow_the_mask_and_turn_as_asked(pipe, faces, drawn):
+    assert_shape_is_followed(drawn, faces.masks[:8])
+    views = tensors(pipe.render(drawn.latents, yaw=[-30.0, 30.0]))
+    yaw = mask_angles(load_judges(MINI.folder).parser.parse(views))[:, 0]
     left, right = yaw[0::2], yaw[1::2]
     assert (right - left > 30).float().mean() > 0.8
 
 
+def test_heads_follow_the_scribble(pipe, faces):
+    out = draw(pipe, faces, scribble=list(faces.scribbles[:8]), camera=faces.cameras[:8])
+    assert_shape_is_followed(out, faces.masks[:8])
+
+
 def test_a_mesh_is_one_whole_piece(pipe, drawn):
-    mesh = pipe.mesh(drawn[1].latents[0], resolution=64)
+    mesh = pipe.mesh(drawn.latents[0], resolution=64)
     assert mesh.body_count == 1
     assert (np.bincount(mesh.edges_unique_inverse) == 1).mean() < 0.05
     assert mesh.extents.min() > 0.4 and mesh.extents.max() < 1.3
