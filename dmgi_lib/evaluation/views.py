@@ -10,6 +10,7 @@ disc), the mean latent's head, and a random one.
 
 from __future__ import annotations
 
+import datetime
 import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,9 +23,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dmgi_lib.dataset import FaceDataset, default_root, to_float
-from dmgi_lib.devices import pick_device
+from dmgi_lib.devices import machine, pick_device
 from dmgi_lib.evaluation.inversion import InversionConfig, invert
-from dmgi_lib.files import write_text
+from dmgi_lib.evaluation.report import write_csv
 from dmgi_lib.generators.eg3d import EG3DOutput, TriPlaneGenerator
 from dmgi_lib.generators.eg3d.cameras import camera_angles, look_at, split_camera
 from dmgi_lib.generators.eg3d.views import normals, surface
@@ -231,7 +232,9 @@ def main(
         found = invert(G, some.images[:, 0], config, **seen)
         tables.append(measure(G, found.latents, some, identity))
     result = report(pd.concat(tables))
-    write_text(out, result.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
+    about = f"{len(everyone.yaw)} people of {split}, {steps} steps of inversion"
+    lines = [about, f"{datetime.date.today().isoformat()}; {machine(place)}"]
+    write_csv(out, lines, result.to_dict("records"))
     print(result.to_string(index=False))
 
 

@@ -8,6 +8,7 @@ from tiny_views import RADIUS, ball_view, write_views
 
 from dmgi_lib.dataset import FaceDataset
 from dmgi_lib.evaluation import views
+from dmgi_lib.evaluation.report import read_csv
 from dmgi_lib.generators.eg3d import EG3DOutput, look_at
 from dmgi_lib.recognizers import Recognizer
 
@@ -126,7 +127,9 @@ def test_the_command_writes_a_table(root, tmp_path):
     Recognizer(channels=(4, 8, 8, 8, 8)).save_pretrained(tmp_path / "loss_net")
     out = tmp_path / "views.csv"
     views.main(tmp_path / "G", tmp_path, root, people=2, steps=2, out=out, device="cpu")
-    table = pd.read_csv(out)
+    lines, rows = read_csv(out)
+    assert lines[0] == "2 people of views, 2 steps of inversion" and "torch" in lines[1]
+    table = pd.DataFrame(rows)
     assert table["views"].tolist()[:2] == [2, 4]
     assert table["depth error, mean head"].notna().all()
     with pytest.raises(ValueError, match="expected the weight folder of a TriPlaneGenerator"):
