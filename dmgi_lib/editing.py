@@ -41,6 +41,7 @@ class Edit:
 
 _HAIR_COLORS = ("Brown_Hair", "Red_Hair", "Gray_Hair", "White_Hair")
 _BEARDS = ("Goatee", "Mustache", "5_o_Clock_Shadow", "Sideburns")
+# Hair from black to blond as one line is our choice; red and gray are asked of the prompt.
 EDITS: dict[str, Edit] = {
     "age": Edit(("Young", False), ("Young", True)),
     "smile": Edit(("Smiling", True), ("Smiling", False)),
