@@ -33,7 +33,7 @@ def test_half_precision_weights_and_a_card(name, trained):
     model = SHIPPED[name].from_pretrained(trained / name)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     card = (trained / name / "card.md").read_text()
-    for words in ("- command: `python -m data_prep.priors.trainer ", "seed 0, ", "minutes on "):
+    for words in ("- command: `python -m data_prep.priors.trainer", "seed 0, ", "minutes on "):
         assert words in card, words
     split = "held-out" if name == "mask_encoder" else "test"
     assert split in card.split("| measurement")[1]
