@@ -122,11 +122,12 @@ class World:
 
 
 def processes(device: str) -> BaseContext:
-    """How parts start: on a CPU, where the system can, from a process that has imported everything.
+    """How parts start: on a CPU under Linux, forked from a process that has imported everything.
 
-    Imports take a small part most of its time. A GPU wants processes that begin at nothing.
+    Imports take a small part most of its time. GPUs and other systems want processes that begin at
+    nothing.
     """
-    if device != "cpu" or "forkserver" not in multiprocessing.get_all_start_methods():
+    if device != "cpu" or sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
