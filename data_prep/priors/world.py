@@ -12,10 +12,7 @@ of weights may be put into the world from elsewhere; they count as finished.
 from __future__ import annotations
 
 import datetime
-import multiprocessing
-import os
 import re
-import runpy
 import shlex
 import signal
 import sys
@@ -24,7 +21,6 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
@@ -34,6 +30,7 @@ import tyro
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_prep.priors.part_process import processes, run_module
 from data_prep.priors.recipe import picture_grid
 from data_prep.priors.world_parts import PARTS, START, Part, startable, training_minutes
 from data_prep.shard_writer import read_shard, write_split
@@ -53,7 +50,6 @@ MAKERS = {
     name: f"`python -m data_prep.faces128.build --{option}` makes it."
     for name, option in (("train_views", "train-views 1500"), ("styles", "styles 150"))
 }
-IMPORTED = ["data_prep.priors.trainer", "dmgi_lib.training.stages"]  # before a part is forked
 SHOWN_LINES = 12  # of the log of a part that failed
 BAR = "{desc}: {n_fmt} of {total_fmt} done{postfix}"
 
@@ -119,30 +115,6 @@ class World:
             write_model_index(self.out)
             if (self.out / "3d" / "generator").is_dir():
                 write_model_index(self.out / "3d")
-
-
-def processes(device: str) -> BaseContext:
-    """How parts start: on a CPU under Linux, forked from a process that has imported everything.
-
-    Imports take a small part most of its time. GPUs and other systems want processes that begin at
-    nothing.
-    """
-    if device != "cpu" or sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    return context
-
-
-def run_module(command: Sequence[str], log: Path, threads: int) -> None:
-    """`python -m command`, in this very process; what it says goes to the end of a file."""
-    with log.open("a", encoding="utf-8") as output:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(output.fileno(), stream.fileno())
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    torch.set_num_threads(threads)
-    sys.argv = [*command]
-    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
 
 
 @dataclass(frozen=True)
