@@ -12,7 +12,7 @@ from data_prep.priors.autoencoder import measure
 from data_prep.priors.caption_tokens import token_ids
 from data_prep.priors.world_parts import PARTS
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, shipped_root, to_float
-from dmgi_lib.masks import mask_to_rgb
+from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 
 WORLD = Path(__file__).parents[3] / "data_prep" / "next_world"
@@ -25,6 +25,7 @@ class FirstPeople:
         people = FaceDataset(shipped_root(), "test")
         self.split, self.attributes = "test", people.attributes[:40]
         self.images, self.masks = people.images[:40], people.masks[:40]
+        self.scribbles = people.scribbles[:40]
         self.captions = [captions[0] for captions in people.captions[:40]]
 
 
@@ -67,12 +68,15 @@ def test_its_text_image_encoder_finds_a_face_by_its_caption():
 
 
 @torch.no_grad()
-def test_its_denoiser_reads_the_sentence_and_its_controlnet_the_mask():
+def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
     vae = PatchAutoencoderKL.from_pretrained(WORLD / "vae").eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(WORLD / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(WORLD / "text_encoder", dtype=torch.float32).eval()
     unet = UNet2DConditionModel.from_pretrained(WORLD / "unet").eval()
-    controlnet = ControlNetModel.from_pretrained(WORLD / "controlnet").eval()
+    controlnets = {
+        name: ControlNetModel.from_pretrained(WORLD / name).eval()
+        for name in ("controlnet", "controlnet_scribble")
+    }
     scheduler = DDIMScheduler.from_pretrained(WORLD / "scheduler")
     people = FirstPeople()
     latents = vae.encode(to_float(people.images)).latent_dist.mean
@@ -82,20 +86,24 @@ def test_its_denoiser_reads_the_sentence_and_its_controlnet_the_mask():
     noisy = scheduler.add_noise(latents, noise, t)
     text = encoder(token_ids(tokenizer, people.captions)).last_hidden_state
 
-    def error(states, masks=None):
+    def error(states, name="", x=None):
         more = {}
-        if masks is not None:
-            down, mid = controlnet(noisy, t, states, mask_to_rgb(masks), return_dict=False)
+        if name:
+            down, mid = controlnets[name](noisy, t, states, x, return_dict=False)
             more["down_block_additional_residuals"] = down
             more["mid_block_additional_residual"] = mid
         return F.mse_loss(unet(noisy, t, states, **more).sample, velocity)
 
     blind = error(text)
     assert blind < 0.96 * error(text.roll(1, 0)) and blind < 0.4 * velocity.square().mean()
-    assert error(text, people.masks) < 0.9 * blind < error(text, people.masks.roll(1, 0))
+    strokes = scribble_to_rgb(people.scribbles)
+    for name, x in zip(controlnets, (mask_to_rgb(people.masks), strokes), strict=True):
+        assert error(text, name, x) < 0.9 * blind < error(text, name, x.roll(1, 0)), name
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "text_image", "unet", "controlnet"])
+@pytest.mark.parametrize(
+    "name", ["autoencoder", "text_image", "unet", "controlnet", "controlnet_scribble"]
+)
 def test_the_trainer_of_worlds_counts_it_as_finished(name):
     (part,) = (part for part in PARTS if part.name == name)
     for folder in part.makes:
