@@ -153,5 +153,5 @@ def check_codes(name: str, latents: Tensor, expected: tuple[int, ...] | None = N
         raise ValueError(
             f"{name} came as {tuple(latents.shape)}, {latents.dtype}{broken}; expected finite"
             f" floats (B, {sizes}). Add the batch dimension with latents[None]; codes of another"
-            " generator mean nothing to this one."
+            ' generator, such as the 2D one of "mini" for heads, mean nothing to this one.'
         )

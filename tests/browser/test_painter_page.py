@@ -204,6 +204,10 @@ def test_masks_are_loaded_and_saved(painting, kind, tmp_path):
     painting.holds(np.zeros((64, 64)))
 
 
+def named_png(content):
+    return {"name": "x.png", "mimeType": "image/png", "buffer": content}
+
+
 def photograph():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
@@ -212,11 +216,23 @@ def photograph():
     ("file", "word"),
     [
         (png(photograph()), "palette colour"),
-        ({"name": "a.png", "mimeType": "image/png", "buffer": b"<b>no</b>"}, "no whole PNG"),
-        (png(photograph()) | {"buffer": png(photograph())["buffer"][:999]}, "no whole PNG"),
+        (named_png(b"<b>no</b>"), "no whole PNG"),
+        (named_png(png(photograph())["buffer"][:999]), "no whole PNG"),
         (png(Image.new("L", (5000, 5000))), "at most"),
+        (named_png(b""), "no whole PNG"),
+        (named_png(b"\x89PNG\r\n\x1a\n" + bytes(99)), "no whole PNG"),
+        (
+            named_png(b"<svg xmlns='http://www.w3.org/2000/svg' onload='window.ran = 1'/>"),
+            "no whole",
+        ),
+        (named_png(b"%PDF-1.7 /OpenAction << /S /JavaScript >>"), "no whole PNG"),
+        (named_png(bytes(range(256)) * 40_000), "the file has 10 MB"),
+        (png(Image.new("L", (64, 64), 200)), "200"),
     ],
-    ids=["photo", "text", "truncated", "too many pixels"],
+    ids=[
+        *("photo", "text", "truncated", "too many pixels", "empty", "only a head of a PNG"),
+        *("script in a drawing", "PDF", "10 MB of anything", "no class"),
+    ],
 )
 def test_a_wrong_file_gets_a_word_and_the_drawing_stays(painting, file, word):
     painting.stroke((20, 20))
@@ -224,7 +240,8 @@ def test_a_wrong_file_gets_a_word_and_the_drawing_stays(painting, file, word):
     before = painting.painter.mask
     painting.page.locator("input[type=file]").set_input_files(file)
     painting.until(lambda: word in painting.said(), word)
-    assert painting.said().startswith("Not loaded:")
+    painting.until(lambda: painting.said().startswith("Not loaded:"), "Not loaded:")
+    assert painting.page.evaluate("window.ran ?? null") is None
     assert np.array_equal(painting.colours(), PALETTE[before])
     assert np.array_equal(painting.painter.mask, before)
 
