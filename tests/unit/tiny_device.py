@@ -69,7 +69,7 @@ def _tensor(data, *, device=None, **options):
 
 
 def _mapped(change, x):
-    """`change` of everything in nested arguments; torch's own tree_map takes seven times as long."""
+    """`change` of everything in nested arguments; torch's tree_map takes seven times as long."""
     if isinstance(x, (tuple, list)):
         return type(x)([_mapped(change, each) for each in x])
     return change(x)
