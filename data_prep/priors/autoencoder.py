@@ -2,14 +2,15 @@
 
     python -m data_prep.priors.trainer autoencoder --minutes 100
 
-Rombach et al. 2022 (latent diffusion), first stage, without the adversarial loss. The loss is an L1
-over a Laplacian pyramid, heavier on eyes, brows and mouth, which cover few pixels but make a face,
-plus a small KL term. A latent of half the size shall decode to the picture of half the size
-(Kouzelis et al. 2025): such latents are easier to denoise. Once denoisers know the latents, the
-decoder alone can be trained on, on latents with some noise, which denoisers leave in theirs:
+Rombach et al. 2022 (latent diffusion), first stage. The loss is an L1 over a Laplacian pyramid,
+heavier on eyes, brows and mouth, which cover few pixels but make a face, plus a small KL term. A
+latent of half the size shall decode to the picture of half the size (Kouzelis et al. 2025): such
+latents are easier to denoise. Once denoisers know the latents, the decoder alone can be trained on:
+with noise in the latents, which denoisers leave in theirs, and against a critic, for what latents
+cannot hold, single hairs, comes out as its mean without one:
 
     python -m data_prep.priors.trainer autoencoder --start WEIGHTS/vae --decoder-only \\
-        --latent-noise 0.1 --out WEIGHTS/vae
+        --latent-noise 0.1 --perceptual WEIGHTS/loss_net --adversarial-weight 0.05 --out WEIGHTS/vae
 
 Architecture and weights are our choice (not specified in the paper's available sources).
 """
@@ -41,6 +42,7 @@ from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.devices import normal
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training.critics import ImageCritic, teach
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import PerceptualLoss
 from dmgi_lib.training.run_files import Logged
@@ -80,6 +82,7 @@ class AutoencoderSettings(Settings):
     kl_weight: float = 1e-4  # of the KL divergence, averaged over latent elements
     # of the loss network's feature distance, if --perceptual is given
     perceptual_weight: float = 0.1
+    adversarial_weight: float = 0.0  # of a critic that reads its features, if it is given
     # of the pyramid loss of pictures decoded from latents of half the size
     half_size_weight: float = 0.25
     decoder_only: bool = False  # the encoder, and so the latents, stay as they are
@@ -102,6 +105,27 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         self.loss_net: Recognizer | None = None
         if self.settings.perceptual is not None:
             self.loss_net = frozen(Recognizer, self.settings.perceptual, "loss_net", self.device)
+        self.critic: ImageCritic | None = None
+        if self.settings.adversarial_weight > 0:
+            self.critic = self.train_against(self.loss_net)
+
+    def train_against(self, loss_net: Recognizer | None) -> ImageCritic:
+        """A critic and its optimizer, beside the autoencoder's.
+
+        Raises:
+            ValueError: there is no loss network whose features it could read
+        """
+        if loss_net is None:
+            raise ValueError(
+                f"--adversarial-weight came as {self.settings.adversarial_weight:g} without"
+                " --perceptual, the loss network whose features the critic reads. Give its folder."
+            )
+        with self.seeded():
+            critic = ImageCritic(loss_net, finest=0).requires_grad_(False).to(self.device)
+        optimizer = torch.optim.Adam(critic.parameters(), critic.learning_rate, (0.0, 0.99))
+        self.modules = {**self.modules, "critic": critic}
+        self.optimizers = {**self.optimizers, "critic": optimizer}
+        return critic
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
@@ -128,8 +152,16 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         difference = half_size.float() - half_image
         levels = settings.level_weights[1:]
         loss = loss + settings.half_size_weight * pyramid_l1(difference, half_weight, levels)
-        self.update(loss, clip=1.0)
-        values = {"loss": loss, "pyramid": reconstruction, "kl": kl, "std": std.mean()}
+        values = {"pyramid": reconstruction, "kl": kl, "std": std.mean()}
+        if self.critic is not None:
+            taught = (output.detach(), step, self.accelerator, self.autocast())
+            learnt = teach(self.critic, self.optimizers["critic"], image, *taught)
+            with self.autocast():
+                fooled = F.softplus(-self.critic(output)).mean()
+            loss = loss + settings.adversarial_weight * fooled
+            values |= {"adversarial": fooled, "critic": learnt["loss"]}
+        self.update(loss, clip=1.0, optimizer=self.optimizers["vae"])
+        values |= {"loss": loss}
         values |= {"l1": (output - image).abs().mean()}
         values |= {"perceptual": perceptual} if self.loss_net else {}
         return {name: value.detach() for name, value in values.items()}

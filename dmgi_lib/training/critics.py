@@ -59,18 +59,19 @@ def adversarial_losses(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
 
 
 class ImageCritic(nn.Module):
-    """Heads on the frozen loss net's features, all but the finest.
+    """Heads on the frozen loss net's features.
 
     Args:
         loss_net: a `recognizers.Recognizer`; its weights are not the critic's.
+        finest: the finest that are read; 0 are those that see single hairs
     """
 
     learning_rate = 2e-4
 
-    def __init__(self, loss_net: Any) -> None:
+    def __init__(self, loss_net: Any, finest: int = 1) -> None:
         super().__init__()
-        self.heads = FeatureDiscriminator(loss_net.config.channels[1:])
-        self._features = lambda image: loss_net.features(image)[1:]
+        self.heads = FeatureDiscriminator(loss_net.config.channels[finest:])
+        self._features = lambda image: loss_net.features(image)[finest:]
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] → logits (B, P), positive for real."""

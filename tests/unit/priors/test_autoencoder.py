@@ -89,6 +89,30 @@ def test_noise_is_added_to_the_latents(step):
     assert noisy == pytest.approx((alone**2 + 9) ** 0.5, rel=0.05)
 
 
+def test_a_critic_learns_to_tell_pictures_from_decoded_ones(tiny_faces, weights_of_loss_net):
+    seen = weights_of_loss_net / "loss_net"
+    settings = replace(SMALL["autoencoder"], decoder_only=True, perceptual=seen)
+    folders, cpu = Folders(tiny_faces, weights_of_loss_net), torch.device("cpu")
+    moved = {}
+    for weight in (0.0, 1e4):  # nothing but the critic counts
+        recipe = Autoencoder(replace(settings, adversarial_weight=weight), folders, cpu)
+        start = recipe.vae.decoder.conv_out.weight.clone()
+        log = recipe.step(0, torch.Generator().manual_seed(0))
+        moved[weight] = recipe.vae.decoder.conv_out.weight - start
+    assert not torch.equal(moved[0.0].sign(), moved[1e4].sign())
+    first = log["critic"]
+    for step in range(1, 30):
+        log = recipe.step(step, torch.Generator().manual_seed(step))
+    assert log["critic"] < first
+    assert all(p.grad is None for p in recipe.loss_net.parameters())
+
+
+def test_a_critic_without_a_loss_network_is_refused(tiny_faces, tmp_path):
+    settings = replace(SMALL["autoencoder"], adversarial_weight=0.1)
+    with pytest.raises(ValueError, match="came as 0.1 without --perceptual"):
+        Autoencoder(settings, Folders(tiny_faces, tmp_path), torch.device("cpu"))
+
+
 def test_measurements_by_hand(tiny_faces):
     dataset = FaceDataset(tiny_faces, "test")
     found = measure(Darker(), dataset)
