@@ -9,6 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from dmgi_lib.generators.stylegan2_layers import (
@@ -116,7 +118,7 @@ class DiscriminatorEpilogue(nn.Module):
             return self.out(self.fc(self.conv(x).flatten(1)))
 
 
-class Discriminator(nn.Module):
+class Discriminator(ModelMixin, ConfigMixin):
     """D: image → logit, positive for real.
 
     With a condition the logit is the product of what is seen and of what the condition lets expect
@@ -128,6 +130,7 @@ class Discriminator(nn.Module):
         c_dim: width of the condition; 0 = none
     """
 
+    @register_to_config
     def __init__(
         self,
         img_resolution: int,

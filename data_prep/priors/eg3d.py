@@ -17,7 +17,6 @@ named is our choice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from tyro.conf import Suppress
 
 from data_prep.priors.camera_faces import CameraFaces, Seen, joined, rows_of_people, seen_in
 from data_prep.priors.eg3d_measurements import measure, pairs_of, sample_picture
-from data_prep.priors.recipe import Ship, start_from
+from data_prep.priors.recipe import Ship
 from data_prep.priors.stylegan2 import (
     FINE_TO_COARSE_A,
     FINE_TO_COARSE_B,
@@ -70,8 +69,6 @@ class EG3DSettings(StyleGAN2Settings):
     """Those of the 2D prior, and what three dimensions add."""
 
     minutes: float = 720.0
-    # folder with `generator` and `encoder` to go on from, as an earlier training exported them
-    start: Path | None = None
     warmup_images: Suppress[int] = 0  # phase A ends by the clock instead
     warmup_rate: float = 2.0  # factor on the learning rate in phase A
     # (side of rendered pictures, share of phase A until which they have it), if they are to grow
@@ -145,9 +142,6 @@ class EG3D(StyleGAN2):
 
     def build(self) -> None:
         super().build()
-        if self.settings.start:
-            start_from(self.G, self.settings.start / "generator")
-            start_from(self.encoder, self.settings.start / "encoder")
         folder = self.folders.data / SPLIT
         if not folder.is_dir():
             raise FileNotFoundError(
@@ -171,6 +165,11 @@ class EG3D(StyleGAN2):
         self.training_images = len(self.single_rows) + sum(map(len, self.people))
         self.clock = Clock()
         self.modules = {**self.modules, "clock": self.clock}
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Never: phase A teaches all networks, new ones or those of `start`."""
+        return False
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, clock = self.settings, self.clock

@@ -10,11 +10,17 @@ that codes near the mean draw sharp faces too. The warm start, the reconstructio
 truncated samples are our choice (not specified in the paper's available sources).
 
     python -m data_prep.priors.trainer stylegan2 --minutes 130
+
+A training goes on from what it exported, or from G alone, whose encoder is then learnt in phase A
+while G stays as it is. Codes keep their meaning, so what was trained to write them stays of use:
+
+    python -m data_prep.priors.trainer stylegan2 --start WEIGHTS --out NEW/generator --minutes 90
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +32,7 @@ from tyro.conf import Suppress
 from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.discriminator import Discriminator
 from data_prep.priors.latent_prior import ImageEncoder, PriorFit, fit_prior
-from data_prep.priors.recipe import FEATURES, Recipe, Settings, Ship, frozen, region
+from data_prep.priors.recipe import FEATURES, Recipe, Settings, Ship, frozen, region, start_from
 from data_prep.priors.stylegan2_measurements import (
     measure,
     sample_grid,
@@ -49,6 +55,7 @@ SIZES: dict[str, Any] = {
     "channel_base": 2048,
     "channel_max": 128,
 }
+STARTS = ("generator", "encoder", "discriminator")  # what a training goes on from
 FINE_TO_COARSE_A = (1.0, 1.0, 1.0, 1.0, 1.0)
 FINE_TO_COARSE_B = (0.25, 0.5, 1.0, 1.0, 1.0)  # fine detail is D's to judge
 
@@ -61,9 +68,12 @@ class StyleGAN2Settings(Settings):
     batch_size: int = 16
     learning_rate: float = 0.002
     cooldown: float = 0.1
+    # folder with `generator`, and of `encoder` and `discriminator` what it holds, to go on from
+    start: Path | None = None
     # arguments of StyleGAN2Generator
     generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES)
-    warmup_images: int = 128_000  # images of phase A
+    # images of phase A; none if training goes on from an encoder
+    warmup_images: int = 128_000
     # (resolution, share of phase A until which it is trained), the rest is trained in full; as in
     # progressive growing (arXiv 1710.10196), on skip outputs
     growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.28), (64, 0.56))
@@ -125,6 +135,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
             "feature_discriminator": self.feature_D,
             "augmentation": self.augmentation,
         }
+        self.read_before = self.started_from(settings.start)
         for module in self.modules.values():
             module.to(self.device)
         # β2 and the rate are corrected for lazy R1 (StyleGAN2, App. B)
@@ -138,15 +149,36 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         self.opt_D = torch.optim.Adam(parameters_D, rate, (0.0, 0.99**lazy), fused=True)
         self.optimizers = {"generator": self.opt_G, "discriminator": self.opt_D}
 
+    def started_from(self, folder: Path | None) -> tuple[str, ...]:
+        """Reads what an earlier training exported; names of the networks."""
+        if folder is None:
+            return ()
+        found = tuple(n for n in STARTS if n == "generator" or (folder / n).is_dir())
+        for name in found:
+            start_from(self.modules[name], folder / name)
+        if "encoder" not in found:
+            self.encoder.mapping.load_state_dict(mapping_of(self.G).state_dict())
+        return found
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether G and its codes are those of an earlier training."""
+        return bool(self.read_before)
+
+    @property
+    def warmup_images(self) -> int:
+        """Of phase A."""
+        return 0 if "encoder" in self.read_before else self.settings.warmup_images
+
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
         real, mask = self.pictures_of(rows, rng)
         for name, noise in self.G.named_buffers():
             if name.endswith("noise_const"):  # fresh each step, shared by the batch: fast
                 noise.copy_(moved(torch.randn(noise.shape, generator=rng), noise.device))
-        seen = step * settings.batch_size - settings.warmup_images
+        seen = step * settings.batch_size - self.warmup_images
         if seen < 0:
-            share = step * settings.batch_size / settings.warmup_images
+            share = step * settings.batch_size / self.warmup_images
             resolution, _ = self.stage(share, self.G.synthesis.resolutions[-1])
             return self.reconstruct(real, mask, resolution, rng)
         self.hold_codes(seen < settings.batch_size, rng)
@@ -159,11 +191,12 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         mapping network left the codes when it played, and G drew what it had never learnt.
         """
         mapping = mapping_of(self.G)
-        if first:
+        if first and not self.keeps_codes:
             images = self.train_set.images[: self.settings.prior_images]
             fit_prior(mapping, self.encoder, images, rng, self.settings.prior)
             self.agree(mapping)
             set_mean_latent(self.G)
+        self.G.requires_grad_(True)
         self.encoder.requires_grad_(False)
         mapping.requires_grad_(False)
 
@@ -213,6 +246,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
     ) -> Logged:
         """Phase A: autoencoder, in two updates a batch, for updates are what it lacks."""
         self.pace(0.9, self.settings.warmup_rate)
+        self.G.requires_grad_(not self.keeps_codes)
         log: dict[str, Tensor] = {}
         for part, part_mask in zip(real.chunk(2), mask.chunk(2), strict=True):
             ws, offsets = self.encode(part, self.settings.code_noise, rng)
@@ -336,16 +370,22 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
 
     def export(self, result: LoopResult, ship: Ship) -> None:
         G, pictures = self.finished(result), (self.train_set.images, self.test_set.images)
+        encoder, home, size = result.ema["encoder"], self.home("generator"), G.img_resolution
+        images = f"images (B, 3, {size}, {size}) in [-1, 1]"
+        onward = " A training goes on from it with `--start`."
         ship(
-            self.home("generator"),
+            home,
             G,
             "StyleGAN2 generator of the mini world",
-            f"`StyleGAN2Generator`: z (B, {G.config.z_dim}) to ws (B, {G.num_ws},"
-            f" {G.config.w_dim}) to images (B, 3, {G.config.img_resolution},"
-            f" {G.config.img_resolution}) in [-1, 1]. Averaged weights. The first"
-            f" {self.settings.warmup_images} images were the autoencoder warm start.",
-            measure(G, result.ema["encoder"], self.loss_net, *pictures),
+            f"`StyleGAN2Generator`: z (B, {G.z_dim}) to ws (B, {G.num_ws}, {G.w_dim}) to {images}."
+            f" Averaged weights. The first {self.warmup_images} images were the autoencoder warm"
+            " start.",
+            measure(G, encoder, self.loss_net, *pictures),
         )
+        said = f"`ImageEncoder`: {images} to ws and their W+ offsets.{onward}"
+        ship(home.parent / "encoder", encoder, "Image encoder of the 2D prior", said, {})
+        said = f"`Discriminator`: {images} to logits, positive for real.{onward}"
+        ship(home.parent / "discriminator", self.D, "Discriminator of the 2D prior", said, {})
 
     def finished(self, result: LoopResult) -> Any:
         """The averaged G as it ships: its own mapping network, a typical code as w_avg.
@@ -354,7 +394,8 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         """
         G = result.ema["generator"]
         mapping_of(G).load_state_dict(mapping_of(self.G).state_dict())
-        set_typical_latent(G)
+        if not self.keeps_codes:
+            set_typical_latent(G)
         return G.half().float()  # what is shipped is what is measured
 
 

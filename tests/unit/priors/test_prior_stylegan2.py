@@ -1,6 +1,7 @@
 """The two phases of the 2D prior."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +41,40 @@ def test_a_step_moves_the_networks_of_its_phase(recipe):
     assert {"D", "D_features", "G", "G_features", "r1", "matching", "reconstruction"} <= set(second)
     moved = {k for k in warm if not torch.equal(warm[k], after[k])}
     assert moved == {"generator", "discriminator", "feature_discriminator"}
+
+
+def started(recipe, folder, **changes):
+    settings = replace(recipe.settings, start=folder, seed=7, r1_interval=1, **changes)
+    return StyleGAN2(settings, recipe.folders, torch.device("cpu"))
+
+
+def test_a_training_goes_on_from_a_generator(recipe, tmp_path):
+    recipe.G.save_pretrained(tmp_path / "generator")
+    resumed = started(recipe, tmp_path, warmup_images=8)
+    before, codes = weights(resumed), resumed.G.mapping(torch.ones(1, 8))
+    torch.testing.assert_close(before["generator"], weights(recipe)["generator"])
+    torch.testing.assert_close(resumed.encoder.mapping(torch.ones(1, 8)), codes)
+    resumed.step(0, rng(0))  # the encoder learns what G's codes are
+    after = weights(resumed)
+    assert {k for k in after if not torch.equal(before[k], after[k])} == {"encoder"}
+    resumed.step(1, rng(1))
+    before, after = after, weights(resumed)
+    moved = {k for k in after if not torch.equal(before[k], after[k])}
+    assert moved == {"generator", "discriminator", "feature_discriminator"}
+    torch.testing.assert_close(resumed.G.mapping(torch.ones(1, 8)), codes)
+    averaged = SimpleNamespace(ema={"generator": resumed.G})
+    centre = resumed.G.mean_latent.clone()
+    torch.testing.assert_close(resumed.finished(averaged).mean_latent, centre)
+
+
+def test_a_training_goes_on_from_all_that_was_exported(recipe, tmp_path):
+    recipe.step(0, rng(0))
+    for name in ("generator", "encoder", "discriminator"):
+        recipe.modules[name].save_pretrained(tmp_path / name)
+    resumed = started(recipe, tmp_path)
+    before, after = weights(recipe), weights(resumed)
+    assert {k for k in after if not torch.equal(before[k], after[k])} == {"feature_discriminator"}
+    assert "D" in resumed.step(0, rng(0))  # nothing is left to learn before they play
 
 
 def test_warm_start_grows(recipe):
