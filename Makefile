@@ -48,7 +48,7 @@ studio: $(VENV)/.studio
 	$(BIN)/python -m dmgi_lib.studio $(STUDIO)
 
 measure: $(VENV)/.notebooks
-	$(BIN)/python -m dmgi_lib.evaluation.measure --out $(RUNS)/measure.json
+	$(BIN)/python -m dmgi_lib.evaluation.measure --out $(RUNS)/measure.csv
 
 bench: $(VENV)/.notebooks
 	$(BIN)/python tests/benchmarks/generators.py

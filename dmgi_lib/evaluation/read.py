@@ -131,7 +131,6 @@ STATISTICS: dict[str, Callable[[Reading, Any], float]] = {
     EDGES: _mean("edges"),
     GLASSES: lambda r, i: (r["sees Eyeglasses"] | r["sees Sunglasses"])[i].double().mean().item(),
     "mIoU shuffled": lambda r, i: metrics.mean_iou(_counts(r, i, "shuffled")),
-    "mIoU gap": lambda r, i: r.value(MIOU, i) - r.value("mIoU shuffled", i),
     "attribute accuracy": lambda r, i: metrics.attribute_accuracy(r["sees"][i], r["is"][i]),
 }
 

@@ -22,15 +22,15 @@ from dmgi_lib import DMGIPipeline
 from dmgi_lib.training import trainer
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-FEW = {"train_samples": 12, "held_out": 4, "test_samples": 8, "batch_size": 4}
+FEW = {"train_samples": 8, "held_out": 2, "test_samples": 4, "batch_size": 4}
 SMALL: dict[str, dict[str, Any]] = {
     "00": {"exit_steps": [0, 9], "grid_prompts": ["an old man"], "grid_masks": [11, 52]},
     "02": {"sample": 5, "probe_samples": 12, "shown_steps": [0, 5]},
     "03": {"test_samples": 4, "shown_steps": [0, 3]},
     "04": {"samples": 100, "mixing_pairs": 8, "inversion_steps": 3},
-    "05": FEW | {"train_minutes": 0.05, "steps": [0]},
-    "06": FEW | {"train_minutes": 0.05, "steps": [9]},
-    "07": FEW | {"single_step_minutes": 0.02, "train_minutes": 0.05, "steps": [0, 9]},
+    "05": FEW | {"train_minutes": 0.02, "steps": [0]},
+    "06": FEW | {"train_minutes": 0.02, "steps": [9]},
+    "07": FEW | {"single_step_minutes": 0.01, "train_minutes": 0.02, "steps": [0, 9]},
     "08": {"yaws": [-20, 20], "mesh_resolution": 24},
     "09": {},
 }
