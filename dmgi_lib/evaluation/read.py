@@ -1,6 +1,6 @@
 """Second act of the evaluation: the judges read pictures into a table with a row a sample.
 
-    reading = read(pictures, truth, judges, seed=0)
+    reading = read(pictures, truth, judges)
     reading.samples            # pandas: distances, attributes seen, true and claimed, features
     reading.value("mIoU")      # a column of Table 1
 
@@ -28,7 +28,7 @@ from dmgi_lib.dataset import ATTRIBUTES, to_uint8
 from dmgi_lib.evaluation import metrics
 from dmgi_lib.evaluation.baselines import text_similarity
 from dmgi_lib.evaluation.draw import Row, draw_to_disk
-from dmgi_lib.evaluation.samples import GroundTruth, others
+from dmgi_lib.evaluation.samples import GroundTruth
 from dmgi_lib.files import sweep, write_whole
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import Judges
@@ -69,8 +69,7 @@ class Reading:
     * "sees A" (bool, by the judge), "is A" and "says A" (int8, true of the sample and named by its
       caption: 1 true, 0 false, -1 unknown, not named, or not read by the judge), A of ATTRIBUTES
     * "background red" …, mean of what the parser takes for background, NaN if there is none
-    * "own 0" … "own 360", pixel counts, wanted class x parsed class (`metrics.confusion`);
-      "shuffled 0" …, the same against the masks of other samples: what any face gets
+    * "own 0" … "own 360", pixel counts, wanted class x parsed class (`metrics.confusion`)
     * "embedding 0" …, the parser's embedding of the picture; "reference 0" …, of the sample's own I
     """
 
@@ -113,8 +112,8 @@ def _mean(name: str) -> Callable[[Reading, Any], float]:
     return lambda r, i: r[name][i].mean().item()
 
 
-def _counts(r: Reading, i: Any, name: str = "own") -> Tensor:
-    return r[name][i].unflatten(1, (len(CLASSES), len(CLASSES)))
+def _counts(r: Reading, i: Any) -> Tensor:
+    return r["own"][i].unflatten(1, (len(CLASSES), len(CLASSES)))
 
 
 STATISTICS: dict[str, Callable[[Reading, Any], float]] = {
@@ -130,8 +129,6 @@ STATISTICS: dict[str, Callable[[Reading, Any], float]] = {
     BACKGROUND: lambda r, i: metrics.deviation(r["background"][i]),
     EDGES: _mean("edges"),
     GLASSES: lambda r, i: (r["sees Eyeglasses"] | r["sees Sunglasses"])[i].double().mean().item(),
-    "mIoU shuffled": lambda r, i: metrics.mean_iou(_counts(r, i, "shuffled")),
-    "attribute accuracy": lambda r, i: metrics.attribute_accuracy(r["sees"][i], r["is"][i]),
 }
 
 
@@ -142,15 +139,13 @@ def load_clip(folder: Path) -> CLIPModel:
 
 
 @torch.no_grad()
-def seen(
-    drawn: Tensor, real: Tensor, masks: Tensor, shuffled: Tensor, judges: Judges
-) -> dict[str, Tensor]:
+def seen(drawn: Tensor, real: Tensor, masks: Tensor, judges: Judges) -> dict[str, Tensor]:
     """What the judges see of pictures and of the samples' own, on the CPU.
 
-    Pictures (B, 3, 128, 128) in [-1, 1]; masks (B, 128, 128) of the samples, and of others.
+    Pictures (B, 3, 128, 128) in [-1, 1]; masks (B, 128, 128) of the samples.
     """
     device, parser = judges.identity.device, judges.parser
-    drawn, real, masks, shuffled = (x.to(device) for x in (drawn, real, masks, shuffled))
+    drawn, real, masks = (x.to(device) for x in (drawn, real, masks))
     identity, parsed = judges.identity.identity, parser.parse(drawn)
     found = {
         "ssim": metrics.ssim(drawn, real),
@@ -160,7 +155,6 @@ def seen(
         "sees": judges.attributes(drawn)[0] > 0,
         "background": metrics.mean_colour(drawn, parsed == CLASSES.index("background")),
         "own": metrics.confusion(parsed, masks),
-        "shuffled": metrics.confusion(parsed, shuffled),
         "embedding": parser.embedding(drawn),
         "reference": parser.embedding(real),
     }
@@ -172,7 +166,6 @@ def read(
     images: Tensor,
     truth: GroundTruth,
     judges: Judges,
-    seed: int,
     clip: CLIPModel | None = None,
     tokenizer: Any = None,
 ) -> Reading:
@@ -180,7 +173,6 @@ def read(
 
     Args:
         judges: on any device, all on one; the reading comes back to the CPU.
-        seed:   of the shuffle that gives every picture the mask of another sample.
         clip, tokenizer: of the CLIP score; without them there is none.
 
     Raises:
@@ -192,11 +184,9 @@ def read(
             f"{n} pictures came for {len(truth)} samples; expected one each. Take the"
             " samples that were drawn: truth.taken(rows)."
         )
-    other = torch.from_numpy(others(n, seed))
     parts: list[dict[str, Tensor]] = []
     for rows in tqdm(torch.arange(n).split(READ_AT_ONCE), desc="judges", disable=None, leave=False):
-        part = (images[rows], truth.images[rows], truth.masks[rows], truth.masks[other[rows]])
-        parts.append(seen(*part, judges))
+        parts.append(seen(images[rows], truth.images[rows], truth.masks[rows], judges))
         if clip is not None:
             likes = text_similarity(clip, tokenizer, [truth.prompts[i] for i in rows.tolist()])
             parts[-1]["clip"] = likes(images[rows].to(clip.device)).cpu()

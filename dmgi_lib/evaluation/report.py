@@ -85,10 +85,9 @@ def score(
 ) -> dict[str, Any]:
     """One row of the table as numbers: `read`, then `summary`, and their arguments.
 
-    "mIoU shuffled" scores the same images against masks of other samples: what any face gets.
     "caption attributes" is the share of what the caption names that the judge reads.
     """
-    return summary(read.read(images, truth, judges, seed), seed, resamples)
+    return summary(read.read(images, truth, judges), seed, resamples)
 
 
 def columns_of(summary: Mapping[str, Any]) -> dict[str, Any]:

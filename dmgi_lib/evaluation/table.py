@@ -60,8 +60,7 @@ class Table(Scene):
 
     def read(self, images: Tensor, truth: GroundTruth) -> Reading:
         """The judges' reading of pictures against samples."""
-        rest = (self.config.seed, self.clip, self.pipe.tokenizer)
-        return read.read(images, truth, self.judges, *rest)
+        return read.read(images, truth, self.judges, self.clip, self.pipe.tokenizer)
 
     def finished(self, row: Row) -> FinishedRow:
         """The row, drawn and read, or as its files hold it."""

@@ -52,7 +52,6 @@ def reading(n: int = 6, right: float = 1.0, seed: int = 0, **fields: torch.Tenso
     hit = torch.rand(n, len(ATTRIBUTES), generator=rng) < right
     found = {
         "own": own,
-        "shuffled": own.flip(-1),
         "embedding": torch.randn(n, 3, generator=rng),
         "reference": torch.randn(n, 3, generator=rng),
         "sees": torch.where(hit, claims == 1, claims != 1),

@@ -71,7 +71,7 @@ def test_columns_have_their_intervals():
 def test_a_score_is_a_reading_summed_up():
     truth, judged = ground_truth(3), tiny_judges()
     row = score(truth.images, truth, judged, seed=0, resamples=0)
-    assert row == summary(read(truth.images, truth, judged, 0), 0, resamples=0)
+    assert row == summary(read(truth.images, truth, judged), 0, resamples=0)
     assert CLIP not in row
 
 
