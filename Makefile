@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs
 
-.PHONY: demo test unit notebooks lint lab studio measure table ablations bench bench-studio figures docs book \
+.PHONY: demo test lint lab studio measure table ablations bench bench-studio figures docs book \
 	badges faces train clean
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
@@ -23,16 +23,10 @@ $(VENV)/.studio: $(VENV)/.notebooks
 demo: $(VENV)/.notebooks
 	$(BIN)/python -m dmgi_lib.notebook_runner notebooks/00_quickstart.ipynb --out $(RUNS)/demo
 
-test: lint unit notebooks
-
 # Two processes of one thread each, where each would else start a thread a core.
-unit notebooks: export OMP_NUM_THREADS = 1
-
-unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 tests/integration tests/unit tests/browser
-
-notebooks: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/notebooks
+test: export OMP_NUM_THREADS = 1
+test: lint $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/integration tests/unit tests/browser tests/notebooks
 	$(BIN)/python -m pytest -n 2 --dist loadscope --nbval-lax notebooks
 
 lint: $(VENV)/.dev
