@@ -25,7 +25,7 @@ class Choice:
     source: str = "reverse"  # "noised": M learns from features that leak I; "augmented": both
     # networks learn from those of x as if drawn by hand
     longer: int = 1  # T is trained for that many times the steps
-    seed: int = 0  # added to the budget's: how far two trainings of one choice lie apart
+    seed: int = 0  # added to the budget's
     against: str = "default"  # the row that differs in this choice alone
 
     def cache(self, stage: int) -> str:
@@ -45,7 +45,6 @@ def _drawn(sampling: str) -> dict[str, Any]:
 MULTI = "stage 3: default"
 CHOICES: dict[str, Choice] = {
     "default": Choice(),
-    "default, with another seed": Choice(seed=1),
     "M: one row for all layers (W)": Choice(mapping={"latent": "w"}),
     "M: the code itself, no offsets from w_avg": Choice(mapping={"origin": "zero"}),
     "M: trained on noised pictures (leaks I)": Choice(source="noised"),
@@ -78,7 +77,6 @@ RECIPES: dict[str, Choice] = {
     name: replace(choice, against=MULTI)
     for name, choice in {
         MULTI: CHOICES[MULTI],
-        "stage 3: default, with another seed": Choice(third={}, seed=1),
         "recipe: I_0^d where x and c leave it open": Choice(third={"targets": "composite"}),
         DISTILLED: CHOICES[DISTILLED],
         "recipe: image critic": Choice(third={}, losses={"adversarial": 0.08}),

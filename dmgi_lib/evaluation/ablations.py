@@ -4,9 +4,10 @@
     python -m dmgi_lib.evaluation.ablations --recipes --steps 500 --out runs/recipes.csv
 
 Every row trains M (stage 1) and T (stage 2) from the same cache for the same number of steps, and
-those of stage 3 both once more; what two rows have in common is trained once. The judges read what
-comes out, at the first and at the last exit. Trainings and rows are kept in files, so a run that
-was killed goes on where it was.
+those of stage 3 both once more; what two rows have in common is trained once. All of it is done
+anew with other seeds, since trainings differ by chance too: numbers are means over the seeds. The
+judges read what comes out, at the first and at the last exit. Trainings and rows are kept in files,
+so a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,17 @@ from typing import Any
 import torch
 import tyro
 from accelerate import Accelerator
+from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dmgi_lib.checks import whole_number
 from dmgi_lib.dataset import FaceDataset, default_root
 from dmgi_lib.devices import pick_device
 from dmgi_lib.evaluation import report
 from dmgi_lib.evaluation.ablation_choices import CHOICES, RECIPES, Choice
 from dmgi_lib.evaluation.draw import Dtype, Row, place
-from dmgi_lib.evaluation.goals import Comparison, compare
-from dmgi_lib.evaluation.read import COLUMNS, FinishedRow
+from dmgi_lib.evaluation.read import COLUMNS, LOWER_IS_BETTER, FinishedRow
 from dmgi_lib.evaluation.rows import TableConfig
 from dmgi_lib.evaluation.step_study import StepStudy
 from dmgi_lib.evaluation.table import Table, open_table
@@ -55,7 +57,7 @@ class Budget:
     batch_size: int = 8  # samples a training step
     learning_rate: float = 1e-3  # of Adam, large because the steps are few
     held_out: int = 64  # training identities that no row sees
-    seed: int = 0  # of weights, batches and noise
+    seed: int = 0  # the first, of weights, batches and noise
 
 
 @dataclass
@@ -89,9 +91,10 @@ class Ablation:
             found |= self._stage(stage, choice, found)
         return found
 
-    def rows(self, name: str) -> dict[int, FinishedRow]:
-        """A choice at the first and at the last exit."""
-        choice, key = ROWS[name], "".join(c if c.isalnum() else "_" for c in name)
+    def rows(self, name: str, seed: int = 0) -> dict[int, FinishedRow]:
+        """A choice at the first and at the last exit; seed: added to the budget's."""
+        choice = replace(ROWS[name], seed=seed)
+        key = "".join(c if c.isalnum() else "_" for c in f"{name} {seed}")
         caches = [self.caches[source] for source in sorted({"reverse", choice.source})]
         made_from = {
             "choice": choice.depends_on(2 if choice.third is None else 3),
@@ -149,27 +152,39 @@ class Ablation:
         return self.trained[run_dir.name]
 
 
-def lines_of(ablation: Ablation, names: list[str]) -> Iterator[dict[str, Any]]:
+def lines_of(ablation: Ablation, names: list[str], seeds: int) -> Iterator[dict[str, Any]]:
     """Lines of the table, one for each row and exit, as each is finished.
 
-    "<column> gain" is how much better the row is than the one it stands `against`, with the
-    interval of the difference on the same samples; rows come after those they stand against.
+    "<column> gain" is how much better the row is than the one it stands `against`, compared seed by
+    seed; rows come after those they stand against.
     """
-    finished: dict[str, dict[int, FinishedRow]] = {}
-    seed = ablation.budget.seed
+    found: dict[str, dict[int, dict[str, list[float]]]] = {}
     for name in tqdm(names, desc="choices", disable=None):
-        finished[name] = ablation.rows(name)
-        against = finished.get(ROWS[name].against, {}) if name != "default" else {}
-        for step, row in finished[name].items():
+        every = [ablation.rows(name, seed) for seed in range(seeds)]
+        found[name] = {
+            step: {c: [rows[step].reading.value(c) for rows in every] for c in COLUMNS}
+            for step in ablation.exits
+        }
+        against = found.get(ROWS[name].against, {}) if name != "default" else {}
+        for step, values in found[name].items():
             line = {"row": name, "exit step": step, "against": ROWS[name].against}
-            line |= report.columns_of(report.summary(row.reading, seed))
-            if step in against:
-                readings = {"ours": row.reading, "theirs": against[step].reading}
-                gains = [Comparison(f"{c} gain", "ours", "theirs", c) for c in COLUMNS]
-                for gain in compare(readings, gains, seed):
-                    line[gain.name] = gain.value
-                    line |= {f"{gain.name} low": gain.low, f"{gain.name} high": gain.high}
+            line |= {"N": len(every[0][step].reading), "seeds": seeds}
+            for column, ours in values.items():
+                line |= over_seeds(column, ours)
+            for column, theirs in against.get(step, {}).items():
+                sign = -1.0 if column in LOWER_IS_BETTER else 1.0
+                pairs = zip(values[column], theirs, strict=True)
+                line |= over_seeds(f"{column} gain", [sign * (a - b) for a, b in pairs])
             yield line
+
+
+def over_seeds(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The mean, and its 95 % interval by Student's t if there are two values or more."""
+    result = {name: sum(values) / len(values)}
+    if len(values) > 1:
+        half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+        result |= {f"{name} low": result[name] - half, f"{name} high": result[name] + half}
+    return result
 
 
 def run(
@@ -185,6 +200,7 @@ def run(
     rows: Path = Path("runs/ablations"),
     out: Path = Path("runs/ablations.csv"),
     n: int = 200,
+    seeds: int = 3,
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
@@ -202,9 +218,11 @@ def run(
         rows: finished rows
         out: table
         n: test identities
+        seeds: trainings of each row, over which the numbers are means
         device: auto, cpu, cuda or mps
         dtype: precision of the drawing
     """
+    whole_number("--seeds", seeds, 1, 100)
     if unknown := [name for name in only if name not in ROWS]:
         raise SystemExit(f"--only came with {unknown}; expected names out of {list(ROWS)}.")
     names, notes = list(only or (RECIPES if recipes else CHOICES)), []
@@ -234,12 +252,12 @@ def run(
         *report.header_lines(table.truth, "mask", root.name, table.pipe.device),
         f"{budget.steps} steps of training for M, for T, and for both in rows of stage 3, batch"
         f" {budget.batch_size}, learning rate {budget.learning_rate:g}, from"
-        f" {len(caches['reverse'])} cached entries; gain: how much better than the row it stands"
-        " against, on the same samples",
+        f" {len(caches['reverse'])} cached entries; means of {seeds} seeds, low, high: 95 % over"
+        " them (Student's t); gain: how much better than the row it stands against, seed by seed",
         *notes,
     ]
     lines: list[dict[str, Any]] = []
-    for line in lines_of(ablation, names):
+    for line in lines_of(ablation, names, seeds):
         lines.append(line)
         report.write_csv(out, header, lines)
         tqdm.write(f"{line['row']}, exit {line['exit step']}: {report.shown(line)}")

@@ -104,7 +104,7 @@ def shown(summary: Mapping[str, Any]) -> str:
 def header_lines(
     truth: GroundTruth, condition: str, dataset: str, device: torch.device | str
 ) -> list[str]:
-    """What stands above the numbers: N, reference set, extractors, intervals, machine."""
+    """What stands above the numbers: N, reference set, extractors, machine."""
     return [
         f"N = {len(truth)} test identities of {dataset}, first views, where a row says no"
         f" other N; input: {condition} and first caption; reference: the samples' own images",
@@ -112,8 +112,7 @@ def header_lines(
         " (against the sample's mask); judge_identity for the identity cosine; judge_attributes for"
         " caption attributes; image_encoder for the CLIP score, which the text optimisation row"
         " also climbs; edge energy is plain pixels",
-        "low, high: 95 % bootstrap over samples (FID's and KID's centred on their values); FID and"
-        " mIoU compare at equal N only",
+        "FID and mIoU compare at equal N only",
         f"{datetime.date.today().isoformat()}; {machine(device)}",
     ]
 

@@ -249,6 +249,7 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[goals.
     met = [finding.met for finding in findings if finding.bound is not None]
     lines = [
         *header,
+        "low, high: 95 % bootstrap over samples (FID's and KID's centred on their values)",
         f"W+ optimisation: {config.inversion_steps} steps on L1 over scales and the loss"
         " network's perceptual distance; text optimisation:"
         f" {config.text_steps} steps; the method's process has {defaults.num_inference_steps}"

@@ -48,6 +48,23 @@ def test_networks_differ_in_what_the_row_names_and_share_the_rest(ablation):
     assert len(list((ablation.run_dir).iterdir())) == 5
 
 
+def test_another_seed_is_another_training(ablation):
+    one, other = (ablation.networks(replace(CHOICES["default"], seed=seed)) for seed in (0, 1))
+    assert len(ablation.trained) == 4
+    for name, network in one.items():
+        pairs = zip(network.parameters(), other[name].parameters(), strict=True)
+        assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_means_and_intervals_over_seeds_by_hand():
+    assert ablations.over_seeds("FID", [0.5]) == {"FID": 0.5}
+    found = ablations.over_seeds("FID", [1.0, 2.0, 3.0])
+    half = 4.3027 / 3**0.5  # Student's t of two degrees of freedom, deviation 1
+    assert found["FID"] == 2.0
+    assert found["FID low"] == pytest.approx(2.0 - half, abs=1e-3)
+    assert found["FID high"] == pytest.approx(2.0 + half, abs=1e-3)
+
+
 def test_rows_are_drawn_as_the_pipeline_draws_them(ablation, weights):
     pipe = ablations.DMGIPipeline.from_pretrained(weights, detail_psi=1.0)  # codes as predicted
     truth = ablation.table.truth
@@ -100,7 +117,6 @@ def trainers_of(ablation, monkeypatch, *names):
 def test_stages_get_their_choices_and_equal_steps(ablation, monkeypatch):
     names = [
         "default",
-        "default, with another seed",
         "T: trained for twice the steps",
         MULTI,
         "stage 3: steps drawn early",
@@ -111,8 +127,6 @@ def test_stages_get_their_choices_and_equal_steps(ablation, monkeypatch):
         (1, BUDGET.steps),
         (2, BUDGET.steps),
     ]
-    other = [(config.stage, loop.seed) for config, *_, loop in made["default, with another seed"]]
-    assert other == [(1, BUDGET.seed + 1), (2, BUDGET.seed + 1)]
     ((longer, _, _, loop),) = made["T: trained for twice the steps"]  # M is shared
     assert longer.stage == 2 and loop.max_steps == 2 * BUDGET.steps
     ((third, _, networks, loop),) = made[MULTI]
@@ -147,7 +161,7 @@ def test_every_choice_is_a_valid_configuration_and_differs_from_what_it_stands_a
 
 def options_of(choice):
     """Option → value; stages 1 and 2 may share one."""
-    found = {"source": choice.source, "longer": choice.longer, "seed": choice.seed}
+    found = {"source": choice.source, "longer": choice.longer}
     for options in (choice.mapping, choice.modulation, choice.losses, choice.first, choice.second):
         found |= options
     return found | {f"stage 3 {key}": value for key, value in (choice.third or {}).items()}
@@ -177,7 +191,6 @@ def test_recipes_and_caches_are_those_that_a_row_names(ablation, monkeypatch):
     assert found["fine rows mixed"] == StageConfig(3, LossWeights(), mixing=0.3, held_out=2)
     last = [made[name][-1][3] for name in RECIPES]
     assert {(loop.max_steps, loop.batch_size) for loop in last} == {(2, 4)}
-    assert [loop.seed for loop in last] == [0, 1, *[0] * 7]
 
 
 def test_rows_are_trained_and_read_once_and_written_with_their_gains(
@@ -194,7 +207,18 @@ def test_rows_are_trained_and_read_once_and_written_with_their_gains(
     names = ["default", "T: local path alone", "M: trained on noised pictures (leaks I)"]
     arguments = ["--only", *names, "--weights", str(weights), "--data", str(data), "--n", "3"]
     arguments += ["--cache", str(cache.folder), "--noised-cache", str(tmp_path / "none")]
-    arguments += ["--steps", "2", "--batch-size", "4", "--held-out", "2", "--device", "cpu"]
+    arguments += [
+        "--seeds",
+        "2",
+        "--steps",
+        "2",
+        "--batch-size",
+        "4",
+        "--held-out",
+        "2",
+        "--device",
+        "cpu",
+    ]
     for name in ("run-dir", "rows", "out"):
         arguments += [f"--{name}", str(tmp_path / name)]
     tyro.cli(ablations.run, args=arguments)
@@ -206,7 +230,7 @@ def test_rows_are_trained_and_read_once_and_written_with_their_gains(
         (name, step) for name in names[:2] for step in (0, 2)
     ]
     for row in rows:
-        assert row["N"] == 3
+        assert (row["N"], row["seeds"]) == (3, 2)
         for column in COLUMNS:
             assert row[f"{column} low"] <= row[f"{column} high"]
             assert (f"{column} gain" in row) == (row["row"] != "default")
