@@ -373,6 +373,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         encoder, home, size = result.ema["encoder"], self.home("generator"), G.img_resolution
         images = f"images (B, 3, {size}, {size}) in [-1, 1]"
         onward = " A training goes on from it with `--start`."
+        measured = measure(G, encoder, self.loss_net, *pictures)
         ship(
             home,
             G,
@@ -380,12 +381,14 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
             f"`StyleGAN2Generator`: z (B, {G.z_dim}) to ws (B, {G.num_ws}, {G.w_dim}) to {images}."
             f" Averaged weights. The first {self.warmup_images} images were the autoencoder warm"
             " start.",
-            measure(G, encoder, self.loss_net, *pictures),
+            measured,
         )
         said = f"`ImageEncoder`: {images} to ws and their W+ offsets.{onward}"
-        ship(home.parent / "encoder", encoder, "Image encoder of the 2D prior", said, {})
+        found = {name: value for name, value in measured.items() if "encoder" in name}
+        ship(home.parent / "encoder", encoder, "Image encoder of the 2D prior", said, found)
         said = f"`Discriminator`: {images} to logits, positive for real.{onward}"
-        ship(home.parent / "discriminator", self.D, "Discriminator of the 2D prior", said, {})
+        found = {"parameters (million)": sum(p.numel() for p in self.D.parameters()) / 1e6}
+        ship(home.parent / "discriminator", self.D, "Discriminator of the 2D prior", said, found)
 
     def finished(self, result: LoopResult) -> Any:
         """The averaged G as it ships: its own mapping network, a typical code as w_avg.
