@@ -96,10 +96,11 @@ def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
 
     blind = error(text)
     assert blind < 0.96 * error(text.roll(1, 0)) and blind < 0.4 * velocity.square().mean()
+    further = UNet2DConditionModel.from_pretrained(WORLD / "unet_further").eval()
+    assert F.mse_loss(further(noisy, t, text).sample, velocity) < 0.97 * blind
     strokes = scribble_to_rgb(people.scribbles)
     for name, x in zip(controlnets, (mask_to_rgb(people.masks), strokes), strict=True):
-        own, anothers = error(text, name, x), error(text, name, x.roll(1, 0))
-        assert own < 0.95 * blind < anothers and own < 0.8 * anothers, name
+        assert error(text, name, x) < 0.9 * blind < error(text, name, x.roll(1, 0)), name
 
 
 @pytest.mark.parametrize(
