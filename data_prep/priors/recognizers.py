@@ -22,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
-from data_prep.priors.recipe import Recipe, Settings, Ship
+from data_prep.priors.recipe import Recipe, Settings, Ship, start_from
 from data_prep.priors.recognizer_augmentation import augment
 from dmgi_lib.dataset import ATTRIBUTES, FACE_ATTRIBUTES, FaceDataset, to_float
 from dmgi_lib.devices import moved, taken
@@ -61,7 +61,8 @@ class RecognizerSettings(Settings):
     ema_half_life_steps: float = 100.0
     cooldown: float = 0.5
     which: Suppress[str] = "loss_net"  # the network
-    # weight folder of the same architecture to start from; default: random weights
+    # weight folder of the same architecture to start from, which may read fewer attributes;
+    # default: random weights
     start: Path | None = None
     color_jitter: float = 0.0  # see `augment`; 0 where hair or skin colour is a label
     weight_decay: float = 0.02  # of AdamW
@@ -108,6 +109,31 @@ def true_codes(dataset: FaceDataset) -> Tensor | None:
     return identity_code(dataset.shape_codes, torch.tensor(tones, dtype=torch.float32))
 
 
+def start_from_fewer(network: Recognizer | AttributeJudge, folder: Path) -> None:
+    """As `start_from`, from weights that may read fewer attributes: the others' rows stay.
+
+    Raises:
+        ValueError: also where they read attributes that `network` does not
+    """
+    known = (folder / "config.json").is_file()
+    config = type(network).load_config(folder) if known else network.config
+    labels = (*network.config.attributes, *HAIR_COLORS)
+    read = (*config.get("attributes", FACE_ATTRIBUTES), *HAIR_COLORS)
+    if more := sorted(set(read) - set(labels)):
+        raise ValueError(
+            f"the weights in {folder} read {more}, which the training set does not tell. Give"
+            " weights that read no more than it tells, or leave --start away."
+        )
+    narrow = type(network)(attributes=read[: -len(HAIR_COLORS)])
+    start_from(narrow, folder)
+    rows, state = [labels.index(name) for name in read], network.state_dict()
+    for name, weight in narrow.state_dict().items():
+        if weight.shape == state[name].shape:
+            state[name].copy_(weight)
+        else:  # of the labels
+            state[name][rows] = weight
+
+
 class RecognizerRecipe(Recipe[RecognizerSettings]):
     """A network that reads faces: for losses, or as a judge in the evaluation.
 
@@ -135,7 +161,11 @@ class RecognizerRecipe(Recipe[RecognizerSettings]):
         options = {"attributes": read} if cls in (Recognizer, AttributeJudge) else {}
         with self.seeded():
             network = cls(**options)
-        self.network = self.train_with(network, settings.start, settings.weight_decay)
+        start = settings.start
+        if start is not None and options:
+            start_from_fewer(network, start)
+            start = None
+        self.network = self.train_with(network, start, settings.weight_decay)
 
     @cached_property
     def parsing_weight(self) -> Tensor:

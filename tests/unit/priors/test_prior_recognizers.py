@@ -14,11 +14,13 @@ from data_prep.priors.recognizers import (
     RecognizerRecipe,
     identity_measurements,
     measure,
+    readings,
+    start_from_fewer,
     true_codes,
 )
 from data_prep.shard_writer import write_split
-from dmgi_lib.dataset import FaceDataset
-from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, to_float
+from dmgi_lib.recognizers import AttributeJudge, Recognizer
 from dmgi_lib.training.loop import LoopConfig, run
 
 
@@ -97,6 +99,29 @@ def test_photographs_teach_all_but_the_identity_head(photographs, tmp_path):
     card = (tmp_path / "loss_net" / "card.md").read_text()
     assert "identity head is untrained" in card and "parsing mIoU (test)" in card
     assert "variance explained" not in card and "nan" not in card
+
+
+@pytest.mark.parametrize(
+    ("network", "which"), [(Recognizer, "loss_net"), (AttributeJudge, "judge_attributes")]
+)
+def test_weights_that_read_fewer_attributes_are_a_start(network, which, tiny_faces, tmp_path):
+    fewer, more = ("Male", "Bald"), ("Bald", "Room", "Male", "Suit")
+    start_folder = tmp_path / "fewer"
+    narrow, wide = network(attributes=fewer).eval(), network(attributes=more).eval()
+    narrow.save_pretrained(start_folder)
+    start_from_fewer(wide, start_folder)
+    faces = to_float(FaceDataset(tiny_faces, "train").images[:2])
+    expected, found = (readings(net, faces) for net in (narrow, wide))
+    at = [ATTRIBUTES.index(name) for name in fewer]
+    assert torch.allclose(found["attributes"][:, at], expected["attributes"][:, at], atol=1e-6)
+    assert torch.allclose(found["hair_color"], expected["hair_color"], atol=1e-6)
+    assert (found["attributes"] != 0).sum() == 2 * len(more)
+    wide.save_pretrained(start_folder)
+    with pytest.raises(ValueError, match=r"read \['Room', 'Suit'\], which the training set"):
+        start_from_fewer(network(attributes=fewer), start_folder)
+    settings = replace(SMALL[which], start=tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="--start takes a weight folder"):
+        RecognizerRecipe(settings, Folders(tiny_faces, tmp_path), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("which", ["judge_parser", "judge_attributes"])
