@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
@@ -49,14 +50,21 @@ class DiffusionEncoder:
     Args:
         unet, controlnet: diffusers models of matching sizes.
         scheduler: a diffusers scheduler; never changed, each process works on a copy.
+        guide_condition: guidance strengthens x as it does c, since the pass without c lacks x too
+            (our choice); otherwise, as usual with ControlNet, c alone.
     """
 
     def __init__(
-        self, unet: UNet2DConditionModel, controlnet: ControlNetModel, scheduler: Any
+        self,
+        unet: UNet2DConditionModel,
+        controlnet: ControlNetModel,
+        scheduler: Any,
+        guide_condition: bool = True,
     ) -> None:
         self.unet = unet
         self.controlnet = controlnet
         self.scheduler = scheduler
+        self.guide_condition = guide_condition
 
     def initial_noise(
         self, batch: int, generator: torch.Generator | Sequence[torch.Generator]
@@ -122,7 +130,7 @@ class DiffusionEncoder:
             halves = 2 if guided else 1
             model_input = scheduler.scale_model_input(torch.cat([latents] * halves), t)
             states = torch.cat([empty_text, text]) if guided else text
-            x = torch.cat([embedded] * halves)
+            x = embedded if self.guide_condition else torch.cat([embedded] * halves)
             if step in wanted:
                 with capture_features(self.unet, guided=guided) as capture:
                     prediction = self._denoise(model_input, t, states, x)
@@ -174,10 +182,14 @@ class DiffusionEncoder:
     def _denoise(
         self, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, embedded: torch.Tensor
     ) -> torch.Tensor:
-        """One ControlNet and U-Net pass; `embedded` is x as ControlNet's first layers see it."""
-        latents = self._cast(latents)
+        """One ControlNet and U-Net pass.
+
+        embedded: x as ControlNet's first layers see it, of the last samples; the others have none.
+        """
+        latents, free = self._cast(latents), len(latents) - len(embedded)
         with _embedded_condition(self.controlnet, embedded):
-            down, mid = self.controlnet(latents, t, text, embedded, return_dict=False)
+            down, mid = self.controlnet(latents[free:], t, text[free:], embedded, return_dict=False)
+        *down, mid = (F.pad(x, (0, 0, 0, 0, 0, 0, free, 0)) for x in (*down, mid))
         prediction: torch.Tensor = self.unet(
             latents,
             t,

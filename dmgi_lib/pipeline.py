@@ -90,6 +90,7 @@ class DMGIPipeline(DiffusionPipeline):
             counterparts for scribbles
         edit_directions, style_offsets: steps in W+ that `edit` takes, and styles, of this G
         num_inference_steps, guidance_scale, detail_psi: defaults of a call
+        guide_condition: whether guidance strengthens x too, see `DiffusionEncoder`
     """
 
     _optional_components: ClassVar[list[str]] = list(OPTIONAL)
@@ -112,6 +113,7 @@ class DMGIPipeline(DiffusionPipeline):
         style_offsets: StyleOffsets | None = None,
         num_inference_steps: int = MINI.num_inference_steps,
         guidance_scale: float = MINI.guidance_scale,
+        guide_condition: bool = MINI.guide_condition,
         detail_psi: float = MINI.detail_psi,
     ) -> None:
         super().__init__()
@@ -134,6 +136,7 @@ class DMGIPipeline(DiffusionPipeline):
         self.register_to_config(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guide_condition=guide_condition,
             detail_psi=detail_psi,
         )
         self.set_progress_bar_config(disable=None)  # bars only where somebody watches
@@ -201,7 +204,8 @@ class DMGIPipeline(DiffusionPipeline):
             )
         for network in (self.unet, self.vae, controlnets[condition]):
             lay_out_for_cpu(network)
-        return DiffusionEncoder(self.unet, controlnets[condition], self.scheduler)
+        networks = (self.unet, controlnets[condition], self.scheduler)
+        return DiffusionEncoder(*networks, self.config.guide_condition)
 
     @torch.no_grad()
     def __call__(

@@ -13,7 +13,8 @@ from dmgi_lib.mapping_network import MappingConfig
 from dmgi_lib.style_modulation import ModulationConfig
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-CALL_DEFAULTS = ("num_inference_steps", "guidance_scale", "detail_psi")  # kept in model_index.json
+# of a call, kept in model_index.json
+CALL_DEFAULTS = ("num_inference_steps", "guidance_scale", "guide_condition", "detail_psi")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Preset:
         net, in $DMGI_PAPER, else ~/.cache/dmgi/paper
     image_size, latent_size: pixels of x and I, edge of the latents
     num_inference_steps, guidance_scale: S and classifier-free guidance of the reverse process
+    guide_condition: whether guidance strengthens x too, see `diffusion_encoder.DiffusionEncoder`;
+        for "paper" as is usual with ControlNet
     detail_psi: see `style_modulation.truncate_detail`
     base_model, controlnet: hub ids (or folders) of the released diffusion prior; None if in
         `folder`; for "paper" $DMGI_BASE_MODEL and $DMGI_CONTROLNET name others
@@ -36,6 +39,7 @@ class Preset:
     latent_size: int
     num_inference_steps: int
     guidance_scale: float
+    guide_condition: bool
     detail_psi: float
     mapping: MappingConfig
     modulation: ModulationConfig
@@ -51,6 +55,7 @@ MINI = Preset(
     latent_size=16,
     num_inference_steps=10,
     guidance_scale=2.5,
+    guide_condition=True,
     detail_psi=0.5,
     mapping=MappingConfig(),
     modulation=ModulationConfig(),
@@ -75,6 +80,7 @@ PAPER = Preset(
     latent_size=64,
     num_inference_steps=50,
     guidance_scale=7.5,
+    guide_condition=False,
     detail_psi=1.0,
     mapping=MappingConfig(in_channels=1280, in_resolution=8, num_ws=18, w_dim=512, width=512),
     modulation=ModulationConfig(

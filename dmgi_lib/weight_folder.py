@@ -122,8 +122,13 @@ def check_weights(folder: Path) -> None:
         )
     for name, entry in read_json(index_path).items():
         if name in CALL_DEFAULTS:
-            if isinstance(entry, bool) or not isinstance(entry, (int, float)):
-                raise ValueError(f"{index_path}: {name} is {reprlib.repr(entry)}, not a number.")
+            usual = getattr(MINI, name)
+            if isinstance(entry, bool) != isinstance(usual, bool) or not isinstance(
+                entry, (int, float)
+            ):
+                raise ValueError(
+                    f"{index_path}: {name} is {reprlib.repr(entry)}; expected one like {usual}."
+                )
         elif name == "_class_name":
             _check_class(entry, ("DMGIPipeline",), index_path)
         elif name in COMPONENTS:

@@ -190,6 +190,7 @@ def controlnet_alone(
         "condition": scene.config.condition,
         "networks": scene.made_from.get("controlnet"),
         "guidance_scale": scene.pipe.config.guidance_scale,
+        "guide_condition": scene.pipe.config.guide_condition,
         "steps": steps,
     }
 

@@ -253,8 +253,9 @@ def make(table: Table, notes: list[str], dataset: str, out: Path) -> list[goals.
         f"W+ optimisation: {config.inversion_steps} steps on L1 over scales and the loss"
         " network's perceptual distance; text optimisation:"
         f" {config.text_steps} steps; the method's process has {defaults.num_inference_steps}"
-        f" steps, guidance {defaults.guidance_scale:g}; codes of M, T and mask encoder truncated in"
-        f" their last row, detail_psi {defaults.detail_psi:g}",
+        f" steps, guidance {defaults.guidance_scale:g}"
+        f" of {'c and x' if defaults.guide_condition else 'c'}; codes of M, T and mask encoder"
+        f" truncated in their last row, detail_psi {defaults.detail_psi:g}",
         f"{DIVERSITY}: mean distance of the parser's embeddings between faces drawn from one input,"
         " as a share of that between different people's true pictures;"
         f" {min(config.n_diverse, len(table.truth))} people",

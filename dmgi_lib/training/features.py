@@ -213,7 +213,7 @@ def _stacked(features: Sequence[DiffusionFeatures], word_mask: torch.Tensor) -> 
 
 
 def encoder_facts(config: CacheConfig, pipe: DMGIPipeline) -> dict[str, Any]:
-    """Config, weights, vocabulary, noise schedule and precision of E.
+    """Config, weights, vocabulary, noise schedule, guidance and precision of E.
 
     augment = 0 is left out: caches from before there was augmentation are the same.
     """
@@ -227,6 +227,7 @@ def encoder_facts(config: CacheConfig, pipe: DMGIPipeline) -> dict[str, Any]:
             "weights": {name: state_hash(network) for name, network in networks.items()},
             "vocabulary": hashlib.sha256(words.encode()).hexdigest()[:16],
             "scheduler": {"class": type(pipe.scheduler).__name__} | schedule,
+            "guidance": {"guide_condition": pipe.config.guide_condition},
             "precision": {"weights": str(pipe.unet.dtype), "stored": str(STORED)},
         }
     )

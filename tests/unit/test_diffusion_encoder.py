@@ -149,6 +149,25 @@ def test_guidance_gives_the_conditional_half():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("guide_condition", [True, False])
+def test_guidance_leads_away_from_no_words_and_perhaps_from_no_condition(guide_condition):
+    e, x = encoder(), inputs()
+    e.guide_condition, t = guide_condition, e_timestep(e)
+    noise, empty = e.initial_noise(2, torch.Generator().manual_seed(3)), torch.zeros(2, TOKENS, 24)
+    conditional = denoise(e, x | {"latents": noise}, t)
+    if guide_condition:
+        unconditional = e.unet(noise, t, empty).sample
+    else:
+        unconditional = denoise(e, x | {"latents": noise, "text": empty}, t)
+    guided = unconditional + 3 * (conditional - unconditional)
+    e.scheduler.set_timesteps(4)
+    expected = e.scheduler.step(guided, t, noise).prev_sample
+    found = run(e, x, guidance_scale=3.0)[0].latents
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(conditional, unconditional, atol=1e-3)
+
+
+@torch.no_grad()
 def test_hooks_come_off_even_after_an_exception():
     e, x = encoder(), inputs()
     before = hook_count(e.unet)

@@ -60,7 +60,9 @@ def test_the_shipped_and_the_written_folder_pass(saved):
         ({"helper": ["evil", "X"]}, "lists the component 'helper'; expected some of"),
         ({"_class_name": ["evil", "X"]}, r"names the class \['evil', 'X'\]"),
         ({"_class_name": "StableDiffusionPipeline"}, "expected DMGIPipeline"),
-        ({"guidance_scale": "2"}, "guidance_scale is '2', not a number"),
+        ({"guidance_scale": "2"}, "guidance_scale is '2'; expected one like 2.5"),
+        ({"guidance_scale": True}, "guidance_scale is True; expected one like 2.5"),
+        ({"guide_condition": 1}, "guide_condition is 1; expected one like True"),
     ],
 )
 def test_an_index_of_other_things_is_refused_before_anything_is_imported(folder, entries, message):

@@ -82,6 +82,8 @@ def test_defaults_of_a_call_make_anew_only_the_rows_that_they_change(tmp_path):
     guided = files(guidance_scale=4.0)
     changed = {key for key in before if before[key] != guided[key]}
     assert changed == {"shuffled", "controlnet", "exit_0", "exit_1", "exit_3"}
+    alone = files(guide_condition=False)
+    assert {key for key in guided if guided[key] != alone[key]} == changed
     parted = files(batch_size=2)
     assert {key for key in before if before[key] != parted[key]} == {"inversion"}
 

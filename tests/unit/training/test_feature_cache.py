@@ -130,6 +130,13 @@ def test_a_cache_of_another_config_is_refused(cache, pipe, dataset, change):
         build(replace(CONFIG, **change), pipe, dataset, cache.folder)
 
 
+def test_a_cache_of_other_guidance_is_refused(cache, dataset):
+    other = pipeline()
+    other.register_to_config(guide_condition=False)
+    with pytest.raises(ValueError, match=r"guidance.guide_condition was True, is False"):
+        cache.check(dataset, other)
+
+
 def test_the_manifest_names_augmentation_where_there_is_any(pipe):
     assert "augment" not in encoder_facts(CONFIG, pipe)["config"]  # older caches stay valid
     drawn = encoder_facts(replace(CONFIG, augment=0.5), pipe)["config"]
