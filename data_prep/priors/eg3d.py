@@ -50,6 +50,8 @@ SPLIT = "train_views"
 MAKER = "python -m data_prep.faces128.build --train-views 1500"
 SIZES_3D: dict[str, Any] = {
     **SIZES,
+    "channel_base": 2048,
+    "channel_max": 128,
     "plane_resolution": 64,
     "plane_channels": 16,
     "decoder_hidden": 64,

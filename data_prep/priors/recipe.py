@@ -293,8 +293,15 @@ def placed(model: Any, device: torch.device) -> Any:
     return model
 
 
-def start_from(model: nn.Module, folder: Path | None) -> None:
+def start_from(
+    model: nn.Module,
+    folder: Path | None,
+    fit: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] = lambda state, _: state,
+) -> None:
     """Copies the weights of `folder` into `model`; None leaves it as it is.
+
+    Args:
+        fit: weights of the file, model → the model's weights
 
     Raises:
         FileNotFoundError: the folder has no weight file
@@ -308,7 +315,8 @@ def start_from(model: nn.Module, folder: Path | None) -> None:
             f"no {file}: --start takes a weight folder that holds {WEIGHT_FILE}."
         )
     try:
-        model.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+        state = {name: value.float() for name, value in load_file(file).items()}
+        model.load_state_dict(fit(state, model))
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{file} does not fit a {type(model).__name__} of this recipe: {error}. Give weights "

@@ -12,7 +12,8 @@ truncated samples are our choice (not specified in the paper's available sources
     python -m data_prep.priors.trainer stylegan2 --minutes 130
 
 A training goes on from what it exported, or from G alone, whose encoder is then learnt in phase A
-while G stays as it is. Codes keep their meaning, so what was trained to write them stays of use:
+while G stays as it is. Codes keep their meaning, so what was trained to write them stays of use. A
+narrower G goes on too, widened by channels that nothing reads yet:
 
     python -m data_prep.priors.trainer stylegan2 --start WEIGHTS --out NEW/generator --minutes 90
 """
@@ -52,8 +53,8 @@ SIZES: dict[str, Any] = {
     "w_dim": 128,
     "img_resolution": 128,
     "mapping_layers": 4,
-    "channel_base": 2048,
-    "channel_max": 128,
+    "channel_base": 4096,
+    "channel_max": 256,
 }
 STARTS = ("generator", "encoder", "discriminator")  # what a training goes on from
 FINE_TO_COARSE_A = (1.0, 1.0, 1.0, 1.0, 1.0)
@@ -70,8 +71,9 @@ class StyleGAN2Settings(Settings):
     cooldown: float = 0.1
     # folder with `generator`, and of `encoder` and `discriminator` what it holds, to go on from
     start: Path | None = None
-    # arguments of StyleGAN2Generator
+    # arguments of StyleGAN2Generator, and D's `channel_base` and `channel_max`: CPUs are slow at D
     generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES)
+    discriminator: Suppress[tuple[int, int]] = (2048, 128)
     # images of phase A; none if training goes on from an encoder
     warmup_images: int = 128_000
     # (resolution, share of phase A until which it is trained), the rest is trained in full; as in
@@ -120,12 +122,14 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         loss_net = self.folders.weights / "loss_net"
         self.loss_net = frozen(Recognizer, loss_net, "loss_net", self.device)
         self.perceptual, self.parsing = PerceptualLoss(self.loss_net), ParsingLoss(self.loss_net)
-        side, widths = sizes["img_resolution"], (sizes["channel_base"], sizes["channel_max"])
+        side = sizes["img_resolution"]
         z_dim, w_dim, layers = (sizes[k] for k in ("z_dim", "w_dim", "mapping_layers"))
         with self.seeded():
             self.G = self.network(c_dim=0, **sizes)
             self.encoder = ImageEncoder(z_dim, self.G.num_ws, w_dim, side, layers)
-            self.D = Discriminator(side, self.img_channels, *widths, c_dim=self.c_dim)
+            self.D = Discriminator(
+                side, self.img_channels, *settings.discriminator, c_dim=self.c_dim
+            )
             self.feature_D = FeatureDiscriminator(self.loss_net.config.channels[1:])
             self.augmentation = AdaptiveAugmentation()
         self.modules = {
@@ -155,7 +159,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
             return ()
         found = tuple(n for n in STARTS if n == "generator" or (folder / n).is_dir())
         for name in found:
-            start_from(self.modules[name], folder / name)
+            start_from(self.modules[name], folder / name, widened)
         if "encoder" not in found:
             self.encoder.mapping.load_state_dict(mapping_of(self.G).state_dict())
         return found
@@ -405,6 +409,35 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
 def mapping_of(G: Any) -> StyleMapping:
     """The mapping network of a generator of pictures or of heads."""
     return getattr(G, "backbone", G).mapping
+
+
+def widened(state: dict[str, Tensor], G: Any) -> dict[str, Tensor]:
+    """The weights of a narrower generator as those of a wider one that draws the same pictures.
+
+    More channels keep the values that G was built with; what was there before does not read them
+    yet (our choice, after Net2Net, arXiv 1511.05641). Other networks' weights stay as they are.
+
+    Args:
+        state: a generator's weights
+        G:     the wider generator, as it was built
+    """
+    if not isinstance(G, StyleGAN2Generator):
+        return state
+    wide = {name: value.clone() for name, value in G.state_dict().items()}
+    for name, value in state.items():
+        into = wide.get(name)
+        if (
+            into is None
+            or into.ndim != value.ndim
+            or any(more < few for more, few in zip(into.shape, value.shape, strict=True))
+        ):
+            return state  # loading it says what does not fit
+        if value.ndim == 4:
+            into[: len(value), value.shape[1] :] = 0
+            if "torgb" in name:  # not demodulated, and its gain falls with the number of channels
+                value = value * (into.shape[1] / value.shape[1]) ** 0.5
+        into[tuple(map(slice, value.shape))] = value
+    return wide
 
 
 def shrunk(x: Tensor, side: int) -> Tensor:
