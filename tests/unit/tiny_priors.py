@@ -20,7 +20,8 @@ SIZES = {
             "z_dim": 8, "w_dim": 8, "img_resolution": 128, "mapping_layers": 2,
             "channel_base": 256, "channel_max": 8,
         },
-        "discriminator": (256, 8), "batch_size": 8, "warmup_images": 16, "growth": (), "prior_images": 16,
+        "discriminator": (256, 8),
+        "batch_size": 8, "warmup_images": 16, "growth": (), "prior_images": 16,
         "prior": brief_fit(2),
     },
     "eg3d": {
@@ -31,7 +32,8 @@ SIZES = {
             "sr_channels": (4, 4), "third_plane": "yz", "backdrop_resolution": 8,
             "rendering": {"depth_resolution": 4, "depth_resolution_importance": 4},
         },
-        "discriminator": (256, 8), "batch_size": 8, "growth": ((16, 0.5),), "prior_images": 16, "prior": brief_fit(2),
+        "discriminator": (256, 8),
+        "batch_size": 8, "growth": ((16, 0.5),), "prior_images": 16, "prior": brief_fit(2),
         "held_out": 1, "blur_images": 24, "ramp_images": 8,
     },
     "text_image": {

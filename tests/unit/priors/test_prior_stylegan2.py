@@ -77,6 +77,31 @@ def test_a_training_goes_on_from_all_that_was_exported(recipe, tmp_path):
     assert "D" in resumed.step(0, rng(0))  # nothing is left to learn before they play
 
 
+def test_a_narrower_generator_goes_on_drawing_what_it_drew(recipe, tmp_path):
+    recipe.G.save_pretrained(tmp_path / "generator")
+    sizes = recipe.settings.generator | {"channel_base": 512, "channel_max": 12}
+    wide = started(recipe, tmp_path, generator=sizes)
+    z = torch.randn(2, 8, generator=rng(0))
+    assert wide.G.synthesis.b128.conv1.weight.shape[0] == 2 * len(
+        recipe.G.synthesis.b128.conv1.bias
+    )
+    torch.testing.assert_close(wide.G(z), recipe.G(z))
+    wide.G.save_pretrained(tmp_path / "generator")  # and a wider one is not made narrower
+    with pytest.raises(ValueError, match="does not fit a StyleGAN2Generator"):
+        started(recipe, tmp_path)
+
+
+def test_the_channels_that_were_added_learn(recipe, tmp_path):
+    recipe.G.save_pretrained(tmp_path / "generator")
+    sizes = recipe.settings.generator | {"channel_base": 512, "channel_max": 12}
+    wide = started(recipe, tmp_path, generator=sizes)
+    unread = wide.G.synthesis.b64.conv1.weight[:4, 4:]
+    assert not unread.any()
+    wide.hold_codes(True, rng(0))
+    (wide.G(torch.randn(2, 8, generator=rng(0))).square().sum()).backward()
+    assert wide.G.synthesis.b64.conv1.weight.grad[:4, 4:].all()
+
+
 def test_warm_start_grows(recipe):
     for growth, expected in (
         (((8, 0.5), (16, 0.8)), [8, 8, 16, 16, 128]),
