@@ -13,7 +13,8 @@ truncated samples are our choice (not specified in the paper's available sources
 
 A training goes on from what it exported, or from G alone, whose encoder is then learnt in phase A
 while G stays as it is. Codes keep their meaning, so what was trained to write them stays of use. A
-narrower G goes on too, widened by channels that nothing reads yet:
+narrower G goes on too, widened by channels that nothing reads yet. With `--no-keep-codes` G and
+encoder learn on as an autoencoder, and what was trained to write codes has to be trained anew:
 
     python -m data_prep.priors.trainer stylegan2 --start WEIGHTS --out NEW/generator --minutes 90
 """
@@ -71,10 +72,12 @@ class StyleGAN2Settings(Settings):
     cooldown: float = 0.1
     # folder with `generator`, and of `encoder` and `discriminator` what it holds, to go on from
     start: Path | None = None
+    # the codes of `start` stay as they are; else phase A teaches its G and encoder on, at full size
+    keep_codes: bool = True
     # arguments of StyleGAN2Generator, and D's `channel_base` and `channel_max`: CPUs are slow at D
     generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES)
     discriminator: Suppress[tuple[int, int]] = (2048, 128)
-    # images of phase A; none if training goes on from an encoder
+    # images of phase A; none if training goes on from an encoder and keeps its codes
     warmup_images: int = 128_000
     # (resolution, share of phase A until which it is trained), the rest is trained in full; as in
     # progressive growing (arXiv 1710.10196), on skip outputs
@@ -167,12 +170,13 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
     @property
     def keeps_codes(self) -> bool:
         """Whether G and its codes are those of an earlier training."""
-        return bool(self.read_before)
+        return bool(self.read_before) and self.settings.keep_codes
 
     @property
     def warmup_images(self) -> int:
         """Of phase A."""
-        return 0 if "encoder" in self.read_before else self.settings.warmup_images
+        learnt = self.keeps_codes and "encoder" in self.read_before
+        return 0 if learnt else self.settings.warmup_images
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, rows = self.settings, self.rows(len(self.train_set), step)
@@ -270,7 +274,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
 
     def stage(self, share: float, final: int) -> tuple[int, bool]:
         """Side of the pictures at a share of phase A, for they grow, and whether it is the last."""
-        for side, until in self.settings.growth:
+        for side, until in () if "encoder" in self.read_before else self.settings.growth:
             if share < until and side <= final:
                 return side, False
         return final, True

@@ -102,6 +102,19 @@ def test_the_channels_that_were_added_learn(recipe, tmp_path):
     assert wide.G.synthesis.b64.conv1.weight.grad[:4, 4:].all()
 
 
+def test_an_autoencoder_learns_on_if_its_codes_may_move(recipe, tmp_path):
+    for name in ("generator", "encoder"):
+        recipe.modules[name].save_pretrained(tmp_path / name)
+    on = started(recipe, tmp_path, keep_codes=False, warmup_images=8, growth=((8, 1.0),))
+    before, mapping = weights(on), on.G.mapping(torch.ones(1, 8))
+    log = on.step(0, rng(0))  # at full size, or nothing were recognised
+    assert "parsing" in log and "D" not in log
+    after = weights(on)
+    assert {k for k in after if not torch.equal(before[k], after[k])} == {"generator", "encoder"}
+    assert "D" in on.step(1, rng(1))
+    assert not torch.equal(on.G.mapping(torch.ones(1, 8)), mapping)  # fitted to the new codes
+
+
 def test_warm_start_grows(recipe):
     for growth, expected in (
         (((8, 0.5), (16, 0.8)), [8, 8, 16, 16, 128]),
