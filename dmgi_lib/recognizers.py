@@ -12,6 +12,7 @@ available sources).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -160,6 +161,13 @@ class Recognizer(_AttributeReader):
             features.append(x)
         return features
 
+    def parsing(self, features: Sequence[Tensor]) -> Tensor:
+        """`features` → (B, 19, 64, 64) logits."""
+        pyramid = self.laterals[-1](features[-1])
+        for lateral, feature in zip(self.laterals[-2::-1], features[-2:0:-1], strict=True):
+            pyramid = F.interpolate(pyramid, scale_factor=2.0) + lateral(feature)
+        return self.to_parsing(pyramid)
+
     def identity(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] → (B, 49) unit vectors, the direction of the predicted code."""
         return F.normalize(self.to_code(self.features(image)[-1]), dim=1)
@@ -175,13 +183,9 @@ class Recognizer(_AttributeReader):
     def forward(self, image: Tensor) -> RecognizerOutput:
         """(B, 3, H, W) in [-1, 1] → everything the network was trained to read."""
         features = self.features(image)
-        pyramid = self.laterals[-1](features[-1])
-        for lateral, feature in zip(self.laterals[-2::-1], features[-2:0:-1], strict=True):
-            pyramid = F.interpolate(pyramid, scale_factor=2.0) + lateral(feature)
         attributes, hair_color = self._placed(self.to_labels(features[-1]))
-        return RecognizerOutput(
-            self.to_parsing(pyramid), attributes, hair_color, self.to_code(features[-1])
-        )
+        code = self.to_code(features[-1])
+        return RecognizerOutput(self.parsing(features), attributes, hair_color, code)
 
 
 class ParserJudge(ModelMixin, ConfigMixin):  # type: ignore[misc]

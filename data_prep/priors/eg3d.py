@@ -25,7 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
+from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
 from data_prep.priors.camera_faces import CameraFaces, Seen, joined, rows_of_people, seen_in
+from data_prep.priors.discriminator import Discriminator
 from data_prep.priors.eg3d_measurements import measure, pairs_of, sample_picture
 from data_prep.priors.recipe import Ship
 from data_prep.priors.stylegan2 import (
@@ -43,6 +45,7 @@ from dmgi_lib.devices import moved
 from dmgi_lib.generators.eg3d import TriPlaneGenerator
 from dmgi_lib.generators.eg3d.cameras import CAMERA_DIM
 from dmgi_lib.generators.eg3d.planes import sample_planes
+from dmgi_lib.training.critics import adversarial_losses
 from dmgi_lib.training.loop import LoopResult, batch_indices
 from dmgi_lib.training.run_files import Logged
 
@@ -137,8 +140,6 @@ class EG3D(StyleGAN2):
 
     name = "eg3d"
     network = TriPlaneGenerator
-    img_channels = 6
-    c_dim = CAMERA_DIM
     settings: EG3DSettings  # type: ignore[assignment]
     refined = False  # whether super-resolution is trained; for sample pictures
 
@@ -165,8 +166,16 @@ class EG3D(StyleGAN2):
         kept = ~torch.isin(self.train_set.identities, numbers)
         self.single_rows = kept.nonzero()[:, 0]
         self.training_images = len(self.single_rows) + sum(map(len, self.people))
-        self.clock = Clock()
-        self.modules = {**self.modules, "clock": self.clock}
+        self.clock, self.augmentation = Clock(), AdaptiveAugmentation()
+        sizes, rate = self.settings.generator, self.settings.learning_rate
+        widths = (sizes["channel_base"], sizes["channel_max"])
+        with self.seeded():
+            self.camera_D = Discriminator(self.G.img_resolution, 6, *widths, c_dim=CAMERA_DIM)
+        own = {"camera_discriminator": self.camera_D, "augmentation": self.augmentation}
+        for module in own.values():
+            module.to(self.device)
+        self.modules = {**self.modules, **own, "clock": self.clock}
+        self.opt_D.add_param_group({"params": list(self.camera_D.parameters()), "lr": rate})
 
     @property
     def keeps_codes(self) -> bool:
@@ -306,7 +315,7 @@ class EG3D(StyleGAN2):
     def play_in_3d(self, step: int, images_seen: int, rng: torch.Generator) -> Logged:
         """Phase B: reconstructions of one part of the batch, heads from random codes beside."""
         settings, side, batch = self.settings, self.G.neural_rendering_resolution, self.batch
-        self.pace(0.0)
+        self.pace(0.0, settings.playing_rate)
         count = min(batch - 1, max(1, int(batch * settings.encoded_share)))
         known, sources, code = self.lesson(count, step, rng)
         seen = joined(known, self.anyone(batch - count, rng))
@@ -324,14 +333,40 @@ class EG3D(StyleGAN2):
         real = self.dual(seen.image, shrunk(seen.image, side), sigma)
         fake = self.dual(image, raw, sigma)
         weight = min(1.0, images_seen / max(1, settings.ramp_images))
-        pictures = image[:count].float(), known.image, known.mask
-        loss, log = self.contend(real, fake, *pictures, step, weight, rng, seen.camera)
+        loss, log = self.contend(seen.image, seen.mask, image.float(), count, step, weight)
+        placed, placed_log = self.contend_by_camera(real, fake, seen.camera, step, rng)
+        loss, log = loss + weight * placed, log | placed_log
         if not settings.frozen_planes:
             rendered = features[:count], depth[:count], alpha[:count]
             truth, truth_log = self.truth_loss(*rendered, known, FINE_TO_COARSE_B)
             loss, log = loss + truth + self.density_loss(planes, step, rng), log | truth_log
         self.update(loss, optimizer=self.opt_G)
         return log
+
+    def contend_by_camera(
+        self, real: Tensor, fake: Tensor, c: Tensor, step: int, rng: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A step of the D that knows the camera (EG3D, Sec. 4.3), then what G's pictures lack.
+
+        real, fake: (B, 6, H, W), see `dual`; c: (B, 25), of both
+        """
+        self.camera_D.requires_grad_(True)
+        draws = [self.augmentation.draw(len(real), rng) for _ in range(3)]
+        true, made_up = map(self.augmentation, (real, fake.detach()), draws[:2])
+        with self.autocast():
+            logits_real, logits_fake = self.camera_D(true, c), self.camera_D(made_up, c)
+        loss_D = adversarial_losses(logits_real, logits_fake)
+        self.update(loss_D, optimizer=self.opt_D)
+        self.augmentation.observe(logits_real.detach(), step)
+        log = {"D_camera": loss_D.detach()}
+        log["ada_p"] = self.augmentation.p.clone()  # it moves before the log is read
+        if step % self.settings.r1_interval == 0:
+            half = c[: len(c) // 2]
+            log["r1_camera"] = self.punish(lambda x: self.camera_D(x, half), true)
+        self.camera_D.requires_grad_(False)
+        with self.autocast():
+            loss = F.softplus(-self.camera_D(self.augmentation(fake, draws[2]), c)).mean()
+        return loss, log | {"G_camera": loss.detach()}
 
     def sample(self, step: int, averaged: dict[str, Any]) -> np.ndarray:
         G, encoder = averaged["generator"], averaged["encoder"]

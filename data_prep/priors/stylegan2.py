@@ -1,10 +1,10 @@
-"""The 2D prior: StyleGAN2 (arXiv 1912.04958) with ADA (arXiv 2006.06676), warm-started.
+"""The 2D prior: StyleGAN2 (arXiv 1912.04958), warm-started, with OASIS's D (arXiv 2012.04781).
 
 Phase A, the first `warmup_images`: an image encoder and G learn together as an autoencoder, at 32
 and 64 pixels first, judged by pixels and, at full size, by the loss network's features and parsing;
 then the mapping network learns to draw codes like the encoder's (`latent_prior`) and is held still.
-Phase B: non-saturating loss and lazy R1 on samples and reconstructions alike, by a discriminator of
-pixels and by one of the loss network's features (arXiv 2111.01007). Half of each batch stays
+Phase B: D parses pictures, true ones as their masks say, G's as made up (`parsing_discriminator`);
+G is to draw what is parsed as true, in reconstructions as the mask says. Half of each batch stays
 reconstructions, so that the training faces remain invertible; half of the samples are truncated, so
 that codes near the mean draw sharp faces too. The warm start, the reconstruction terms and the
 truncated samples are our choice (not specified in the paper's available sources).
@@ -21,6 +21,7 @@ encoder learn on as an autoencoder, and what was trained to write codes has to b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tyro.conf import Suppress
 
-from data_prep.priors.adaptive_augmentation import AdaptiveAugmentation
-from data_prep.priors.discriminator import Discriminator
 from data_prep.priors.latent_prior import ImageEncoder, PriorFit, fit_prior
+from data_prep.priors.parsing_discriminator import ParsingDiscriminator, classes_of, realness
 from data_prep.priors.recipe import FEATURES, Recipe, Settings, Ship, frozen, region, start_from
 from data_prep.priors.stylegan2_measurements import (
     measure,
@@ -44,7 +44,6 @@ from data_prep.priors.stylegan2_measurements import (
 from dmgi_lib.devices import moved
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator, StyleMapping
 from dmgi_lib.recognizers import Recognizer
-from dmgi_lib.training.critics import FeatureDiscriminator, adversarial_losses
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
 from dmgi_lib.training.run_files import Logged
@@ -74,16 +73,18 @@ class StyleGAN2Settings(Settings):
     start: Path | None = None
     # the codes of `start` stay as they are; else phase A teaches its G and encoder on, at full size
     keep_codes: bool = True
-    # arguments of StyleGAN2Generator, and D's `channel_base` and `channel_max`: CPUs are slow at D
+    # arguments of StyleGAN2Generator
     generator: Suppress[dict[str, Any]] = field(default_factory=lambda: SIZES)
-    discriminator: Suppress[tuple[int, int]] = (2048, 128)
     # images of phase A; none if training goes on from an encoder and keeps its codes
     warmup_images: int = 128_000
     # (resolution, share of phase A until which it is trained), the rest is trained in full; as in
     # progressive growing (arXiv 1710.10196), on skip outputs
     growth: Suppress[tuple[tuple[int, float], ...]] = ((32, 0.28), (64, 0.56))
     warmup_rate: float = 3.0  # factor on the learning rate in phase A
-    ramp_images: int = 8_000  # images over which phase B's adversarial weight rises to 1
+    ramp_images: int = 4_000  # images over which phase B's adversarial weight rises to 1
+    # factors on the learning rate in phase B
+    playing_rate: float = 0.5
+    discriminator_rate: float = 0.25
     encoded_share: float = 0.5  # share of phase B's batch that comes from the encoder
     code_noise: float = 0.1  # σ of the noise on encoded z in phase A; a third of it in phase B
     prior_images: int = 6000  # whose codes the mapping network learns to draw
@@ -99,7 +100,6 @@ class StyleGAN2Settings(Settings):
     r1_interval: int = 16  # steps between two R1 steps (lazy regularisation, StyleGAN2 App. B)
     offset_weight: float = 0.1  # of the mean square of the W+ offsets in phase A
     reconstruction_weight: float = 2.0  # of the pixel L1 in phase B
-    feature_weight: float = 1.0  # of the D-feature L1 in phase B
     perceptual_weight: float = 1.0  # of the loss network's feature distance, on reconstructions
     parsing_weight: float = 0.2  # of its parsing's cross-entropy, on reconstructions
 
@@ -117,8 +117,6 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
     name = "stylegan2"
     averaged = ("generator", "encoder")
     network: type[Any] = StyleGAN2Generator
-    img_channels = 3  # of what D sees
-    c_dim = 0  # of the condition that D knows
 
     def build(self) -> None:
         settings, sizes = self.settings, self.settings.generator
@@ -130,30 +128,21 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         with self.seeded():
             self.G = self.network(c_dim=0, **sizes)
             self.encoder = ImageEncoder(z_dim, self.G.num_ws, w_dim, side, layers)
-            self.D = Discriminator(
-                side, self.img_channels, *settings.discriminator, c_dim=self.c_dim
-            )
-            self.feature_D = FeatureDiscriminator(self.loss_net.config.channels[1:])
-            self.augmentation = AdaptiveAugmentation()
+            self.D = ParsingDiscriminator(self.loss_net.config.channels)
+        self.D.begin_as(self.loss_net)
         self.modules = {
             "generator": self.G,
             "encoder": self.encoder,
             "discriminator": self.D,
-            "feature_discriminator": self.feature_D,
-            "augmentation": self.augmentation,
         }
         self.read_before = self.started_from(settings.start)
         for module in self.modules.values():
             module.to(self.device)
-        # β2 and the rate are corrected for lazy R1 (StyleGAN2, App. B)
-        lazy, rate = settings.r1_interval / (settings.r1_interval + 1), settings.learning_rate
         parameters_G = [*self.G.parameters(), *self.encoder.parameters()]
-        parameters_D = [
-            {"params": list(self.D.parameters()), "lr": rate * lazy},
-            {"params": list(self.feature_D.parameters()), "lr": rate / 8},
-        ]
-        self.opt_G = torch.optim.Adam(parameters_G, rate, (0.9, 0.99), fused=True)
-        self.opt_D = torch.optim.Adam(parameters_D, rate, (0.0, 0.99**lazy), fused=True)
+        rate, betas = settings.learning_rate, (0.0, 0.99)
+        self.opt_G = torch.optim.Adam(parameters_G, rate, betas, fused=True)
+        rate *= settings.discriminator_rate
+        self.opt_D = torch.optim.Adam(self.D.parameters(), rate, betas, fused=True)
         self.optimizers = {"generator": self.opt_G, "discriminator": self.opt_D}
 
     def started_from(self, folder: Path | None) -> tuple[str, ...]:
@@ -283,91 +272,62 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         self, real: Tensor, mask: Tensor, step: int, weight: float, rng: torch.Generator
     ) -> Logged:
         """Phase B: D's step, every `r1_interval` steps R1, then G's step on the same fakes."""
-        self.pace(0.0)
+        self.pace(0.0, self.settings.playing_rate)
         count = max(1, int(len(real) * self.settings.encoded_share))
         ws, _ = self.encode(real[:count], self.settings.code_noise / 3, rng)
         with self.autocast():
             fake = self.G.synthesis(torch.cat([ws, self.draw_codes(len(real) - count, rng)]))
-        pictures = fake[:count], real[:count], mask[:count]
-        loss, log = self.contend(real, fake, *pictures, step, weight, rng)
+        loss, log = self.contend(real, mask, fake, count, step, weight)
         self.update(loss, optimizer=self.opt_G)
         return log
 
     def contend(
-        self,
-        real: Tensor,
-        fake: Tensor,
-        drawn: Tensor,
-        image: Tensor,
-        mask: Tensor,
-        step: int,
-        adversarial_weight: float,
-        rng: torch.Generator,
-        c: Tensor | None = None,
+        self, real: Tensor, mask: Tensor, fake: Tensor, count: int, step: int, weight: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """D's step, then what G's pictures lack: weighted loss, numbers to log.
 
         Args:
-            real, fake: (B, 3 or more, H, W) as D sees them; the loss network reads the first three
-            drawn: (n, 3, H, W), the first n fakes, which are reconstructions
-            image, mask: (n, 3, H, W) and (n, H, W), of what they reconstruct
-            c: (B, c_dim), of both real and fake
+            real, mask, fake: (B, 3, H, W), (B, H, W), (B, 3, H, W)
+            count:  the first that many fakes are reconstructions
+            weight: of the adversarial part
         """
-        log = self.discriminate(real, fake, step, rng, c)
+        log, settings = self.discriminate(real, mask, fake, step), self.settings
         self.D.requires_grad_(False)
-        self.feature_D.requires_grad_(False)
-        n, draw, settings = len(drawn), self.augmentation.draw(len(fake), rng), self.settings
         with self.autocast():
-            generated = self.augmentation(fake, draw)
-            features = self.D.features(generated)
-            logits = self.D.head(features, c)
-            places = self.feature_D(self.seen_features(generated))
-            with torch.no_grad():
-                wanted = self.D.features(self.augmentation(real[:n], draw))
-        loss_G, loss_places = F.softplus(-logits).mean(), F.softplus(-places).mean()
-        pairs = zip(features, wanted, strict=True)
-        matching = torch.stack([F.l1_loss(f[:n].float(), w.float()) for f, w in pairs]).sum()
-        loss = adversarial_weight * (loss_G + loss_places) + settings.feature_weight * matching
-        pixels = pyramid_loss(drawn, image, FINE_TO_COARSE_B, self.places(mask))
-        seen, seen_log = self.recognised(drawn, image, mask)
-        loss = loss + seen + settings.reconstruction_weight * pixels
-        log |= {"G": loss_G.detach(), "G_features": loss_places.detach()}
-        log |= {"matching": matching.detach(), "reconstruction": pixels.detach()}
-        return loss, log | seen_log
+            logits = self.D.logits(fake)
+            perceptual = self.perceptual(fake[:count], real[:count]).mean()
+        read = F.cross_entropy(logits[:count], classes_of(mask[:count], logits))
+        found = F.softplus(-realness(logits[count:])).mean()
+        pixels = pyramid_loss(
+            fake[:count], real[:count], FINE_TO_COARSE_B, self.places(mask[:count])
+        )
+        loss = weight * (read + found) + settings.perceptual_weight * perceptual
+        log |= {"G": found.detach(), "G_parsing": read.detach()}
+        log |= {"perceptual": perceptual.detach(), "reconstruction": pixels.detach()}
+        return loss + settings.reconstruction_weight * pixels, log
 
     def discriminate(
-        self, real: Tensor, fake: Tensor, step: int, rng: torch.Generator, c: Tensor | None
+        self, real: Tensor, mask: Tensor, fake: Tensor, step: int
     ) -> dict[str, Tensor]:
-        """A step of both discriminators and, every `r1_interval` steps, R1; numbers to log."""
+        """A step of D and, every `r1_interval` steps, R1 (StyleGAN2, App. B); numbers to log."""
         self.D.requires_grad_(True)
-        self.feature_D.requires_grad_(True)
-        draws = [self.augmentation.draw(len(real), rng) for _ in range(2)]
-        augmented, generated = map(self.augmentation, (real, fake.detach()), draws)
         with self.autocast():
-            logits_real, logits_fake = self.D(augmented, c), self.D(generated, c)
-            with torch.no_grad():
-                features = [self.seen_features(x) for x in (augmented, generated)]
-            places_real, places_fake = map(self.feature_D, features)
-        loss_D = adversarial_losses(logits_real, logits_fake)
-        loss_features = adversarial_losses(places_real, places_fake)
-        self.update(loss_D + loss_features, optimizer=self.opt_D)
-        self.augmentation.observe(logits_real.detach(), step)
-        log = {"D": loss_D.detach(), "D_features": loss_features.detach()}
-        log["ada_p"] = self.augmentation.p.clone()  # it moves before the log is read
-        log["sign_real"] = logits_real.detach().sign().mean()
+            logits = self.D.logits(torch.cat([real, fake.detach()]))
+        true, made_up = logits.chunk(2)
+        wanted = torch.full_like(classes_of(mask, logits), logits.shape[1] - 1)
+        loss = F.cross_entropy(true, classes_of(mask, true)) + F.cross_entropy(made_up, wanted)
+        self.update(loss, optimizer=self.opt_D)
+        log = {"D": loss.detach(), "real_found": (realness(true) > 0).float().mean()}
+        log["fake_found"] = (realness(made_up) < 0).float().mean()
         if step % self.settings.r1_interval == 0:
-            half = len(real) // 2
-            log["r1"] = self._r1_step(augmented[:half], None if c is None else c[:half])
+            log["r1"] = self.punish(lambda x: realness(self.D.logits(x)).flatten(1).mean(1), real)
         return log
 
-    def seen_features(self, image: Tensor) -> list[Tensor]:
-        """What `feature_D` reads of pictures."""
-        return self.loss_net.features(image[:, :3].float())[1:]
-
-    def _r1_step(self, real: Tensor, c: Tensor | None) -> Tensor:
-        """γ/2 E‖∇D(real)‖² in fp32, on half the batch, weighted by the interval."""
-        real = real.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(self.D(real, c).sum(), real, create_graph=True)
+    def punish(self, read: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+        """γ/2 E‖∇ read(real)‖² in fp32, on half the batch, weighted by the interval; the square."""
+        real = real[: len(real) // 2].detach().requires_grad_(True)
+        with torch.autocast(real.device.type, enabled=False):
+            (gradient,) = torch.autograd.grad(read(real).sum(), real, create_graph=True)
         penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
         weight = self.settings.r1_gamma / 2 * self.settings.r1_interval
         self.update(penalty * weight, optimizer=self.opt_D)
@@ -394,7 +354,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         said = f"`ImageEncoder`: {images} to ws and their W+ offsets.{onward}"
         found = {name: value for name, value in measured.items() if "encoder" in name}
         ship(home.parent / "encoder", encoder, "Image encoder of the 2D prior", said, found)
-        said = f"`Discriminator`: {images} to logits, positive for real.{onward}"
+        said = f"`ParsingDiscriminator`: {images} to logits of classes and of made up.{onward}"
         found = {"parameters (million)": sum(p.numel() for p in self.D.parameters()) / 1e6}
         ship(home.parent / "discriminator", self.D, "Discriminator of the 2D prior", said, found)
 

@@ -1,0 +1,59 @@
+"""Discriminator D that parses faces: what each place of a picture shows, or that G made it up."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from dmgi_lib.masks import CLASSES
+from dmgi_lib.recognizers import FACE_ATTRIBUTES, Recognizer
+
+
+class ParsingDiscriminator(Recognizer):
+    """Segmentation discriminator with one class more than masks have (OASIS, arXiv 2012.04781).
+
+    It starts as the loss network, which knows an eye where it sees one, and answers at every place:
+    what starts from pixels and answers once for all of a picture needs many more of them (our
+    choice, as is that its batch norms keep the loss network's statistics).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (16, 32, 64, 96, 128),
+        attributes: tuple[str, ...] = FACE_ATTRIBUTES,
+    ) -> None:
+        super().__init__(channels, attributes)
+        self.to_parsing[-1] = nn.Conv2d(48, len(CLASSES) + 1, 1)
+        del self.to_labels, self.to_code
+        self.eval()
+
+    @torch.no_grad()
+    def begin_as(self, loss_net: Recognizer) -> None:
+        """Takes the loss network's weights; the logit of what is made up is 0 everywhere."""
+        weights = {k: v for k, v in loss_net.state_dict().items() if k in self.state_dict()}
+        for name in ("to_parsing.1.weight", "to_parsing.1.bias"):
+            weights[name] = torch.cat([weights[name], torch.zeros_like(weights[name][:1])])
+        self.load_state_dict(weights)
+
+    def train(self, mode: bool = True) -> ParsingDiscriminator:
+        """Batch norms never take statistics: those of fakes would tell them by themselves."""
+        super().train(False)
+        return self
+
+    def logits(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] → (B, 20, 64, 64) logits, fp32; the last is "made up"."""
+        return self.parsing(self.features(image.float())).float()
+
+
+def classes_of(mask: Tensor, logits: Tensor) -> Tensor:
+    """Masks (B, H, W) of class ids at the size of logits (B, C, S, S)."""
+    small = F.interpolate(mask[:, None].float(), logits.shape[-2:], mode="nearest-exact")
+    return small[:, 0].long()
+
+
+def realness(logits: Tensor) -> Tensor:
+    """(B, 20, S, S) → (B, S, S) log-odds of a place being of any true class."""
+    return logits[:, :-1].logsumexp(1) - logits[:, -1]
