@@ -6,9 +6,9 @@ picture and, from another camera, another one of the same person; opacity is tau
 depth by the renderer's. Super-resolution, which joins after a while, takes rendered pictures of 32
 pixels to four times that side, as in EG3D.
 Phase B: the mapping network learns to draw such codes (`latent_prior`); then heads from random
-codes play against a discriminator that knows the camera and sees each picture beside its rendered
-one (Sec. 4.3), while reconstructions go on in half of the batch. All but the parts whose section is
-named is our choice.
+codes play against the 2D prior's discriminator and against one that knows the camera and sees each
+picture beside its rendered one (Sec. 4.3), while reconstructions go on in half of the batch. All
+but the parts whose section is named is our choice. The heads that ship met an earlier pair of those.
 
     python -m data_prep.faces128.build --train-views 1500
     python -m data_prep.priors.trainer eg3d --minutes 720
