@@ -8,7 +8,7 @@ pixels to four times that side, as in EG3D.
 Phase B: the mapping network learns to draw such codes (`latent_prior`); then heads from random
 codes play against the 2D prior's discriminator and against one that knows the camera and sees each
 picture beside its rendered one (Sec. 4.3), while reconstructions go on in half of the batch. All
-but the parts whose section is named is our choice. The heads that ship met an earlier pair of those.
+but the parts whose section is named is our choice. The heads that ship met an earlier pair.
 
     python -m data_prep.faces128.build --train-views 1500
     python -m data_prep.priors.trainer eg3d --minutes 720
