@@ -10,9 +10,11 @@ from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerFast
 
 from data_prep.priors.autoencoder import measure
 from data_prep.priors.caption_tokens import token_ids
+from data_prep.priors.latent_prior import ImageEncoder
 from data_prep.priors.world_parts import PARTS
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, shipped_root, to_float
-from dmgi_lib.evaluation.metrics import attribute_accuracy
+from dmgi_lib.evaluation.metrics import attribute_accuracy, edge_energy
+from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 from dmgi_lib.recognizers import Recognizer
@@ -78,6 +80,19 @@ def test_its_loss_net_reads_faces_still_and_the_new_words_too():
 
 
 @torch.no_grad()
+def test_its_generator_draws_what_its_encoder_reads_and_is_sharp():
+    G = StyleGAN2Generator.from_pretrained(WORLD / "generator").eval()
+    encoder = ImageEncoder.from_pretrained(WORLD / "encoder").eval()
+    images = to_float(FirstPeople().images)
+    ws, offsets = encoder(images)
+    drawn = G.synthesis(ws + offsets)
+    error = (drawn - images).abs().mean()
+    assert error < 0.125 and error < 0.35 * (drawn - images.roll(1, 0)).abs().mean()
+    faces = G(torch.randn(40, G.z_dim, generator=torch.Generator().manual_seed(0)))
+    assert 0.85 < edge_energy(faces.clamp(-1, 1)).mean() / edge_energy(images).mean() < 1.15
+
+
+@torch.no_grad()
 def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
     vae = PatchAutoencoderKL.from_pretrained(WORLD / "vae").eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(WORLD / "tokenizer")
@@ -112,7 +127,16 @@ def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
 
 
 @pytest.mark.parametrize(
-    "name", ["loss_net", "autoencoder", "text_image", "unet", "controlnet", "controlnet_scribble"]
+    "name",
+    [
+        "loss_net",
+        "autoencoder",
+        "text_image",
+        "unet",
+        "controlnet",
+        "controlnet_scribble",
+        "stylegan2",
+    ],
 )
 def test_the_trainer_of_worlds_counts_it_as_finished(name):
     (part,) = (part for part in PARTS if part.name == name)
