@@ -101,7 +101,7 @@ class StyleGAN2Settings(Settings):
     offset_weight: float = 0.1  # of the mean square of the W+ offsets in phase A
     reconstruction_weight: float = 2.0  # of the pixel L1 in phase B
     perceptual_weight: float = 1.0  # of the loss network's feature distance, on reconstructions
-    parsing_weight: float = 0.2  # of its parsing's cross-entropy, on reconstructions
+    parsing_weight: float = 0.2  # of its parsing's cross-entropy, in phase A
 
     def __post_init__(self) -> None:
         if self.batch_size < 8 or self.batch_size % 8:
@@ -273,7 +273,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
     ) -> Logged:
         """Phase B: D's step, every `r1_interval` steps R1, then G's step on the same fakes."""
         self.pace(0.0, self.settings.playing_rate)
-        count = max(1, int(len(real) * self.settings.encoded_share))
+        count = min(len(real) - 1, max(1, int(len(real) * self.settings.encoded_share)))
         ws, _ = self.encode(real[:count], self.settings.code_noise / 3, rng)
         with self.autocast():
             fake = self.G.synthesis(torch.cat([ws, self.draw_codes(len(real) - count, rng)]))

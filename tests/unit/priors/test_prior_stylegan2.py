@@ -123,6 +123,11 @@ def test_an_autoencoder_learns_on_if_its_codes_may_move(recipe, tmp_path):
     assert not torch.equal(on.G.mapping(torch.ones(1, 8)), mapping)  # fitted to the new codes
 
 
+def test_random_codes_have_a_place_in_every_batch(recipe):
+    recipe.settings = replace(recipe.settings, warmup_images=0, encoded_share=1.0)
+    assert recipe.step(0, rng(0))["G"].isfinite()
+
+
 def test_warm_start_grows(recipe):
     for growth, expected in (
         (((8, 0.5), (16, 0.8)), [8, 8, 16, 16, 128]),
