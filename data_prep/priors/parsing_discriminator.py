@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
@@ -15,8 +17,10 @@ class ParsingDiscriminator(Recognizer):
     """Segmentation discriminator with one class more than masks have (OASIS, arXiv 2012.04781).
 
     It starts as the loss network, which knows an eye where it sees one, and answers at every place:
-    what starts from pixels and answers once for all of a picture needs many more of them (our
-    choice, as is that its batch norms keep the loss network's statistics).
+    what starts from pixels and answers once for all of a picture needs many more of them. It also
+    sees how much four pictures differ at a place (after arXiv 1710.10196, Sec. 3): one garden
+    behind everybody is true at every place, and made up all the same. Our choices, as is that
+    its batch norms keep the loss network's statistics.
     """
 
     @register_to_config
@@ -27,6 +31,8 @@ class ParsingDiscriminator(Recognizer):
     ) -> None:
         super().__init__(channels, attributes)
         self.to_parsing[-1] = nn.Conv2d(48, len(CLASSES) + 1, 1)
+        self.to_spread = nn.Conv2d(channels[3], 1, 1, bias=False)
+        nn.init.zeros_(self.to_spread.weight)
         del self.to_labels, self.to_code
         self.eval()
 
@@ -36,7 +42,7 @@ class ParsingDiscriminator(Recognizer):
         weights = {k: v for k, v in loss_net.state_dict().items() if k in self.state_dict()}
         for name in ("to_parsing.1.weight", "to_parsing.1.bias"):
             weights[name] = torch.cat([weights[name], torch.zeros_like(weights[name][:1])])
-        self.load_state_dict(weights)
+        self.load_state_dict(weights | {"to_spread.weight": self.to_spread.weight})
 
     def train(self, mode: bool = True) -> ParsingDiscriminator:
         """Batch norms never take statistics: those of fakes would tell them by themselves."""
@@ -45,7 +51,12 @@ class ParsingDiscriminator(Recognizer):
 
     def logits(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] → (B, 20, 64, 64) logits, fp32; the last is "made up"."""
-        return self.parsing(self.features(image.float())).float()
+        features = self.features(image.float())
+        together = features[3].unflatten(0, (-1, math.gcd(len(image), 4)))  # neighbours in a batch
+        spread = (together.var(1, correction=0) + 1e-8).sqrt()
+        made_up = F.interpolate(self.to_spread(spread), 64).repeat_interleave(together.shape[1], 0)
+        parsed = self.parsing(features)
+        return torch.cat([parsed[:, :-1], parsed[:, -1:] + made_up], 1).float()
 
 
 def classes_of(mask: Tensor, logits: Tensor) -> Tensor:

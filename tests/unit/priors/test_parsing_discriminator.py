@@ -56,6 +56,16 @@ def test_it_learns_what_is_made_up(D):
     assert odds[:2].min() > odds[2:].max() + 1
 
 
+def test_it_sees_that_pictures_are_alike(D):
+    various = torch.rand(8, 3, 128, 128, generator=rng(0)) * 2 - 1
+    alike = various[::4].repeat_interleave(4, 0)
+    torch.testing.assert_close(D.logits(various)[::4], D.logits(alike)[::4])
+    D.to_spread.weight.data.fill_(-1.0)
+    more_made_up = (D.logits(alike) - D.logits(various))[::4]
+    assert more_made_up[:, -1].min() > 0
+    assert not more_made_up[:, :-1].any()
+
+
 def test_weights_come_back(D, tmp_path):
     D.save_pretrained(tmp_path)
     again = ParsingDiscriminator.from_pretrained(tmp_path)
