@@ -42,9 +42,10 @@ from dmgi_lib.dataset import FaceDataset, to_float, to_uint8
 from dmgi_lib.devices import normal
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
 from dmgi_lib.recognizers import Recognizer
-from dmgi_lib.training.critics import ImageCritic, teach
+from dmgi_lib.training.critics import teach
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import PerceptualLoss
+from dmgi_lib.training.parsing_discriminator import ParsingDiscriminator
 from dmgi_lib.training.run_files import Logged
 
 NOISE = 0.2  # in latents, with which reconstructions are measured a second time
@@ -82,7 +83,7 @@ class AutoencoderSettings(Settings):
     kl_weight: float = 1e-4  # of the KL divergence, averaged over latent elements
     # of the loss network's feature distance, if --perceptual is given
     perceptual_weight: float = 0.1
-    adversarial_weight: float = 0.0  # of a critic that reads its features, if it is given
+    adversarial_weight: float = 0.0  # of a critic that begins as it, if it is given
     # of the pyramid loss of pictures decoded from latents of half the size
     half_size_weight: float = 0.25
     decoder_only: bool = False  # the encoder, and so the latents, stay as they are
@@ -105,23 +106,24 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         self.loss_net: Recognizer | None = None
         if self.settings.perceptual is not None:
             self.loss_net = frozen(Recognizer, self.settings.perceptual, "loss_net", self.device)
-        self.critic: ImageCritic | None = None
+        self.critic: ParsingDiscriminator | None = None
         if self.settings.adversarial_weight > 0:
             self.critic = self.train_against(self.loss_net)
 
-    def train_against(self, loss_net: Recognizer | None) -> ImageCritic:
+    def train_against(self, loss_net: Recognizer | None) -> ParsingDiscriminator:
         """A critic and its optimizer, beside the autoencoder's.
 
         Raises:
-            ValueError: there is no loss network whose features it could read
+            ValueError: there is no loss network that it could begin as
         """
         if loss_net is None:
             raise ValueError(
                 f"--adversarial-weight came as {self.settings.adversarial_weight:g} without"
-                " --perceptual, the loss network whose features the critic reads. Give its folder."
+                " --perceptual, the loss network as which the critic begins. Give its folder."
             )
-        with self.seeded():
-            critic = ImageCritic(loss_net, finest=0).requires_grad_(False).to(self.device)
+        critic = ParsingDiscriminator(loss_net.config.channels)
+        critic.begin_as(loss_net)
+        critic.requires_grad_(False).to(self.device)
         optimizer = torch.optim.Adam(critic.parameters(), critic.learning_rate, (0.0, 0.99))
         self.modules = {**self.modules, "critic": critic}
         self.optimizers = {**self.optimizers, "critic": optimizer}
@@ -154,10 +156,11 @@ class Autoencoder(Recipe[AutoencoderSettings]):
         loss = loss + settings.half_size_weight * pyramid_l1(difference, half_weight, levels)
         values = {"pyramid": reconstruction, "kl": kl, "std": std.mean()}
         if self.critic is not None:
-            taught = (output.detach(), step, self.accelerator, self.autocast())
-            learnt = teach(self.critic, self.optimizers["critic"], image, *taught)
+            examples = image, output.detach(), mask
+            taught = (examples, step, self.accelerator, self.autocast())
+            learnt = teach(self.critic, self.optimizers["critic"], *taught)
             with self.autocast():
-                fooled = F.softplus(-self.critic(output)).mean()
+                fooled = self.critic.passing(output, mask).mean()
             loss = loss + settings.adversarial_weight * fooled
             values |= {"adversarial": fooled, "critic": learnt["loss"]}
         self.update(loss, clip=1.0, optimizer=self.optimizers["vae"])

@@ -33,7 +33,6 @@ from torch import Tensor
 from tyro.conf import Suppress
 
 from data_prep.priors.latent_prior import ImageEncoder, PriorFit, fit_prior
-from data_prep.priors.parsing_discriminator import ParsingDiscriminator, classes_of, realness
 from data_prep.priors.recipe import FEATURES, Recipe, Settings, Ship, frozen, region, start_from
 from data_prep.priors.stylegan2_measurements import (
     measure,
@@ -46,6 +45,7 @@ from dmgi_lib.generators.stylegan2 import StyleGAN2Generator, StyleMapping
 from dmgi_lib.recognizers import Recognizer
 from dmgi_lib.training.loop import LoopResult
 from dmgi_lib.training.losses import ParsingLoss, PerceptualLoss, SharedFeatures
+from dmgi_lib.training.parsing_discriminator import ParsingDiscriminator, classes_of, realness
 from dmgi_lib.training.run_files import Logged
 
 SIZES: dict[str, Any] = {
@@ -320,7 +320,7 @@ class StyleGAN2(Recipe[StyleGAN2Settings]):
         log = {"D": loss.detach(), "real_found": (realness(true) > 0).float().mean()}
         log["fake_found"] = (realness(made_up) < 0).float().mean()
         if step % self.settings.r1_interval == 0:
-            log["r1"] = self.punish(lambda x: realness(self.D.logits(x)).flatten(1).mean(1), real)
+            log["r1"] = self.punish(lambda x: self.D(x).mean(1), real)
         return log
 
     def punish(self, read: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:

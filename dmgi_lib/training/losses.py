@@ -42,8 +42,8 @@ class LossWeights:
         parts: squared difference in eyes, brows and mouth, see `parts_loss`; likewise
         code_prior: distance to G's own codes, see `CodePrior`; likewise
         row_growth: of `CodePrior`; no weight of a term
-        adversarial: how unlike a photograph I' looks to `critics.ImageCritic`, which learns beside
-            M and T; 0.05 to 0.1 is usual, 0 trains none
+        adversarial: how unlike a photograph of x I' looks to a `ParsingDiscriminator`, which learns
+            beside M and T; 0 trains none
         code_critic: how unlike G's own the rows of w_t look to `critics.CodeCritic`; e4e has 0.1
     """
 

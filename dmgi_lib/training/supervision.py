@@ -131,7 +131,7 @@ class StageTerms:
         weights, device = self.config.weights, image.device
         found: dict[str, Tensor] = {}
         with losses.SharedFeatures(self.loss_net), self.config.autocast(device):
-            mask = mirrored(self.masks, batch, flip_mask, device)
+            mask = self.layouts(batch, device)
             pictures = self._compared(batch, mask)
             for name, target, share, terms in pictures:
                 for term in terms:
@@ -147,12 +147,16 @@ class StageTerms:
                 captions = self.dataset.captions
                 claims = torch.stack([self.claims(captions[i][k]) for i, k in pairs])
                 found["attributes"] = self.attributes(image, moved(claims, device))
-            found |= judged(critics, w, image)
+            found |= judged(critics, w, image, mask)
         return {name: value.float() for name, value in found.items()}
 
     def photographs(self, batch: CachedBatch, device: torch.device) -> Tensor:
         """I (B, 3, H, W) in [-1, 1]."""
         return to_float(mirrored(self.images, batch, device=device))
+
+    def layouts(self, batch: CachedBatch, device: torch.device) -> Tensor:
+        """Masks (B, H, W) of I."""
+        return mirrored(self.masks, batch, flip_mask, device)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted sum, mean over the batch."""

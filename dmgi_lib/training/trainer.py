@@ -31,7 +31,7 @@ from dmgi_lib.style_modulation import (
     StyleModulationNetwork,
     modulate,
 )
-from dmgi_lib.training.critics import critics_for, teach
+from dmgi_lib.training.critics import CodeCritic, critics_for, teach
 from dmgi_lib.training.features import CachedBatch, Features
 from dmgi_lib.training.loop import LoopConfig, LoopResult, accelerator_for, batch_indices, run
 from dmgi_lib.training.losses import drawn_codes, step_probabilities
@@ -274,10 +274,14 @@ class StageTrainer:
                 optimizer.step()
             log = {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
             for name, critic in critics.items():
-                photographs = self.terms.photographs(batch, w.device)
-                examples = critic.examples(w, image, photographs, rng)
+                examples: tuple[torch.Tensor, ...]
+                if isinstance(critic, CodeCritic):
+                    examples = critic.examples(w, rng)
+                else:
+                    photographs = self.terms.photographs(batch, w.device)
+                    examples = photographs, image.detach(), self.terms.layouts(batch, w.device)
                 precision = self.config.autocast(w.device)
-                said = teach(critic, teachers[name], *examples, step, accelerator, precision)
+                said = teach(critic, teachers[name], examples, step, accelerator, precision)
                 log |= {f"{name} critic {what}": value for what, value in said.items()}
             return log
 

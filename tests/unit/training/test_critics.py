@@ -14,8 +14,6 @@ from dmgi_lib.training import critics
 from dmgi_lib.training.critics import (
     POOL,
     CodeCritic,
-    FeatureDiscriminator,
-    ImageCritic,
     adversarial_losses,
     critics_for,
     judged,
@@ -80,17 +78,19 @@ def test_none_is_made_without_a_weight_and_none_touches_the_global_generator(G, 
     state = made["code_critic"].state_dict()
     assert torch.equal(state["layers.3.weight"], again["layers.3.weight"])
     assert not torch.equal(state["layers.3.weight"], other["layers.3.weight"])
-    names = set(frozen_net.state_dict())
-    assert not names & set(made["adversarial"].state_dict())  # the loss net is not its own
+    begun, read = made["adversarial"].state_dict(), frozen_net.state_dict()
+    name = "stages.0.0.0.weight"
+    assert torch.equal(begun[name], read[name]) and begun[name].data_ptr() != read[name].data_ptr()
 
 
 def test_critics_teach_pictures_and_codes_and_learn_apart(G, frozen_net):
     w = torch.randn(4, 12, 16, generator=seeded()).requires_grad_()
     image = torch.rand(4, 3, 128, 128, generator=seeded()).requires_grad_()
+    mask = torch.zeros(4, 128, 128, dtype=torch.long)
     made = critics_for(WEIGHTS, G, frozen_net, 0)
     for name, asked, other in (("adversarial", image, w), ("code_critic", w, image)):
         critic = made[name]
-        (found,) = judged({name: critic}, w, image).values()
+        (found,) = judged({name: critic}, w, image, mask).values()
         assert found.shape == (4,)
         (gradient,) = torch.autograd.grad(found.sum(), asked, retain_graph=True)
         assert gradient.flatten(1).abs().sum(1).min() > 0
@@ -103,15 +103,16 @@ def test_a_critic_learns_to_tell(G, frozen_net, name):
     critic = critics_for(WEIGHTS, G, frozen_net, 0)[name]
     optimizer = torch.optim.Adam(critic.parameters(), 5e-3, (0.0, 0.99))
     shape, steps = ((8, 3, 128, 128), 16) if name == "adversarial" else ((8, 16), 60)
+    masks = [torch.zeros(8, 128, 128, dtype=torch.long)] if name == "adversarial" else []
     accelerator, precision = accelerator_for("cpu"), autocast("cpu", enabled=False)
     logs = []
     for turn in range(steps):
         real = torch.rand(shape, generator=seeded(turn))
-        logs.append(teach(critic, optimizer, real, -real, 1, accelerator, precision))
+        logs.append(teach(critic, optimizer, (real, -real, *masks), 1, accelerator, precision))
     assert logs[-1]["loss"] < 0.9 * logs[0]["loss"]
     assert critic(real).mean() > critic(-real).mean()
     assert not any("r1" in log for log in logs)
-    log = teach(critic, optimizer, real, -real, 16, accelerator, precision)
+    log = teach(critic, optimizer, (real, -real, *masks), 16, accelerator, precision)
     assert log["r1"] > 0
 
 
@@ -119,7 +120,7 @@ def test_a_code_critic_sees_one_row_of_each_code_and_earlier_ones(G):
     critic = CodeCritic(G)
     assert torch.equal(critic.pool, G.mean_latent.expand(POOL, -1))
     w = torch.randn(64, 12, 16, generator=seeded())
-    real, made = critic.examples(w, w, w, seeded())
+    real, made = critic.examples(w, seeded())
     assert real.shape == made.shape == (64, 16)
     rows = w.flatten(0, 1)
     new = (made[:, None] == rows).all(2).any(1)
@@ -127,16 +128,16 @@ def test_a_code_critic_sees_one_row_of_each_code_and_earlier_ones(G):
     assert (new | mean).all() and 10 < mean.sum() < 40 and new[POOL:].all()
     kept = (critic.pool[:, None] == rows).all(2).any(1)
     assert kept.sum() == mean.sum()  # as many came in as went out
-    assert (critic.examples(w, w, w, seeded(1))[0] != real).any()
+    assert (critic.examples(w, seeded(1))[0] != real).any()
 
 
 def test_codes_of_several_processes_come_in_the_order_of_one(G, monkeypatch):
     w = torch.arange(8.0).view(8, 1, 1).expand(8, 12, 16)
-    one = CodeCritic(G).examples(w, w, w, seeded())
+    one = CodeCritic(G).examples(w, seeded())
     monkeypatch.setattr(critics, "gather", lambda own: torch.cat([w[0::2], w[1::2]]))
     for rank in (0, 1):
         critic = CodeCritic(G)
-        several = critic.examples(w[rank::2], w, w, seeded())
+        several = critic.examples(w[rank::2], seeded())
         assert all(torch.equal(a, b) for a, b in zip(one, several, strict=True))
 
 
@@ -164,28 +165,16 @@ def test_a_resumed_run_repeats_its_critics(cache, dataset, loss_net, tmp_path):
 
 
 def test_critics_stay_on_the_device(G, frozen_net, monkeypatch):
-    made = {"adversarial": ImageCritic(frozen_net), "code_critic": CodeCritic(G)}
+    made = critics_for(WEIGHTS, G, frozen_net, 0)
     monkeypatch.setattr(critics, "gather", lambda own: own)
     with fake_cuda():
-        for network in (G, frozen_net, *made.values()):
+        for network in (G, *made.values()):
             on_cuda(network)
         w, image = (torch.empty(shape, device="cuda") for shape in ((4, 12, 16), (4, 3, 128, 128)))
-        found = [*judged(made, w, image).values()]
-        for critic in made.values():
-            found += critic.examples(w, image, image, seeded())
+        mask = torch.zeros(4, 128, 128, dtype=torch.long, device="cuda")
+        found = [*judged(made, w, image, mask).values(), *made["code_critic"].examples(w, seeded())]
+        found.append(made["adversarial"].telling(image, image, mask))
         assert {x.device.type for x in found} == {"cuda"}
-
-
-def test_feature_heads_give_a_logit_a_place_and_reach_every_feature():
-    torch.manual_seed(0)
-    heads = FeatureDiscriminator((3, 4, 5), width=6)
-    features = [torch.randn(2, c, s, s, requires_grad=True) for c, s in ((3, 16), (4, 8), (5, 4))]
-    logits = heads(features)
-    assert logits.shape == (2, 3 * 16)
-    logits.sum().backward()
-    assert all(f.grad.abs().sum() > 0 for f in features)
-    with pytest.raises(ValueError):
-        heads(features[:2])
 
 
 def test_adversarial_loss_by_hand():

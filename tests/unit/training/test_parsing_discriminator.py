@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_models import rng
 
-from data_prep.priors.parsing_discriminator import ParsingDiscriminator, classes_of, realness
 from dmgi_lib.masks import CLASSES
 from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.training.parsing_discriminator import ParsingDiscriminator, classes_of, realness
 
 SIZES = (8, 8, 8, 8, 8)
 

@@ -1,4 +1,4 @@
-"""Discriminator D that parses faces: what each place of a picture shows, or that G made it up."""
+"""Discriminator D that parses faces: what each place of a picture shows, or that it is made up."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class ParsingDiscriminator(Recognizer):
     behind everybody is true at every place, and made up all the same. Our choices, as is that
     its batch norms keep the loss network's statistics.
     """
+
+    learning_rate = 5e-4
 
     @register_to_config
     def __init__(
@@ -57,6 +59,21 @@ class ParsingDiscriminator(Recognizer):
         made_up = F.interpolate(self.to_spread(spread), 64).repeat_interleave(together.shape[1], 0)
         parsed = self.parsing(features)
         return torch.cat([parsed[:, :-1], parsed[:, -1:] + made_up], 1).float()
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, 3, H, W) in [-1, 1] → (B, P) `realness`, place by place."""
+        return realness(self.logits(image)).flatten(1)
+
+    def passing(self, image: Tensor, mask: Tensor) -> Tensor:
+        """How far pictures are from passing for what their masks (B, H, W) say, (B,)."""
+        logits = self.logits(image)
+        return F.cross_entropy(logits, classes_of(mask, logits), reduction="none").mean((1, 2))
+
+    def telling(self, real: Tensor, made: Tensor, mask: Tensor) -> Tensor:
+        """D's own loss: true pictures are parsed as their masks say, others are made up."""
+        true, made_up = self.logits(torch.cat([real, made])).chunk(2)
+        wanted = torch.full_like(classes_of(mask, true), true.shape[1] - 1)
+        return F.cross_entropy(true, classes_of(mask, true)) + F.cross_entropy(made_up, wanted)
 
 
 def classes_of(mask: Tensor, logits: Tensor) -> Tensor:
