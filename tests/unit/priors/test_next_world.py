@@ -87,7 +87,7 @@ def test_its_generator_draws_what_its_encoder_reads_and_is_sharp():
     ws, offsets = encoder(images)
     drawn = G.synthesis(ws + offsets)
     error = (drawn - images).abs().mean()
-    assert error < 0.125 and error < 0.35 * (drawn - images.roll(1, 0)).abs().mean()
+    assert error < 0.13 and error < 0.35 * (drawn - images.roll(1, 0)).abs().mean()
     faces = G(torch.randn(40, G.z_dim, generator=torch.Generator().manual_seed(0)))
     assert 0.85 < edge_energy(faces.clamp(-1, 1)).mean() / edge_energy(images).mean() < 1.15
 
