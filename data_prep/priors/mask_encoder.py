@@ -9,6 +9,7 @@ and weights are our choice (not specified in the paper's available sources).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
-from data_prep.priors.recipe import Recipe, Settings, Ship, frozen, picture_grid
+from data_prep.priors.recipe import Recipe, Settings, Ship, frozen, picture_grid, start_from
 from dmgi_lib.dataset import to_uint8
 from dmgi_lib.files import state_hash
 from dmgi_lib.generators import StyleGAN2Generator
@@ -40,6 +41,7 @@ class MaskEncoderSettings(Settings):
     batch_size: int = 16
     learning_rate: float = 5e-4
     warmup_steps: int = 50
+    start: Path | None = None  # folder of a mask encoder of the same codes, to go on from
     l2: float = LossWeights.l2  # squared error of the image
     perceptual: float = LossWeights.perceptual  # feature distance
     identity: float = LossWeights.identity  # distance of identity vectors
@@ -72,6 +74,7 @@ class MaskToCode(Recipe[MaskEncoderSettings]):
         with self.seeded():
             size, width = self.G.config.img_resolution, len(self.G.mean_latent)
             encoder = MaskEncoder(size, self.G.num_ws, width, settings.channels, settings.width)
+        start_from(encoder, settings.start)
         self.encoder = encoder.to(self.device)
         self.encoder.mapping.w_avg.copy_(self.G.mean_latent)
         # nobody tells the encoder any words

@@ -38,6 +38,16 @@ def test_learns_what_its_weights_name(recipe):
     assert grid.shape == (3 * 128, len(recipe.test_rows[:8]) * 128, 3)
 
 
+def test_it_goes_on_from_an_earlier_one(recipe, tiny_faces, trained, tmp_path):
+    torch.nn.init.normal_(recipe.encoder.mapping.fc.weight)
+    recipe.encoder.mapping.w_avg += 1  # of another G
+    recipe.encoder.save_pretrained(tmp_path)
+    settings = replace(SMALL["mask_encoder"], start=tmp_path)
+    onward = MaskToCode(settings, Folders(tiny_faces, trained), torch.device("cpu")).encoder
+    assert torch.equal(onward.mapping.fc.weight, recipe.encoder.mapping.fc.weight)
+    assert torch.equal(onward.mapping.w_avg, recipe.G.mean_latent)
+
+
 def test_a_checkpoint_of_other_losses_is_refused(tiny_faces, trained, tmp_path):
     folders = Folders(tiny_faces, trained, tmp_path / "out", tmp_path / "run")
     settings = replace(SMALL["mask_encoder"], minutes=5.0, max_steps=1)
