@@ -46,7 +46,7 @@ def _trained(
     return Part(name, command, hours, tuple(needs.split()), makes or (name,), measured, **more)
 
 
-def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
+def _mapped(condition: str) -> tuple[Part, ...]:
     """Features of one kind of x, and the three stages of M and T on them."""
     end = "" if condition == "mask" else f"_{condition}"
     m, t, features = f"mapping_network{end}", f"style_modulation{end}", f"features{end}"
@@ -56,13 +56,16 @@ def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
     def stage(
         number: int, hours: float, makes: tuple[str, ...], *needs: str, heads: bool = False
     ) -> Part:
-        layout = f" --pooled {2 if heads else pooled}" if number > 1 else ""
-        layout += " --codes {runs}/codes/codes.safetensors" if heads and number == 1 else ""
-        of_heads = " --preset mini-3d" if heads else ""
+        of, preset = ("heads_", " --preset mini-3d") if heads else ("", "")
         home = cache.replace("{out}", "{out}/3d") if heads else cache
+        options = f" --codes {{runs}}/{of}codes/codes.safetensors"
+        if number > 1:
+            options = " --pooled 2" + ("" if heads else " --targets composite")
+        if number == 3 and not heads:
+            options += " --adversarial 0.1"
         return Part(
-            f"{'heads_' if heads else ''}stage{number}{end}",
-            f"dmgi_lib.training.stages --stage {number}{of_heads}{home}{layout}"
+            f"{of}stage{number}{end}",
+            f"dmgi_lib.training.stages --stage {number}{preset}{home}{options}"
             " --run-dir {runs}/{name}",
             hours,
             (features, *needs),
@@ -70,7 +73,7 @@ def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
             measured,
             "--batch-size 64 --learning-rate 1e-3",
             smoke="--max-steps 2 --batch-size 4 --held-out 2"
-            + (" --code-steps 2" if heads and number == 1 else ""),
+            + (" --code-steps 2" if number == 1 else ""),
             split="train_views" if heads else "",
         )
 
@@ -84,10 +87,10 @@ def _mapped(condition: str, pooled: int) -> tuple[Part, ...]:
             on_gpu="--batch-size 128",
             smoke="--views 1 --num-inference-steps 2",
         ),
-        stage(1, 0.25, (m,), "stylegan2", "loss_net"),
+        stage(1, 0.25, (m,), "codes", "loss_net"),
         stage(2, 0.25, (t,), f"stage1{end}"),
         stage(3, 2.5, (m, t), f"stage2{end}"),
-        stage(1, 0.1, (m,), "codes", heads=True),
+        stage(1, 0.1, (m,), "heads_codes", heads=True),
         stage(2, 0.1, (t,), f"heads_stage1{end}", heads=True),
         stage(3, 1.5, (m, t), f"heads_stage2{end}", heads=True),
     )
@@ -97,6 +100,22 @@ def _controlnet(condition: str, name: str) -> Part:
     rows = (f"velocity error, {which} {condition}, test" for which in ("right", "shuffled"))
     options = f"--condition {condition}"
     return _trained(name, 5.0, "unet", *rows, options=options, on_gpu=_DENOISER)
+
+
+def _codes(name: str, prior: str, encoder: str, split: str = "") -> Part:
+    """What a prior's encoder reads in the training pictures, from which M starts."""
+    command = f"data_prep.priors.codes --encoder {{out}}/{encoder}"
+    return Part(
+        name,
+        command + " --out {runs}/{name}/codes.safetensors",
+        0.0,
+        (prior,),
+        makes=(),
+        on_gpu="",
+        smoke="",
+        split=split,
+        common="--data {data} --device {device}",
+    )
 
 
 _DENOISER = "--batch-size 192 --learning-rate 8e-4"
@@ -137,7 +156,7 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
         18.0,
         "loss_net",
         "reconstruction L1 through the encoder (test split), W+",
-        makes=("generator",),
+        makes=("generator", "encoder"),
         on_gpu="--batch-size 64 --learning-rate 0.0025",
         smoke="--max-steps 2 --batch-size 8",
     ),
@@ -152,19 +171,10 @@ PARTS: tuple[Part, ...] = (  # each after those that it needs
         smoke="--max-steps 2 --batch-size 8 --held-out 1",
         split="train_views",
     ),
-    Part(
-        "codes",
-        "data_prep.priors.codes --encoder {out}/3d/encoder --out {runs}/{name}/codes.safetensors",
-        0.0,
-        ("eg3d",),
-        makes=(),
-        on_gpu="",
-        smoke="",
-        split="train_views",
-        common="--data {data} --device {device}",
-    ),
-    *_mapped("mask", 2),
-    *_mapped("scribble", 4),
+    _codes("codes", "stylegan2", "encoder"),
+    _codes("heads_codes", "eg3d", "3d/encoder", split="train_views"),
+    *_mapped("mask"),
+    *_mapped("scribble"),
     _trained(
         "mask_encoder",
         1.5,

@@ -71,7 +71,7 @@ def main(
     paths: str = MINI.modulation.paths,
     pooled: int | None = None,
     codes: Path | None = None,
-    code_steps: int = 3000,
+    code_steps: int = 1000,
     export_only: bool = False,
     device: str = "auto",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",

@@ -159,7 +159,7 @@ class StageTrainer:
         fine = torch.arange(w.shape[1], device=w.device) >= self.config.mixed_from
         return chosen, torch.where(chosen[:, None, None] & fine[:, None], drawn[:, None].to(w), w)
 
-    def learn_codes(self, codes: torch.Tensor, steps: int = 3000, rate: float = 1e-3) -> float:
+    def learn_codes(self, codes: torch.Tensor, steps: int = 1000, rate: float = 1e-3) -> float:
         """Moves M towards known codes of the pictures I, before it draws any (our choice).
 
         Such a step costs milliseconds. Mirrored entries are left out.

@@ -61,7 +61,7 @@ def test_every_part_comes_after_its_needs_and_all_folders_are_made():
         seen.add(part.name)
     made = {name for part in PARTS for name in part.makes}
     judges = {f"judge_{name}" for name in ("parser", "attributes", "identity")}
-    others = {*judges, "loss_net", "image_encoder", "mask_encoder", "mask_camera"}
+    others = {*judges, "encoder", "loss_net", "image_encoder", "mask_encoder", "mask_camera"}
     mapped = (f"{name}{end}" for name in ("mapping_network", "style_modulation") for end in ENDS)
     heads = {f"3d/{name}" for name in ("generator", "encoder", *mapped)}
     assert made == {*COMPONENTS, *others, *heads}
@@ -251,7 +251,7 @@ def test_a_part_without_its_data_is_skipped_and_takes_no_time(tiny_faces, tmp_pa
     rest = able(PARTS, tiny_faces)
     missing = {part.name for part in PARTS} - {part.name for part in rest}
     heads = {f"heads_stage{number}{end}" for number in (1, 2, 3) for end in ENDS}
-    assert missing == {"eg3d", "codes", "style_offsets", *heads}
+    assert missing == {"eg3d", "heads_codes", "style_offsets", *heads}
     minutes = training_minutes(600.0, 1, rest)
     assert "eg3d" not in minutes and minutes["unet"] > training_minutes(600.0, 1)["unet"]
     assert len(FaceDataset(few_people(with_them, tmp_path / "few"), "train_views")) == 8
