@@ -12,12 +12,14 @@ from data_prep.priors.autoencoder import measure
 from data_prep.priors.caption_tokens import token_ids
 from data_prep.priors.latent_prior import ImageEncoder
 from data_prep.priors.world_parts import PARTS
+from dmgi_lib import DMGIPipeline
 from dmgi_lib.dataset import ATTRIBUTES, FaceDataset, shipped_root, to_float
-from dmgi_lib.evaluation.metrics import attribute_accuracy, edge_energy
+from dmgi_lib.evaluation.metrics import attribute_accuracy, confusion, edge_energy, mean_iou
 from dmgi_lib.generators.stylegan2 import StyleGAN2Generator
 from dmgi_lib.masks import mask_to_rgb, scribble_to_rgb
 from dmgi_lib.patch_autoencoder import PatchAutoencoderKL
-from dmgi_lib.recognizers import Recognizer
+from dmgi_lib.presets import MINI
+from dmgi_lib.recognizers import HAIR_COLORS, AttributeJudge, ParserJudge, Recognizer
 
 WORLD = Path(__file__).parents[3] / "data_prep" / "next_world"
 
@@ -126,6 +128,25 @@ def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
         assert error(text, name, x) < 0.9 * blind < error(text, name, x.roll(1, 0)), name
 
 
+def test_it_draws_what_mask_and_words_say():
+    pipe = DMGIPipeline.from_pretrained(WORLD)
+    people = FirstPeople()
+    masks, captions = people.masks[:20], people.captions[:20]
+    drawn = pipe(captions, mask=[*masks], exit_step=0, output_type="pt").images
+    judge = ParserJudge.from_pretrained(MINI.folder / "judge_parser").eval()
+    parsed = judge.parse(drawn)
+    own, other = (mean_iou(confusion(parsed, x)) for x in (masks, masks.roll(1, 0)))
+    assert own > 0.4 and own > 1.5 * other
+    assert edge_energy(drawn).mean() > 0.7 * edge_energy(to_float(people.images[:20])).mean()
+    reader = AttributeJudge.from_pretrained(MINI.folder / "judge_attributes").eval()
+    for word in ("black", "gray"):
+        words = [f"a man with {word} hair"] * 8
+        faces = pipe(words, mask=[*masks[:8]], exit_step=0, output_type="pt").images
+        with torch.no_grad():
+            read = reader(faces)[1].argmax(1)
+        assert (read == HAIR_COLORS.index(word)).float().mean() > 0.7, word
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -136,6 +157,7 @@ def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
         "controlnet",
         "controlnet_scribble",
         "stylegan2",
+        "stage3",
     ],
 )
 def test_the_trainer_of_worlds_counts_it_as_finished(name):
