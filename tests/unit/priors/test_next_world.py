@@ -128,6 +128,16 @@ def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
         assert error(text, name, x) < 0.9 * blind < error(text, name, x.roll(1, 0)), name
 
 
+def test_its_heads_follow_masks():
+    heads = DMGIPipeline.from_pretrained(WORLD / "3d")
+    masks = [*FirstPeople().masks[:8]]
+    drawn = heads(["a man with black hair"] * 8, mask=masks, exit_step=0, output_type="pt").images
+    judge = ParserJudge.from_pretrained(MINI.folder / "judge_parser").eval()
+    parsed, masks = judge.parse(drawn), torch.stack(masks)
+    own, other = (mean_iou(confusion(parsed, x)) for x in (masks, masks.roll(1, 0)))
+    assert own > 0.35 and own > 1.3 * other
+
+
 def test_it_draws_what_mask_and_words_say():
     pipe = DMGIPipeline.from_pretrained(WORLD)
     people = FirstPeople()
