@@ -63,6 +63,7 @@ ablations: $(VENV)/.notebooks
 figures: $(VENV)/.notebooks
 	$(BIN)/python docs/draw_figures.py
 	$(BIN)/python docs/draw_failures.py
+	$(BIN)/python docs/fill_tables.py
 
 # API pages, site/api/index.html.
 docs: $(VENV)/.dev
