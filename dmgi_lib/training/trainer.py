@@ -39,6 +39,7 @@ from dmgi_lib.training.run_files import Logged
 from dmgi_lib.training.supervision import LAYOUT, STAGES, StageConfig, StageTerms, mirrored
 
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
+CRITICS_EVERY = 2  # steps: our choice; they cost as much as what they teach
 
 
 class StageTrainer:
@@ -273,7 +274,7 @@ class StageTrainer:
             for optimizer in optimizers.values():
                 optimizer.step()
             log = {"loss": loss.detach()} | {k: v.detach().mean() for k, v in terms.items()}
-            for name, critic in critics.items():
+            for name, critic in critics.items() if step % CRITICS_EVERY == 0 else ():
                 examples: tuple[torch.Tensor, ...]
                 if isinstance(critic, CodeCritic):
                     examples = critic.examples(w, rng)
