@@ -21,7 +21,7 @@ from dmgi_lib.files import write_text
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", DOCS / "results.md")
 TABLE = re.compile(
-    r"(?P<above><!-- (?P<rows>\w+\.csv: [^>]+) -->\n+(?P<head>\|.*\n)\|[-|]+\n)(?P<body>(?:\|.*\n)+)"
+    r"(?P<above><!-- (?P<rows>\w+\.csv: .+) -->\n+(?P<head>\|.*\n)\|[-|]+\n)(?P<body>(?:\|.*\n)+)"
 )
 
 
