@@ -48,8 +48,8 @@ def test_face_world_with_other_parameters(tmp_path):
 
 
 def test_gan_latent_space_with_other_parameters(tmp_path):
-    parameters = {"seed": 7, "truncation_psi": 0.6, "samples": 200, "mixing_pairs": 12}
-    parameters |= {"faces": [31, 53], "inversion_steps": 60}
+    parameters = {"seed": 7, "truncation_psi": 0.6, "samples": 120, "mixing_pairs": 8}
+    parameters |= {"faces": [31, 53], "inversion_steps": 30}
     numbers = executed("04_gan_latent_space", tmp_path, parameters)
     assert numbers["l1_W_plus"] < numbers["l1_W"] < numbers["l1_centre"]
     assert numbers["perceptual_W_plus"] < numbers["perceptual_centre"]
@@ -179,8 +179,8 @@ def test_studio_with_other_parameters(tmp_path):
 
 
 def test_evaluation_with_other_parameters(tmp_path):
-    parameters = {"condition": "scribble", "test_samples": 8, "controlnet_steps": 5, "seed": 1}
-    parameters |= {"inversion_samples": 4, "inversion_steps": 20, "text_steps": 4}
+    parameters = {"condition": "scribble", "test_samples": 8, "controlnet_steps": 3, "seed": 1}
+    parameters |= {"inversion_samples": 4, "inversion_steps": 10, "text_steps": 2}
     numbers = executed("10_evaluation", tmp_path, parameters)
     assert numbers["attribute_judge_balanced_accuracy"] > 0.75
     assert numbers["live_mIoU_exit_9"] > numbers["live_mIoU_random"] + 0.1

@@ -146,9 +146,9 @@ def test_it_draws_what_mask_and_words_say():
     judge = ParserJudge.from_pretrained(MINI.folder / "judge_parser").eval()
     parsed = judge.parse(drawn)
     own, other = (mean_iou(confusion(parsed, x)) for x in (masks, masks.roll(1, 0)))
-    assert own > 0.4 and own > 1.5 * other
-    assert edge_energy(drawn).mean() > 0.7 * edge_energy(to_float(people.images[:20])).mean()
-    reader = AttributeJudge.from_pretrained(MINI.folder / "judge_attributes").eval()
+    assert own > 0.45 and own > 1.5 * other
+    assert edge_energy(drawn).mean() > 0.6 * edge_energy(to_float(people.images[:20])).mean()
+    reader = AttributeJudge.from_pretrained(WORLD / "judge_attributes").eval()
     for word in ("black", "gray"):
         words = [f"a man with {word} hair"] * 8
         faces = pipe(words, mask=[*masks[:8]], exit_step=0, output_type="pt").images
@@ -168,6 +168,7 @@ def test_it_draws_what_mask_and_words_say():
         "controlnet_scribble",
         "stylegan2",
         "stage3",
+        "judge_attributes",
     ],
 )
 def test_the_trainer_of_worlds_counts_it_as_finished(name):
