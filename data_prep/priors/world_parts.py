@@ -60,7 +60,7 @@ def _mapped(condition: str) -> tuple[Part, ...]:
         home = cache.replace("{out}", "{out}/3d") if heads else cache
         options = f" --codes {{runs}}/{of}codes/codes.safetensors"
         if number > 1:
-            options = " --pooled 2" + ("" if heads else " --targets composite")
+            options = " --pooled 2 --targets composite"
         if number == 3 and not heads:
             options += " --adversarial 0.1"
         return Part(

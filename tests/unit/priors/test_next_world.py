@@ -128,14 +128,17 @@ def test_its_denoiser_reads_the_sentence_and_its_controlnets_the_condition():
         assert error(text, name, x) < 0.9 * blind < error(text, name, x.roll(1, 0)), name
 
 
-def test_its_heads_follow_masks():
-    heads = DMGIPipeline.from_pretrained(WORLD / "3d")
-    masks = [*FirstPeople().masks[:8]]
-    drawn = heads(["a man with black hair"] * 8, mask=masks, exit_step=0, output_type="pt").images
+@pytest.mark.parametrize("condition", ["mask", "scribble"])
+def test_its_heads_follow_x(condition):
+    heads, people = DMGIPipeline.from_pretrained(WORLD / "3d"), FirstPeople()
+    masks, x = people.masks[:20], [*getattr(people, f"{condition}s")[:20]]
+    captions = people.captions[:20]
+    drawn = heads(captions, **{condition: x}, exit_step=0, output_type="pt").images
     judge = ParserJudge.from_pretrained(MINI.folder / "judge_parser").eval()
-    parsed, masks = judge.parse(drawn), torch.stack(masks)
+    parsed = judge.parse(drawn)
     own, other = (mean_iou(confusion(parsed, x)) for x in (masks, masks.roll(1, 0)))
-    assert own > 0.35 and own > 1.3 * other
+    assert own > {"mask": 0.4, "scribble": 0.28}[condition]  # scribbles tell no camera
+    assert own > 1.3 * other
 
 
 @pytest.mark.parametrize("condition", ["mask", "scribble"])
