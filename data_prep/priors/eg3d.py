@@ -179,8 +179,8 @@ class EG3D(StyleGAN2):
 
     @property
     def keeps_codes(self) -> bool:
-        """Never: phase A teaches all networks, new ones or those of `start`."""
-        return False
+        """Whether they are those of `start`, for phase A is left out."""
+        return bool(self.read_before) and not self.settings.taught
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, clock = self.settings, self.clock
