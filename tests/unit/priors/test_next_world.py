@@ -162,6 +162,19 @@ def test_it_draws_what_x_and_words_say(condition):
         assert (read == HAIR_COLORS.index(word)).float().mean() > 0.7, word
 
 
+def test_styles_and_edits_are_of_its_generator():
+    pipe = DMGIPipeline.from_pretrained(WORLD)
+    code = pipe.generator.mean_latent.expand(1, pipe.generator.num_ws, -1)
+    plain = pipe.edit(code, output_type="pt").images
+    bearded = pipe.edit(code, beard=1, output_type="pt").images
+    bronze = pipe.edit(code, style="bronze", output_type="pt").images
+    reader = AttributeJudge.from_pretrained(WORLD / "judge_attributes").eval()
+    with torch.no_grad():
+        seen = reader(torch.cat([plain, bearded]))[0][:, ATTRIBUTES.index("Full_Beard")]
+    assert seen[0] < 0 < seen[1]
+    assert (bronze - plain).abs().mean() > 0.1
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -174,6 +187,9 @@ def test_it_draws_what_x_and_words_say(condition):
         "stylegan2",
         "stage3",
         "stage3_scribble",
+        "mask_encoder",
+        "style_offsets",
+        "edit_directions",
         "judge_attributes",
     ],
 )
