@@ -180,7 +180,7 @@ class EG3D(StyleGAN2):
     @property
     def keeps_codes(self) -> bool:
         """Whether they are those of `start`, for phase A is left out."""
-        return bool(self.read_before) and not self.settings.taught
+        return "encoder" in self.read_before and not self.settings.taught
 
     def step(self, step: int, rng: torch.Generator) -> Logged:
         settings, clock = self.settings, self.clock

@@ -39,7 +39,7 @@ from dmgi_lib.training.run_files import Logged
 from dmgi_lib.training.supervision import LAYOUT, STAGES, StageConfig, StageTerms, mirrored
 
 BUFFERS_FROM = 512  # entries whose statistics standardise the inputs of M and T
-CRITICS_EVERY = 2  # steps: our choice; they cost as much as what they teach
+CRITICS_EVERY = 2  # steps; our choice, a divisor of critics.R1_INTERVAL
 
 
 class StageTrainer:

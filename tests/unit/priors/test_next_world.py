@@ -151,8 +151,9 @@ def test_it_draws_what_x_and_words_say(condition):
     judge = ParserJudge.from_pretrained(MINI.folder / "judge_parser").eval()
     parsed = judge.parse(drawn)
     own, other = (mean_iou(confusion(parsed, x)) for x in (masks, masks.roll(1, 0)))
-    assert own > 0.42 and own > 1.5 * other
-    assert edge_energy(drawn).mean() > 0.55 * edge_energy(to_float(people.images[:20])).mean()
+    assert own > 0.4 and own > 1.5 * other
+    sharp = {"mask": 0.7, "scribble": 0.6}[condition]  # M and T of scribbles saw less
+    assert edge_energy(drawn).mean() > sharp * edge_energy(to_float(people.images[:20])).mean()
     reader = AttributeJudge.from_pretrained(WORLD / "judge_attributes").eval()
     for word in ("black", "gray"):
         words = [f"a man with {word} hair"] * 8
